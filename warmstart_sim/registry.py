@@ -22,8 +22,16 @@ from warmstart_sim.errors import WarmstartError, unknown
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-OPTION_RULES = ConfigDict(extra="forbid", frozen=True, strict=False, validate_by_name=True, validate_by_alias=True,
-                          serialize_by_alias=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+OPTION_RULES = ConfigDict(
+    extra="forbid",
+    frozen=True,
+    strict=False,
+    validate_by_name=True,
+    validate_by_alias=True,
+    serialize_by_alias=True,
+    allow_inf_nan=False,
+    arbitrary_types_allowed=True,
+)
 
 
 def option_schema(target: Callable[..., Any], title: str) -> type[BaseModel]:
@@ -50,14 +58,16 @@ class Registry(Generic[T]):
         self.kind = kind
         self._package = package
         self._targets: dict[str, T] = {}
+        self._traits: dict[str, frozenset[str]] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that gives a function or class its name in scenario files."""
+    def register(self, name: str, *traits: str) -> Callable[[T], T]:
+        """A decorator that gives a function or class its name, and what must be known of it without a call."""
 
         def add(target: T) -> T:
             if name in self._targets:
                 raise ValueError(f"two {self.kind} entries are called '{name}'")
             self._targets[name] = target
+            self._traits[name] = frozenset(traits)
             return target
 
         return add
@@ -66,7 +76,8 @@ class Registry(Generic[T]):
     def _loaded(self) -> Mapping[str, T]:
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
+            if not module.name.startswith("_"):  # those hold torch classes that the others import when they build
+                importlib.import_module(f"{self._package}.{module.name}")
         return self._targets
 
     def names(self) -> list[str]:
@@ -84,6 +95,10 @@ class Registry(Generic[T]):
         if name not in self._loaded:
             raise WarmstartError(unknown(self.kind, name, self.names()))
         return self._loaded[name]
+
+    def has_trait(self, name: str, trait: str) -> bool:
+        """Whether `name` was registered with `trait`; a user's own `module:attribute` has none."""
+        return name in self._loaded and trait in self._traits[name]
 
     def summary(self, name: str) -> str:
         """The first line of the docstring."""

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-    StateDict = Mapping[str, torch.Tensor]
-
+StateDict = Mapping[str, "torch.Tensor"]
 IntArray = NDArray[np.int64]
 
 
@@ -63,13 +62,11 @@ class Round:
         index: 0 for the first round.
         train: Indices into the training samples of all there is to train on, the newest last.
         new: Those that arrived with this round.
-        shared: This round is a first phase that does not depend on how later rounds start: all arms share it.
     """
 
     index: int
     train: IntArray
     new: IntArray
-    shared: bool = False
 
 
 @dataclass(frozen=True)

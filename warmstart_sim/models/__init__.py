@@ -1,0 +1,149 @@
+"""Models: building one by name or by the user's own function, and finding its blocks and its head."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.registry import MODELS
+from warmstart_sim.types import Layout
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def build(
+    name: str | Callable[..., nn.Module], options: Mapping[str, Any], input_shape: tuple[int, ...], classes: int
+) -> nn.Module:
+    """A model with fresh weights, on the CPU, drawn from torch's default generator.
+
+    Args:
+        name: A registered name, `my_package.my_module:function`, or a function. All are called as
+            `f(input_shape, classes, **options)`.
+        options: The function's own options.
+        input_shape: The shape of one input, such as (3, 32, 32).
+        classes: The number of classes.
+
+    Raises:
+        WarmstartError: There is no such model, it fails, or it is not a `torch.nn.Module`.
+
+    >>> build("logistic_regression", {}, (1, 8, 8), 10).head
+    Linear(in_features=64, out_features=10, bias=True)
+    """
+    from torch import nn
+
+    factory = MODELS.get(name) if isinstance(name, str) else name
+    label = name if isinstance(name, str) else getattr(name, "__qualname__", type(name).__name__)
+    if isinstance(factory, nn.Module) or not callable(factory):
+        raise WarmstartError(
+            f"model '{label}' is a {type(factory).__name__}; give a function f(input_shape, classes, **options) that "
+            "builds the model, because every round and seed needs fresh weights"
+        )
+    try:
+        model = factory(input_shape, classes, **options)
+    except WarmstartError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise WarmstartError(
+            f"model '{label}' cannot be built for inputs of shape {tuple(input_shape)}: {_first_line(error)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise WarmstartError(f"model '{label}' gave a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *, tokens: bool = False) -> None:
+    """Makes sure, before anything is trained, that a model takes the inputs and gives logits of shape (n, classes).
+
+    It runs a copy of the model in evaluation mode on two inputs of zeros; the model itself, its buffers and its mode
+    stay as they are.
+
+    Args:
+        model: A model on the CPU.
+        input_shape: The shape of one input.
+        classes: The number of classes.
+        tokens: Whether inputs are int64 tokens rather than float32 values.
+
+    Raises:
+        WarmstartError: The model fails on these inputs, or gives something else.
+    """
+    import torch
+
+    inputs = torch.zeros(2, *input_shape, dtype=torch.int64 if tokens else torch.float32)
+    try:
+        with torch.no_grad():
+            logits = copy.deepcopy(model).eval()(inputs)
+    except Exception as error:  # the user's own code may raise anything
+        raise WarmstartError(
+            f"the model cannot take inputs of shape {tuple(input_shape)}: {_first_line(error)}"
+        ) from error
+    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != (2, classes):
+        raise WarmstartError(f"the model must give logits of shape (2, {classes}) for two inputs, but it gave {found}")
+
+
+def layout(model: nn.Module) -> Layout:
+    """Where a model has its parameters, normalisation layers, blocks and head.
+
+    Our models say what their blocks and head are (`block_names`, `head_name`), and a user's may. Otherwise the head is
+    the last linear layer (or, without one, the last layer with parameters), and the blocks are the largest modules
+    with parameters that do not hold the head.
+
+    Raises:
+        WarmstartError: The model has no head that can be named, or names a module that it does not have.
+
+    >>> layout(build("mlp", {"widths": (5,)}, (4,), 3)).blocks
+    ('hidden1',)
+    """
+    head = getattr(model, "head_name", None) or _find_head(model)
+    found = Layout(
+        # Tied parameters keep all their names: each is an entry of the state dict.
+        parameters=frozenset(name for name, _ in model.named_parameters(remove_duplicate=False)),
+        norm_affine=frozenset(_norm_affine(model)),
+        blocks=tuple(getattr(model, "block_names", None) or _find_blocks(model, head)),
+        head=head,
+    )
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name in (*found.blocks, found.head):
+        if name not in modules:
+            raise WarmstartError(unknown("module of the model", name, filter(None, modules)))
+    return found
+
+
+def _norm_affine(model: nn.Module) -> Iterator[str]:
+    from torch import nn
+
+    # _NormBase is all that BatchNorm, SyncBatchNorm and InstanceNorm of any dimension share.
+    norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, norms):
+            yield from (name for name, _ in module.named_parameters(prefix, recurse=False))
+
+
+def _find_head(model: nn.Module) -> str:
+    from torch import nn
+
+    layers = {name: module for name, module in model.named_modules() if list(module.parameters(recurse=False))}
+    linear = [name for name, module in layers.items() if isinstance(module, nn.Linear)]
+    head: str = (linear or list(layers) or [""])[-1]
+    if not head:
+        raise WarmstartError(
+            f"the model ({type(model).__name__}) has no layer inside it that could be its head; a single layer can be "
+            "put into torch.nn.Sequential, which gives it a name"
+        )
+    return head
+
+
+def _find_blocks(module: nn.Module, head: str, prefix: str = "") -> Iterator[str]:
+    for child_name, child in module.named_children():
+        name = prefix + child_name
+        if head.startswith(name + "."):
+            yield from _find_blocks(child, head, name + ".")
+        elif name != head and list(child.parameters()):
+            yield name
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n", 1)[0]

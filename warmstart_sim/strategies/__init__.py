@@ -1,0 +1,1 @@
+"""How a round starts: pure functions of state dicts, one family a file. See `docs/` for adding one in eight steps."""

@@ -1,0 +1,35 @@
+"""Scenario generators: how samples arrive. Each is a function (labels, pool, seed, options) -> rounds of indices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from warmstart_sim.seeding import numpy_generator
+from warmstart_sim.types import IntArray
+
+
+def held_out(labels: IntArray, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
+    """Splits the indices of `labels` at random into a pool to train on and validation data that never are.
+
+    Args:
+        labels: Training labels, shape (n,).
+        fraction: The share held out, in [0, 1); `round(fraction * n)` samples.
+        seed: The experiment's seed: every arm of a seed gets the same split.
+
+    Returns:
+        (pool, validation): disjoint int64 indices, each sorted, together 0 to n - 1.
+
+    >>> pool, validation = held_out(np.zeros(9, dtype=np.int64), 1 / 3, seed=0)
+    >>> len(pool), len(validation)
+    (6, 3)
+    """
+    permutation = numpy_generator(seed, "validation").permutation(len(labels))
+    count = round(fraction * len(labels))
+    return np.sort(permutation[count:]), np.sort(permutation[:count])
+
+
+def limited(indices: IntArray, count: int | None, seed: int, purpose: str) -> IntArray:
+    """A random subset of at most `count` indices; all of them when `count` is None. Nested: a larger count adds."""
+    if count is None or count >= len(indices):
+        return indices
+    return np.sort(numpy_generator(seed, purpose).permutation(indices)[:count])

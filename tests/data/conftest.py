@@ -1,0 +1,53 @@
+"""Each test of a data set runs without network, with a decoded cache of its own, and forgets what it loaded."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from warmstart_sim.data import loading
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch, tmp_path):
+    def offline(*args, **kwargs):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
+    monkeypatch.setenv("WARMSTART_SIM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(loading, "_recent", {})
+
+
+def write_images(folder: Path, per_class: dict[str, int], size: tuple[int, int] = (12, 10), seed: int = 0) -> Path:
+    """A folder of random PNG images, `per_class[name]` in `folder/name`."""
+    generator = np.random.default_rng(seed)
+    for name, count in per_class.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(0, 256, size=(*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_images(tmp_path / "images", {"cat": 5, "dog": 10})
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Writes arrays into a .npz file; by default 12 images of three classes."""
+
+    def write(**changed) -> Path:
+        held = {
+            "x_train": np.arange(12 * 6 * 5, dtype=np.uint16).reshape(12, 6, 5).astype(np.uint8),
+            "y_train": np.arange(12) % 3,
+        }
+        held = {key: value for key, value in (held | changed).items() if value is not None}
+        path = tmp_path / "own.npz"
+        np.savez(path, **held)
+        return path
+
+    return write

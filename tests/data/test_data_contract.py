@@ -1,0 +1,106 @@
+"""What holds for every registered data set."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from warmstart_sim.data import load, loading, validate
+from warmstart_sim.data.image_sets import IMAGE_SETS, ImageSetName
+from warmstart_sim.data.location import data_root
+from warmstart_sim.errors import DataError
+from warmstart_sim.registry import DATASETS
+
+PUBLIC = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
+ALL = [pytest.param(name, marks=pytest.mark.data if name in PUBLIC else ()) for name in DATASETS.names()]
+
+
+@pytest.fixture
+def arguments(request, images, npz):
+    """(root, options) to read a data set with, from real files where it needs a download."""
+
+    def of(name: str):
+        if name in PUBLIC:
+            if not os.environ.get("WARMSTART_SIM_DATA"):
+                pytest.skip("needs real data: set WARMSTART_SIM_DATA")
+            try:
+                load(name, {}, data_root(), 0)
+            except DataError as error:
+                pytest.skip(str(error))
+        options = {"image_folder": {"path": images, "size": 8}, "arrays": {"path": npz()}}
+        return data_root(), options.get(name, {})
+
+    return of
+
+
+def same(one, other) -> bool:
+    return all(
+        np.array_equal(getattr(a, field), getattr(b, field))
+        for a, b in ((one.train, other.train), (one.test, other.test))
+        for field in ("inputs", "labels")
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_keeps_the_contract_and_has_every_class_to_train_on(name, arguments):
+    root, options = arguments(name)
+    dataset = validate(DATASETS.get(name)(root, 0, **options))
+    assert dataset.name == name
+    assert np.array_equal(np.unique(dataset.train.labels), np.arange(dataset.classes))
+    assert len(dataset.test) > 0
+    if name in IMAGE_SETS:
+        known = IMAGE_SETS[name]
+        assert (dataset.input_shape, dataset.classes) == (known.shape, known.classes)
+        assert (len(dataset.train), len(dataset.test)) == (known.train_samples, known.test_samples)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_same_arguments_give_the_same_data(name, arguments):
+    root, options = arguments(name)
+    function = DATASETS.get(name)
+    assert same(function(root, 1, **options), function(root, 1, **options))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_differs_between_seeds_unless_it_is_marked(name, arguments):
+    root, options = arguments(name)
+    function = DATASETS.get(name)
+    assert same(function(root, 0, **options), function(root, 1, **options)) == (function in loading._seedless)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_loaded_arrays_are_read_only_and_loaded_once(name, arguments):
+    root, options = arguments(name)
+    dataset = load(name, options, root, 0)
+    assert load(name, dict(options), root, 0) is dataset
+    assert (load(name, options, root, 1) is dataset) == (DATASETS.get(name) in loading._seedless)
+    for samples in (dataset.train, dataset.test):
+        with pytest.raises(ValueError, match="read-only"):
+            samples.labels[0] = 0
+        with pytest.raises(ValueError, match="read-only"):
+            samples.inputs[0] = 0
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_its_options_have_a_schema_and_it_has_a_summary(name):
+    assert DATASETS.schema(name).model_json_schema()["type"] == "object"
+    assert DATASETS.summary(name).endswith(".")
+
+
+def test_the_table_of_image_sets_names_those_that_are_registered():
+    assert set(IMAGE_SETS) == set(get_args(ImageSetName))
+    assert set(IMAGE_SETS) <= set(DATASETS.names())
+
+
+def test_names_and_schemas_are_known_without_importing_torch():
+    code = (
+        "import sys; from warmstart_sim.registry import DATASETS; import warmstart_sim.data;"
+        "[DATASETS.schema(name) for name in DATASETS.names()];"
+        "print([name for name in ('torch', 'torchvision', 'sklearn', 'scipy', 'PIL') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,79 @@
+"""The MLP: what the papers prove and count about it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from warmstart_sim.models import build, layout
+from warmstart_sim.seeding import scoped_torch_seed
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    lam=st.floats(1e-3, 10),
+    widths=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    seed=st.integers(0, 1000),
+)
+def test_shrinking_a_bias_free_relu_network_leaves_every_prediction(lam, widths, seed):
+    """Ash & Adams 2020, Proposition 1: the logits become lambda^layers times as large."""
+    with scoped_torch_seed(seed, "init"):
+        model = build("mlp", {"widths": widths, "activation": "relu", "bias": False}, (6,), 4).double()
+    inputs = torch.randn(50, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        before = model(inputs)
+        for parameter in model.parameters():
+            parameter *= lam
+        after = model(inputs)
+    torch.testing.assert_close(after, before * lam ** (len(widths) + 1), rtol=1e-9, atol=0)
+    assert torch.equal(after.argmax(1), before.argmax(1))
+
+
+def test_with_biases_shrinking_does_change_predictions():
+    with scoped_torch_seed(0, "init"):
+        model = build("mlp", {"activation": "relu"}, (6,), 4)
+    inputs = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(inputs).argmax(1)
+        for parameter in model.parameters():
+            parameter *= 0.3
+        assert not torch.equal(model(inputs).argmax(1), before)
+
+
+@pytest.mark.parametrize(
+    ("widths", "parameters"),
+    [
+        ([100, 100, 100], 3072 * 100 + 100 + 2 * (100 * 100 + 100) + 100 * 10 + 10),  # Kireev et al.
+        ([100, 100], 3072 * 100 + 100 + 100 * 100 + 100 + 100 * 10 + 10),  # the code of Ash & Adams
+    ],
+)
+def test_three_layers_as_each_paper_reads_it(widths, parameters):
+    assert count(build("mlp", {"widths": widths}, (3, 32, 32), 10)) == parameters
+
+
+def test_equals_the_formula():
+    model = build("mlp", {"widths": (5, 4)}, (2, 3), 3)
+    inputs = torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(0))
+    first, second, head = (module for module in model.modules() if isinstance(module, nn.Linear))
+    hidden = torch.tanh(torch.tanh(inputs.reshape(7, 6) @ first.weight.T + first.bias) @ second.weight.T + second.bias)
+    torch.testing.assert_close(model(inputs), hidden @ head.weight.T + head.bias)
+
+
+def test_bias_and_batch_norm_are_where_they_are_said_to_be():
+    bare = layout(build("mlp", {"bias": False}, (6,), 4))
+    assert all(name.endswith("weight") for name in bare.parameters)
+    normed = layout(build("mlp", {"widths": (5, 4), "batch_norm": True}, (6,), 4))
+    assert normed.norm_affine == {f"hidden{k}.1.{entry}" for k in (1, 2) for entry in ("weight", "bias")}
+
+
+def test_logistic_regression_is_one_affine_map():
+    model = build("logistic_regression", {}, (1, 8, 8), 10)
+    assert count(model) == 64 * 10 + 10
+    inputs = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(inputs), inputs.reshape(3, 64) @ model.head.weight.T + model.head.bias)
+    assert layout(model).blocks == ()

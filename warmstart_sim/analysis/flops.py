@@ -1,0 +1,28 @@
+"""Counted floating-point operations, which no neighbour on the machine can disturb."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+SAMPLES = 2  # BatchNorm on flat features cannot train on one
+
+
+def training_flops(model: nn.Module, inputs: torch.Tensor) -> int:
+    """FLOPs of one training step for each sample: forward and backward of matrix products and convolutions.
+
+    A multiply-add counts as two, as `torch.utils.flop_counter` has it. The model is not changed.
+
+    Args:
+        model: On any device.
+        inputs: At least two normalised inputs of the right shape.
+    """
+    replica = copy.deepcopy(model).train()
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        logits = replica(inputs[:SAMPLES])
+        F.cross_entropy(logits, torch.zeros(SAMPLES, dtype=torch.int64, device=logits.device)).backward()
+    return counter.get_total_flops() // SAMPLES

@@ -1,0 +1,316 @@
+"""Running a scenario from Python; the command line does the same."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from warmstart_sim import config
+from warmstart_sim.config.cells import record
+from warmstart_sim.config.rehearsal import rehearsal
+from warmstart_sim.data.location import data_root as find_data_root
+from warmstart_sim.errors import RunError, WarmstartError, unknown
+from warmstart_sim.registry import STRATEGIES
+from warmstart_sim.results.store import RunFolder
+from warmstart_sim.types import Dataset
+
+if TYPE_CHECKING:
+    from warmstart_sim.results.tables import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a scenario is run; nothing here changes its numbers, but for `deterministic` on CUDA.
+
+    Attributes:
+        out: The run's folder. Default `runs/NAME`.
+        device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
+        data_root: The folder of the data sets. Default `WARMSTART_SIM_DATA`, else the user's cache.
+        workers: Processes that run cells side by side. Default: the cores on a CPU, one on a GPU.
+        fresh: Delete what the folder holds, and begin again.
+        quiet: Show no progress.
+        tensorboard: Write TensorBoard logs below the run's folder.
+        deterministic: On CUDA, only kernels that give the same bits every time.
+    """
+
+    out: Path | None = None
+    device: str = "auto"
+    data_root: Path | None = None
+    workers: int | None = None
+    fresh: bool = False
+    quiet: bool = False
+    tensorboard: bool = False
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `execute` leaves: the folder, and what failed."""
+
+    folder: Path
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+def run(
+    scenario: str | Path | Mapping[str, Any] = "digits_online",
+    *,
+    strategies: Mapping[str, Any] | Sequence[Any] | None = None,
+    model: Any = None,
+    data: Any = None,
+    seeds: Iterable[int] | None = None,
+    set: Iterable[str] = (),
+    rehearse: bool = False,
+    out: str | Path | None = None,
+    device: str = "auto",
+    data_root: str | Path | None = None,
+    workers: int = 1,
+    fresh: bool = False,
+    quiet: bool = False,
+    tensorboard: bool = False,
+    deterministic: bool = False,
+) -> Run:
+    """Runs a scenario, or goes on with it, and returns its tables; figures and report lie in the run's folder.
+
+    Args:
+        scenario: A file, the name of a bundled scenario, or a mapping with the same keys.
+        strategies: Instead of the scenario's: a list of names, functions and strategy objects, or a mapping of labels to
+            them (or to whole arms, as in a file). A function `f(previous, fresh, context)` gets two state dicts and
+            returns the one to train from. Names of the scenario's own arms are taken from there.
+        model: Instead of the scenario's: a name, a mapping, or a function `f(input_shape, classes)` that builds a
+            `torch.nn.Module`.
+        data: Instead of the scenario's: a name, a mapping, or a `Dataset` of your own arrays.
+        seeds: Instead of the scenario's.
+        set: More settings, each "KEY=VALUE".
+        rehearse: Run a reduced copy on stand-in data.
+        out: The run's folder. Default `runs/NAME`.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        data_root: The folder of the data sets.
+        workers: Processes. Default 1, everything in this one; more need a script that can be imported.
+        fresh: Delete what the folder holds, and begin again.
+        quiet: Show no progress.
+        tensorboard: Write TensorBoard logs.
+        deterministic: On CUDA, only kernels that give the same bits every time.
+
+    Returns:
+        The run's tables: `rounds`, `epochs`, and `summary()`.
+
+    Raises:
+        WarmstartError: Something is wrong with the scenario, the data or the folder.
+        RunError: Some cells failed; the others are complete.
+    """
+    from warmstart_sim import report
+    from warmstart_sim.results import tables
+
+    raw, where = prepare(
+        scenario, set=set, strategies=strategies, seeds=seeds, rehearse=rehearse, model=model, data=data
+    )
+    outcome = execute(
+        raw, where,
+        Options(
+            Path(out) if out else None, device, Path(data_root) if data_root else None, workers, fresh, quiet,
+            tensorboard, deterministic,
+        ),
+        rehearsal=rehearse,
+    )  # fmt: skip
+    report.write(outcome.folder)
+    if outcome.failures:
+        raise RunError(failure_lines(outcome))
+    return tables.load(outcome.folder)
+
+
+def prepare(
+    scenario: str | Path | Mapping[str, Any],
+    *,
+    set: Iterable[str] = (),
+    strategies: Mapping[str, Any] | Sequence[Any] | None = None,
+    seeds: Iterable[int] | None = None,
+    rehearse: bool = False,
+    model: Any = None,
+    data: Any = None,
+) -> tuple[dict[str, Any], str]:
+    """(raw scenario with all changes, what to call it in errors). See `run`."""
+    raw = dict(scenario) if isinstance(scenario, Mapping) else config.load(scenario)
+    where = "scenario" if isinstance(scenario, Mapping) else str(scenario)
+    raw = config.set_values(raw, set)
+    if seeds is not None:
+        raw["seeds"] = list(seeds)
+    if model is not None:
+        raw["model"] = model
+    if data is not None:
+        raw["data"] = {"name": _own_data(data)} if isinstance(data, Dataset) else data
+    if strategies is not None:
+        raw["strategies"] = _chosen(strategies, raw.get("strategies") or {})
+        raw["vary"] = {
+            key: values
+            for key, values in (raw.get("vary") or {}).items()
+            if not key.startswith("strategies.") or key.split(".")[1] in raw["strategies"]
+        }
+    if rehearse:
+        config.plan(raw, where)  # what is wrong with the file is said of the file, not of its rehearsal
+        raw = rehearsal(raw)
+    return raw, where
+
+
+def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: bool = False) -> Outcome:
+    """Runs all cells of a prepared scenario that are not complete, and writes the tables.
+
+    Raises:
+        WarmstartError: Something that concerns the whole run.
+    """
+    from warmstart_sim.results.environment import environment
+
+    scenario, cells = config.plan(raw, where)
+    run_folder = RunFolder(options.out or Path("runs") / scenario.header.name)
+    device = choose_device(options.device)
+    workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
+    with run_folder.locked():
+        run_folder.open(record(raw, scenario), environment(device, workers, rehearsal), options.fresh)
+        failures = _run_cells(cells, run_folder, device, workers, options)
+        collect(run_folder.path)  # all cells of the folder, which may hold other seeds and arms than were asked for
+    return Outcome(run_folder.path, failures)
+
+
+def _run_cells(
+    cells: Sequence[config.Cell], run_folder: RunFolder, device: str, workers: int, options: Options
+) -> dict[str, str]:
+    from warmstart_sim.experiment import Place
+    from warmstart_sim.sweep.execute import execute as execute_cells
+    from warmstart_sim.sweep.tasks import Queue
+    from warmstart_sim.sweep.watch import Live, Plain, Quiet
+
+    place = Place(
+        find_data_root(options.data_root), device, "isolated" if workers == 1 else "shared",
+        tensorboard=options.tensorboard, deterministic=options.deterministic,
+    )  # fmt: skip
+    queue = Queue(cells, run_folder)
+    tasks = [task.id for task in queue.ready] + [task.id for waiting in queue.waiting.values() for task in waiting]
+    console = Console(stderr=True)
+    watcher = Quiet() if options.quiet else (Live if console.is_terminal else Plain)(tasks, console)
+    with watcher:
+        return execute_cells(cells, run_folder, place, workers, watcher)
+
+
+def _identity(cell: config.Cell) -> dict[str, Any]:
+    return {"scenario": cell.scenario, "strategy": cell.arm.label, "seed": cell.seed, **cell.varied}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much work a scenario means."""
+
+    cells: int
+    arms: int
+    seeds: int
+    rounds: int
+    steps: int
+
+
+def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> Size:
+    """Counts cells, rounds and (at most: every round to its cap) steps of a prepared scenario, without torch.
+
+    Raises:
+        WarmstartError: Something is wrong with the scenario, or with how its stream fits its data.
+    """
+    from warmstart_sim.config.dealing import training_sizes
+
+    scenario, cells = config.plan(raw, where)
+    rounds = steps = 0
+    for cell in cells:
+        sizes = training_sizes(cell, find_data_root(data_root))
+        until, batch = cell.arm.training.until, cell.arm.training.batch_size
+        rounds += len(sizes)
+        steps += sum(min(until.cap * math.ceil(count / batch), until.steps or math.inf) for count in sizes)
+    return Size(len(cells), len(scenario.arms), len(scenario.header.seeds), rounds, int(steps))
+
+
+def collect(run_dir: Path) -> None:
+    """Writes rounds.csv and epochs.csv of a run again, from its complete cells.
+
+    Raises:
+        WarmstartError: The folder holds no run.
+    """
+    folder = RunFolder(run_dir)
+    stored = folder.scenario()
+    if stored is None:
+        raise WarmstartError(f"{run_dir}: holds no run; `warmstart-sim run SCENARIO --out {run_dir}` makes one")
+    _, cells = config.plan(stored, str(run_dir / "scenario.yaml"))
+    folder.write_tables([(cell.id, _identity(cell)) for cell in cells])
+
+
+def choose_device(device: str) -> str:
+    """The device that "auto" means, or the one asked for if it is there.
+
+    Raises:
+        WarmstartError: No such device.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise WarmstartError(f"--device {device}: expected auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        return "cpu"
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        raise WarmstartError(
+            f"--device {device}: this machine has {count or 'no'} CUDA device{'s' * (count != 1)}; use --device cpu"
+        )
+    return f"cuda:{int(index or 0)}"
+
+
+def failure_lines(outcome: Outcome) -> str:
+    """What failed, a line each, and what to do."""
+    lines = [
+        f"{len(outcome.failures)} of the cells failed; the others are complete. The same command tries them again."
+    ]
+    return "\n".join([*lines, *(f"  {cell}: {reason}" for cell, reason in outcome.failures.items())])
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _chosen(strategies: Mapping[str, Any] | Sequence[Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels and arms from what was asked for: names (the file's own arms first), functions, strategy objects."""
+    if isinstance(strategies, Mapping):
+        return dict(strategies)
+    chosen: dict[str, Any] = {}
+    for each in strategies:
+        if not isinstance(each, str):
+            registered = (name for name in STRATEGIES.names() if type(each) is STRATEGIES.get(name))
+            label = next(registered, getattr(each, "__name__", type(each).__name__))
+        elif each not in in_file and each not in STRATEGIES.names():
+            raise WarmstartError(f"--strategies: {unknown('strategy', each, [*in_file, *STRATEGIES.names()])}")
+        else:
+            label = each
+        if label in chosen:
+            raise WarmstartError(f"strategies: '{label}' is there twice; give a mapping with a label for each")
+        chosen[label] = in_file.get(each) if isinstance(each, str) else each
+    return chosen
+
+
+@dataclass(frozen=True)
+class _OwnData:
+    """A user's data set, where a scenario expects a function; its digest makes other data another experiment."""
+
+    dataset: Dataset = field(repr=False)
+    digest: str
+
+    def __call__(self, root: Path, seed: int) -> Dataset:
+        return self.dataset
+
+
+def _own_data(dataset: Dataset) -> _OwnData:
+    digest = hashlib.blake2b(digest_size=8)
+    for samples in (dataset.train, dataset.test):
+        digest.update(samples.inputs.tobytes() + samples.labels.tobytes())
+    return _OwnData(dataset, digest.hexdigest())

@@ -1,0 +1,76 @@
+"""A cell's data set, and its samples dealt out into rounds, validation and test; without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from warmstart_sim import data as datasets
+from warmstart_sim.config.cells import Cell
+from warmstart_sim.data.image_sets import IMAGE_SETS
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.registry import DATASETS, STREAMS
+from warmstart_sim.streams import held_out, limited
+from warmstart_sim.types import Dataset, IntArray, Round
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """The rounds of a cell, and what is held out: the same for all arms of a seed."""
+
+    rounds: list[Round]
+    validation: IntArray
+    test: IntArray
+
+
+def load_dataset(cell: Cell, data_root: Path) -> Dataset:
+    """The cell's data set, from memory where this process has it already.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    if cell.data.target is not None:
+        return datasets.validate(cell.data.target(data_root, cell.seed))
+    _, options = cell.data.bind(DATASETS)
+    return datasets.load(cell.data.name, options, data_root, cell.seed)
+
+
+def deal(cell: Cell, labels: IntArray, test_count: int) -> Dealt:
+    """Holds out validation data, then lets the stream deal out the rest.
+
+    Args:
+        cell: Whose settings and seed decide.
+        labels: All training labels.
+        test_count: The number of test samples.
+
+    Raises:
+        WarmstartError: The settings leave nothing to train on, or the stream does not fit the data.
+    """
+    settings, seed = cell.data_settings, cell.seed
+    pool, validation = held_out(labels, settings.validation_fraction, seed)
+    pool = limited(pool, settings.train_samples, seed, "train_samples")
+    if len(pool) == 0:
+        raise WarmstartError(
+            f"data.validation_fraction: {settings.validation_fraction} of {len(labels)} samples leaves none to train on"
+        )
+    test = limited(np.arange(test_count, dtype=np.int64), settings.test_samples, seed, "test_samples")
+    stream, options = cell.stream.bind(STREAMS)
+    return Dealt(stream(labels, pool, seed, **options)[: cell.rounds], validation, test)
+
+
+def training_sizes(cell: Cell, data_root: Path) -> list[int]:
+    """The number of training samples in each round of a cell.
+
+    The size of a known image set is looked up, so that nothing has to be there; any other data set is loaded.
+
+    Raises:
+        WarmstartError: As `load_dataset` and `deal`.
+    """
+    if cell.data.name in IMAGE_SETS:
+        known = IMAGE_SETS[cell.data.name]  # type: ignore[index]
+        labels = np.arange(known.train_samples, dtype=np.int64) % known.classes
+    else:
+        labels = load_dataset(cell, data_root).train.labels
+    return [len(each.train) for each in deal(cell, labels, 0).rounds]

@@ -1,0 +1,128 @@
+"""Anyone's images: a folder with a folder for each class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from warmstart_sim.data.cache import Pixels, cached
+from warmstart_sim.data.loading import same_for_every_seed
+from warmstart_sim.data.split import stratified
+from warmstart_sim.errors import DataError
+from warmstart_sim.registry import DATASETS
+from warmstart_sim.seeding import numpy_generator
+from warmstart_sim.types import Dataset, Samples
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+TEST_FOLDERS = ("test", "val", "valid")  # the first that exists
+CACHE_FORMAT = 1  # to be raised when decoding changes
+
+
+@DATASETS.register("image_folder")
+@same_for_every_seed
+def image_folder(
+    root: Path,
+    seed: int,
+    *,
+    path: Path,
+    size: PositiveInt | tuple[PositiveInt, PositiveInt],
+    channels: Literal[1, 3] = 3,
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+) -> Dataset:
+    """Your own images: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* with a part held out for testing.
+
+    Images are scaled (bilinear) to cover `size` and cropped at the centre. The decoded pixels are kept on disk, under a
+    hash of the files' names and contents: a changed folder is decoded anew. Classes are numbered in the names' order.
+
+    Args:
+        root: Not used.
+        seed: Not used: the split is the same for every seed.
+        path: The folder. In place of `test`, `val` or `valid` will do. Class folders may have folders inside.
+        size: Height and width, or one number for both.
+        channels: 3 for colour, 1 for grey.
+        test_fraction: The share of each class held out, in (0, 1); where there is a test folder it has no effect.
+
+    Raises:
+        DataError: No such folder, no images, fewer than two classes, an unknown class in the test folder, or an image
+            that cannot be read.
+    """
+    path = path.expanduser()
+    train_folder, test_folder = _layout(path)
+    train_files = _files_by_class(train_folder)
+    if len(train_files) < 2:
+        raise DataError(f"image_folder: {train_folder} has one class only ({next(iter(train_files))})")
+    number = {name: index for index, name in enumerate(train_files)}
+    train = [(file, number[name]) for name, files in train_files.items() for file in files]
+    if test_folder is None:
+        labels = np.array([label for _, label in train])
+        kept, held_out = stratified(labels, test_fraction, numpy_generator(0, "held_out"))
+        train, test = [train[i] for i in kept], [train[i] for i in held_out]
+    else:
+        test_files = _files_by_class(test_folder)
+        if unknown := sorted(test_files.keys() - number.keys()):
+            raise DataError(f"image_folder: class '{unknown[0]}' in {test_folder} is not in {train_folder}")
+        test = [(file, number[name]) for name, files in test_files.items() for file in files]
+
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = _pixels(path, [file for file, _ in train + test], (channels, height, width))
+    labels = np.array([label for _, label in train + test], dtype=np.int64)
+    end = len(train)
+    return Dataset(
+        "image_folder", Samples(pixels[:end], labels[:end]), Samples(pixels[end:], labels[end:]), classes=len(number)
+    )
+
+
+def _layout(path: Path) -> tuple[Path, Path | None]:
+    """The folders whose folders are the classes: of training and, if there is one, of test images."""
+    if not path.is_dir():
+        raise DataError(f"image_folder: there is no folder {path}")
+    train = path / "train"
+    if not train.is_dir() or not any(child.is_dir() for child in train.iterdir()):
+        return path, None  # without folders inside, a folder "train" is a class of vehicles
+    return train, next((path / name for name in TEST_FOLDERS if (path / name).is_dir()), None)
+
+
+def _files_by_class(folder: Path) -> dict[str, list[Path]]:
+    """The image files of each class, all in order; a class is a folder that is not hidden."""
+    classes = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    files = {child.name: sorted(f for f in child.rglob("*") if f.suffix.lower() in SUFFIXES) for child in classes}
+    if not any(files.values()):
+        raise DataError(f"image_folder: no images in the folders of {folder} ({', '.join(sorted(SUFFIXES))})")
+    if empty := [name for name, found in files.items() if not found]:
+        raise DataError(f"image_folder: class '{empty[0]}' in {folder} has no images")
+    return files
+
+
+def _pixels(path: Path, files: Sequence[Path], shape: tuple[int, int, int]) -> Pixels:
+    """The decoded `files`, uint8 (n, *shape), from the cache if they were decoded before."""
+    digest = hashlib.blake2b(repr((CACHE_FORMAT, shape)).encode(), digest_size=20)
+    for file in files:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "blake2b").hexdigest()
+        digest.update(repr((file.relative_to(path).as_posix(), content)).encode())
+
+    def decode() -> Pixels:
+        return np.stack([_decoded(file, shape) for file in files])
+
+    return cached(f"image_folder-{digest.hexdigest()}", (len(files), *shape), decode)
+
+
+def _decoded(file: Path, shape: tuple[int, int, int]) -> Pixels:
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    try:
+        with Image.open(file) as image:
+            if image.mode[0] in "IF":
+                raise DataError(f"image_folder: {file} has more than 8 bits a channel; convert it to 8")
+            fitted = ImageOps.fit(
+                image.convert("RGB" if channels == 3 else "L"), (width, height), Image.Resampling.BILINEAR
+            )
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
+        raise DataError(f"image_folder: cannot read the image {file} ({error})") from error
+    return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)

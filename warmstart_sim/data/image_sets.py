@@ -1,0 +1,37 @@
+"""The image sets that are known by name: shapes and sizes, for their loaders and for synthetic stand-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+ImageSetName = Literal["cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "digits", "noisy_digits"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """What a set holds with its default options.
+
+    Attributes:
+        shape: (channels, height, width) of an image.
+        classes: The number of classes.
+        train_samples: Images to train on.
+        test_samples: Images to test on.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    train_samples: int
+    test_samples: int
+
+
+IMAGE_SETS: Mapping[ImageSetName, ImageSet] = {
+    "cifar10": ImageSet((3, 32, 32), 10, 50_000, 10_000),
+    "cifar100": ImageSet((3, 32, 32), 100, 50_000, 10_000),
+    "svhn": ImageSet((3, 32, 32), 10, 73_257, 26_032),
+    "mnist": ImageSet((1, 28, 28), 10, 60_000, 10_000),
+    "fashion_mnist": ImageSet((1, 28, 28), 10, 60_000, 10_000),
+    "digits": ImageSet((1, 8, 8), 10, 1_198, 599),
+    "noisy_digits": ImageSet((1, 8, 8), 10, 1_198, 5 * 599),
+}

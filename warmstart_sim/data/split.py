@@ -1,0 +1,33 @@
+"""The split into training and test samples, for data that come without one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from warmstart_sim.types import IntArray
+
+
+def stratified(labels: IntArray, test_fraction: float, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Holds out the same share of every class, drawn at random.
+
+    Of a class of m samples, `round(test_fraction * m)` are held out, but at least one, and one at least stays to train
+    on (a class of a single sample is trained on).
+
+    Args:
+        labels: One label a sample, shape (n,).
+        test_fraction: The share held out, in (0, 1).
+        generator: What draws them.
+
+    Returns:
+        (train, test): disjoint int64 indices, each sorted, together 0 to n - 1.
+
+    >>> train, test = stratified(np.array([0, 0, 0, 1, 1, 1]), 1 / 3, np.random.default_rng(0))
+    >>> len(train), len(test)
+    (4, 2)
+    """
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        count = max(1, round(test_fraction * len(members)))
+        held_out[members[: min(count, len(members) - 1)]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)

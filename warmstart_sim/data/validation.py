@@ -1,0 +1,55 @@
+"""The one check that every loaded data set goes through."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from warmstart_sim.errors import DataError
+from warmstart_sim.types import Dataset, Samples
+
+# What an input may be: its type, the number of dimensions of the array with the sample's, and how to say it.
+KINDS = {
+    np.dtype(np.uint8): (range(4, 5), "pixels (n, channels, height, width)"),
+    np.dtype(np.float32): (range(2, 6), "values (n, ...)"),
+    np.dtype(np.int64): (range(2, 3), "tokens (n, length)"),
+}
+
+
+def validate(dataset: Dataset) -> Dataset:
+    """Returns `dataset` as it is if it keeps the contract of `Dataset` and `Samples`.
+
+    Raises:
+        DataError: One line that says which part is wrong, and what was found.
+    """
+    if dataset.classes < 2:
+        raise DataError(f"{dataset.name}: there is nothing to learn with {dataset.classes} class")
+    if len(dataset.train.inputs) == 0:
+        raise DataError(f"{dataset.name}: there are no training samples")
+    _check(dataset.train, f"{dataset.name}: the training", dataset.classes)
+    _check(dataset.test, f"{dataset.name}: the test", dataset.classes)
+    train, test = dataset.train.inputs, dataset.test.inputs
+    if (train.shape[1:], train.dtype) != (test.shape[1:], test.dtype):
+        raise DataError(
+            f"{dataset.name}: test inputs are {test.dtype} of shape {test.shape[1:]}, "
+            f"training inputs {train.dtype} of shape {train.shape[1:]}"
+        )
+    return dataset
+
+
+def _check(samples: Samples, which: str, classes: int) -> None:
+    inputs, labels = samples.inputs, samples.labels
+    if inputs.dtype not in KINDS:
+        kinds = ", ".join(f"{dtype} {what}" for dtype, (_, what) in KINDS.items())
+        raise DataError(f"{which} inputs are {inputs.dtype}; they can be {kinds}")
+    dimensions, what = KINDS[inputs.dtype]
+    if inputs.ndim not in dimensions or 0 in inputs.shape[1:]:
+        raise DataError(f"{which} inputs have shape {inputs.shape}; {inputs.dtype} inputs are {what}")
+    if labels.dtype != np.int64 or labels.ndim != 1:
+        raise DataError(f"{which} labels are {labels.dtype} of shape {labels.shape}, not int64 of shape (n,)")
+    if len(inputs) != len(labels):
+        raise DataError(f"{which} set has {len(inputs)} inputs but {len(labels)} labels")
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise DataError(f"{which} labels hold {outside[0]}; with {classes} classes they are 0 to {classes - 1}")
+    if inputs.dtype == np.float32 and not np.isfinite(inputs).all():
+        raise DataError(f"{which} inputs hold NaN or infinite values")

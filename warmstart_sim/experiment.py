@@ -1,0 +1,325 @@
+"""The one place where the layers meet: for every round of a cell, start -> train -> measure -> record."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from warmstart_sim import models
+from warmstart_sim.analysis.flops import training_flops
+from warmstart_sim.config import Cell
+from warmstart_sim.config.dealing import deal, load_dataset
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.registry import MODELS, PARTS, STRATEGIES, STREAMS
+from warmstart_sim.results.store import SECONDS, CellFolder, Row, RunFolder
+from warmstart_sim.seeding import scoped_torch_seed, torch_generator
+from warmstart_sim.training.batches import DeviceSamples, normalization
+from warmstart_sim.training.evaluation import evaluate
+from warmstart_sim.training.loop import Epoch, RoundData, RoundTraining
+from warmstart_sim.types import Context, Hooks, IntArray, Layout, Round, StateDict
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how cells run.
+
+    Attributes:
+        data_root: The folder that holds the data sets.
+        device: Such as "cpu" or "cuda:0".
+        timing: "isolated" when a cell has the machine to itself, "shared" when others run beside it.
+        checkpoint_seconds: How often a long round is checkpointed, at an epoch's border. Default 600.
+        tensorboard: Whether to write TensorBoard logs.
+        deterministic: On CUDA, only kernels that give the same bits every time.
+    """
+
+    data_root: Path
+    device: str = "cpu"
+    timing: str = "isolated"
+    checkpoint_seconds: float = 600.0
+    tensorboard: bool = False
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a cell tells while it runs, after each epoch."""
+
+    round: int
+    rounds: int
+    epoch: int
+    total_epochs: int  # since the cell's first round
+    epoch_row: Row
+    done: float  # the share of the cell's samples (summed over rounds) in rounds that are over
+    round_row: Row | None = None  # set when the epoch ended its round
+
+
+Notify = Callable[[Progress], None]
+
+
+@dataclass
+class History:
+    """What a cell has done so far; with the weights, it is what a checkpoint holds."""
+
+    weights: StateDict | None = None
+    rounds: list[Row] = field(default_factory=list)
+    epochs: list[Row] = field(default_factory=list)
+
+
+def run_cell(cell: Cell, run: RunFolder, place: Place, notify: Notify = lambda progress: None) -> None:
+    """Runs a cell to its end, from its last checkpoint if there is one, and stores the result.
+
+    Args:
+        cell: What to train.
+        run: Where results go.
+        place: Where and how it runs.
+        notify: Called after every epoch.
+
+    Raises:
+        WarmstartError: The data, the model or the stream cannot be had as the scenario says.
+    """
+    folder = run.cell(cell.id)
+    if folder.complete:
+        return
+    lab = Lab(cell, place)
+    history = None
+    if shares_first_round(cell):
+        run_first_phase(cell, run, place, notify)
+        phase = run.first_phase(cell.first_phase_id)
+        result = phase.result()
+        assert result is not None
+        history = History(phase.weights(), result["rounds"], result["epochs"])
+    _run_rounds(lab, lab.rounds, folder, history or History(), notify)
+
+
+def run_first_phase(cell: Cell, run: RunFolder, place: Place, notify: Notify = lambda progress: None) -> None:
+    """Trains the first round that all arms share, unless it is stored already."""
+    folder = run.first_phase(cell.first_phase_id)
+    if not folder.complete:
+        lab = Lab(cell, place)
+        _run_rounds(lab, lab.rounds[:1], folder, History(), notify)
+
+
+def shares_first_round(cell: Cell) -> bool:
+    """Whether the first round does not depend on how later rounds start, so that all arms of a seed share it."""
+    return STREAMS.has_trait(cell.stream.name, "shared_first_round")
+
+
+class Lab:
+    """All that stays the same over the rounds of a cell: data on the device, rounds, the model object, its layout.
+
+    The model object is made once; a round starts by copying weights into it.
+    """
+
+    def __init__(self, cell: Cell, place: Place) -> None:
+        started = time.perf_counter()
+        self.cell = cell
+        self.place = place
+        self.device = torch.device(place.device)
+        prepare(self.device, cell.arm.training.threads, place.deterministic)
+
+        self.dataset = load_dataset(cell, place.data_root)
+        dealt = deal(cell, self.dataset.train.labels, len(self.dataset.test))
+        self.rounds = dealt.rounds
+        model = self._fresh_model(0)
+        tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
+        models.check_output(model, self.dataset.input_shape, self.dataset.classes, tokens=tokens)
+        self.layout: Layout = models.layout(model)
+        # Convolutions are quicker on channels-last batches, on CPUs too; a flat model would only have to copy them back.
+        convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        self.model = model.to(self.device, memory_format=torch.channels_last if convolves else torch.preserve_format)
+
+        normalize = normalization(cell.data_settings.normalize, self.dataset.train.inputs)
+        self.train_samples = DeviceSamples(self.dataset.train, normalize, self.device, channels_last=convolves)
+        self.test_samples = DeviceSamples(self.dataset.test, normalize, self.device, channels_last=convolves)
+        self.validation_indices = self._on_device(dealt.validation)
+        self.test_indices = self._on_device(dealt.test)
+        two = torch.zeros(2, dtype=torch.int64, device=self.device)
+        self.flops = training_flops(self.model, self.train_samples.batch(two)[0])
+        self.setup_seconds = time.perf_counter() - started
+
+    def fresh_weights(self, round_index: int) -> StateDict:
+        """A fresh initialisation on the device: the same for every arm of the seed, another for every round."""
+        return {name: tensor.to(self.device) for name, tensor in self._fresh_model(round_index).state_dict().items()}
+
+    def start(self, round_index: int, previous: StateDict | None) -> tuple[StateDict, list[Hooks]]:
+        """The weights that a round starts from, and what the arm's parts add to its training."""
+        fresh = self.fresh_weights(round_index)
+        context = Context(
+            round_index, self.layout, lambda purpose: torch_generator(self.cell.seed, purpose, round_index)
+        )
+        weights = fresh
+        if previous is not None:
+            weights = self.cell.arm.start.make(STRATEGIES)(previous, fresh, context)
+            _check_start(weights, fresh, self.cell.arm.start.name)
+        hooks = [part.make(PARTS)(previous or fresh, fresh, context) for part in self.cell.arm.parts]
+        return weights, hooks
+
+    def training(self, round_: Round, hooks: Sequence[Hooks]) -> RoundTraining:
+        """The training of one round, from whatever weights the model holds."""
+        data = RoundData(
+            self.train_samples, self._on_device(round_.train), self.validation_indices,
+            self.test_samples, self.test_indices,
+        )  # fmt: skip
+        return RoundTraining(
+            self.model, data, self.cell.arm.training, hooks, seed=self.cell.seed, round_index=round_.index,
+            measure_each_epoch="accuracy" in self.cell.each_epoch,
+        )  # fmt: skip
+
+    def evaluate(self, round_: Round) -> Row:
+        """Accuracy and loss on the training samples so far, the validation data and the test data."""
+        row: Row = {}
+        for name, samples, indices in (
+            ("train", self.train_samples, self._on_device(round_.train)),
+            ("validation", self.train_samples, self.validation_indices),
+            ("test", self.test_samples, self.test_indices),
+        ):
+            measured = evaluate(self.model, samples, indices) if len(indices) else (None, None)
+            row[f"{name}_accuracy"], row[f"{name}_loss"] = measured
+        return row
+
+    def weights(self) -> StateDict:
+        """A copy of the model's state."""
+        return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def _fresh_model(self, round_index: int) -> nn.Module:
+        target, options = self.cell.model.bind(MODELS)
+        with scoped_torch_seed(self.cell.seed, "init", round_index):
+            return models.build(target, options, self.dataset.input_shape, self.dataset.classes)
+
+    def _on_device(self, indices: IntArray) -> torch.Tensor:
+        return torch.from_numpy(indices).to(self.device)
+
+
+def prepare(device: torch.device, threads: int, deterministic: bool = False) -> None:
+    """Sets this process's thread count, and true float32 on CUDA (the papers' precision; TF32 rounds to 10 bits)."""
+    torch.set_num_threads(threads)
+    if device.type == "cuda":
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def _check_start(weights: Any, fresh: StateDict, name: str) -> None:
+    """Makes sure that a strategy, which may be a user's, gave a complete state dict."""
+    if not isinstance(weights, Mapping) or weights.keys() != fresh.keys():
+        raise WarmstartError(f"strategy '{name}' must return a state dict with the keys of `fresh`")
+    for key, tensor in fresh.items():
+        if not isinstance(weights[key], torch.Tensor) or weights[key].shape != tensor.shape:
+            raise WarmstartError(f"strategy '{name}': entry '{key}' must be a tensor of shape {tuple(tensor.shape)}")
+
+
+def _run_rounds(lab: Lab, rounds: Sequence[Round], folder: CellFolder, history: History, notify: Notify) -> None:
+    """Runs the rounds that are not in `history` or in the folder's checkpoint yet, and stores the result."""
+    checkpoint = folder.checkpoint()
+    inside = None
+    if checkpoint is not None:
+        history = History(checkpoint["weights"], checkpoint["rounds"], checkpoint["epochs"])
+        inside = checkpoint["training"]
+    for round_ in rounds[len(history.rounds) :]:
+        _run_round(lab, round_, rounds, folder, history, inside, notify)
+        inside = None
+    assert history.weights is not None
+    folder.finish(history.weights, history.rounds, history.epochs)
+
+
+def _run_round(
+    lab: Lab,
+    round_: Round,
+    rounds: Sequence[Round],
+    folder: CellFolder,
+    history: History,
+    inside: dict[str, Any] | None,
+    notify: Notify,
+) -> None:
+    """Runs one round, from the middle of it if `inside` is its checkpoint, and adds it to `history`."""
+    started = time.perf_counter()
+    previous = history.weights and {name: tensor.to(lab.device) for name, tensor in history.weights.items()}
+    weights, hooks = lab.start(round_.index, previous)
+    lab.model.load_state_dict(weights)
+    training = lab.training(round_, hooks)
+    seconds = dict.fromkeys(SECONDS, 0.0)
+    epochs: list[Row] = []
+    if inside is not None:
+        training.load_state_dict(inside["state"])
+        seconds, epochs = inside["seconds"], inside["epochs"]
+    seconds["setup_seconds"] += time.perf_counter() - started + (lab.setup_seconds if round_ is rounds[0] else 0)
+
+    shared = round_.index == 0 and shares_first_round(lab.cell)
+    saved = time.perf_counter()
+    total = sum(len(each.train) for each in rounds)
+    done = sum(len(each.train) for each in rounds[: round_.index]) / total
+    while training.status is None:
+        epoch = training.run_epoch()
+        epochs.append({"round": round_.index, "shared": shared, **_epoch_row(epoch)})
+        for name in ("train_seconds", "criterion_seconds", "evaluation_seconds"):
+            seconds[name] += getattr(epoch, name)
+        progress = functools.partial(
+            Progress, round_.index, len(rounds), epoch.epoch, len(history.epochs) + epoch.epoch, epochs[-1]
+        )
+        if training.status is None:
+            notify(progress(done=done))
+            if time.perf_counter() - saved > lab.place.checkpoint_seconds:
+                inside = {"state": training.state_dict(), "seconds": seconds, "epochs": epochs}
+                _save(folder, history, inside)
+                saved = time.perf_counter()
+
+    row, history.weights = _finish_round(lab, round_, training, seconds)
+    epochs[-1]["train_accuracy"] = row["train_accuracy"]  # the last check of a round is always full
+    history.rounds.append(row)
+    history.epochs.extend(epochs)
+    if round_ is not rounds[-1]:
+        _save(folder, history, None)
+    notify(progress(done=done + len(round_.train) / total, round_row=row))
+
+
+def _finish_round(lab: Lab, round_: Round, training: RoundTraining, seconds: dict[str, float]) -> tuple[Row, StateDict]:
+    """The round's row, and the weights that the next round calls `previous`."""
+    started = time.perf_counter()
+    last = lab.weights()
+    if training.best_state is not None:  # early stopping reports its best weights; the next round starts from the last
+        lab.model.load_state_dict(training.best_state)
+    accuracies = lab.evaluate(round_)
+    seconds["evaluation_seconds"] += time.perf_counter() - started
+    row = {
+        "round": round_.index,
+        "shared": round_.index == 0 and shares_first_round(lab.cell),
+        "train_samples": len(round_.train),
+        "new_samples": len(round_.new),
+        "epochs": training.epochs,
+        "steps": training.steps,
+        "samples_seen": training.samples_seen,
+        "flops": training.samples_seen * lab.flops,
+        "converged": training.status in ("converged", "finished"),
+        "status": training.status,
+        **accuracies,
+        **seconds,
+        "timing": lab.place.timing,
+        "threads": lab.cell.arm.training.threads,
+        "device": lab.place.device,
+    }
+    return row, last
+
+
+def _epoch_row(epoch: Epoch) -> Row:
+    columns = (
+        "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss", "train_accuracy",
+        "validation_accuracy", "test_accuracy", "train_seconds",
+    )  # fmt: skip
+    return {name: getattr(epoch, name) for name in columns}
+
+
+def _save(folder: CellFolder, history: History, inside: dict[str, Any] | None) -> None:
+    folder.save_checkpoint(
+        {"weights": history.weights, "rounds": history.rounds, "epochs": history.epochs, "training": inside}
+    )

@@ -1,0 +1,55 @@
+"""The multilayer perceptron, on flattened inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from warmstart_sim.registry import MODELS
+
+
+@MODELS.register("mlp")
+def mlp(
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (100, 100, 100),
+    activation: Literal["tanh", "relu"] = "tanh",
+    bias: bool = True,
+    batch_norm: bool = False,
+) -> Any:
+    """Multilayer perceptron: hidden layers of linear, (BatchNorm,) activation, and a linear head.
+
+    The papers' "three layers" of 100 are read in two ways. Kireev et al. 2021 (section 3.1 and their code) have three
+    hidden layers and the head: the default here. The public code of Ash & Adams 2020 has three linear layers in all,
+    that is, two hidden ones: `widths: [100, 100]`. Both start from PyTorch's default initialisation.
+
+    Without biases and BatchNorm, and with ReLU, shrinking all weights by lambda > 0 scales the logits by
+    lambda^layers and leaves every prediction as it is (Ash & Adams 2020, Proposition 1).
+
+    Args:
+        input_shape: Any shape; inputs are flattened.
+        classes: The number of logits.
+        widths: Units of the hidden layers, from input to output.
+        activation: The nonlinearity after each hidden layer.
+        bias: Whether the linear layers, the head among them, have biases.
+        batch_norm: Whether BatchNorm stands before each activation.
+
+    Returns:
+        A module with blocks hidden1, hidden2, ... and the head `head`.
+    """
+    from torch import nn
+
+    from warmstart_sim.models._layers import Network
+
+    nonlinearity = {"tanh": nn.Tanh, "relu": nn.ReLU}[activation]
+
+    def hidden(units_in: int, units: int) -> nn.Module:
+        norm = [nn.BatchNorm1d(units)] if batch_norm else []
+        return nn.Sequential(nn.Linear(units_in, units, bias=bias), *norm, nonlinearity())
+
+    sizes = (math.prod(input_shape), *widths)
+    blocks = {f"hidden{k + 1}": hidden(sizes[k], sizes[k + 1]) for k in range(len(widths))}
+    return Network(flatten=nn.Flatten(), **blocks, head=nn.Linear(sizes[-1], classes, bias=bias))

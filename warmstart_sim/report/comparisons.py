@@ -1,0 +1,200 @@
+"""Figures of where the arms end: the trade-off, the paired differences, and the course along a varied key."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from pandas.api.types import is_numeric_dtype
+
+from warmstart_sim.report.panels import Line, canvas, has_values, label_frames, note, split
+from warmstart_sim.report.style import INK, Chart, looks, styled, time_unit
+from warmstart_sim.report.wording import TIMING, arm, axis_name, plain, points, setting, value
+from warmstart_sim.results.tables import Run, cells, over_seeds, paired
+
+MOST_DIFFERENCES = 40
+
+
+def complete_cells(run: Run) -> pd.DataFrame:
+    """The cells that count: see `tables.cells`."""
+    table = cells(run.rounds, run.axes, run.metric)
+    return table[table["state"] == "complete"]
+
+
+def timed_alike(complete: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The cells of the more common kind of timing, and how they were timed; none where all cells are mixed."""
+    kinds = complete.loc[complete["timing"] != "mixed", "timing"].mode()
+    kind = kinds.iloc[0] if len(kinds) else ""
+    return complete[complete["timing"] == kind], TIMING.get(kind, "")
+
+
+def left_out(complete: pd.DataFrame, alike: pd.DataFrame) -> str:
+    """A caption's note on the cells that `timed_alike` leaves out, or nothing."""
+    count = len(complete) - len(alike)
+    return f" {count} cells that were timed otherwise are left out." if count else ""
+
+
+@styled
+def tradeoff(run: Run) -> Chart | None:
+    """Final accuracy against the train time it took: up and to the left is better."""
+    complete = complete_cells(run)
+    alike, timing = timed_alike(complete)
+    if alike.empty or not has_values(alike, "final_accuracy"):
+        return None
+    unit, length = time_unit(alike["train_seconds"].max())
+    panels = split(run, alike)
+    figure, frames = canvas(panels)
+    for frame, panel in zip(frames, panels, strict=False):
+        for line in panel.lines:
+            _draw_point(frame, line, length)
+        _join_values(frame, panel.lines, length)
+    frames[0].set_xlim(left=0)  # the frames share their axes
+    label_frames(frames, f"train time of all rounds ({unit})\n{timing}", f"final {plain(run.metric)} (%)")
+    caption = (
+        f"Final {plain(run.metric)} against the train time of all of an arm's own rounds, {timing}. Large: the mean "
+        "over seeds, with 95 % intervals both ways; faint: each seed. Up and to the left is better."
+    )
+    caption += left_out(complete, alike) + note(run, panels)
+    return Chart("tradeoff", "Accuracy and time", caption, figure, panels=min(len(panels), 3))
+
+
+def _draw_point(frame: Axes, line: Line, length: float) -> None:
+    time, accuracy = line.rows["train_seconds"] / length, 100 * line.rows["final_accuracy"]
+    look = line.look
+    frame.plot(time, accuracy, look.marker, color=look.colour, alpha=0.35, markersize=4.5, markeredgewidth=0, zorder=2)
+    means = [over_seeds(pd.DataFrame({"all": 0, "value": each}), ["all"], "value").iloc[0] for each in (time, accuracy)]
+    errors = [[each["mean"] - each["low"]] for each in means]
+    frame.errorbar(
+        [means[0]["mean"]], [means[1]["mean"]], xerr=errors[0], yerr=errors[1], color=look.colour, marker=look.marker,
+        markersize=10, elinewidth=1.8, capsize=0, zorder=4,
+    )  # fmt: skip
+
+
+def _join_values(frame: Axes, lines: list[Line], length: float) -> None:
+    """Joins the points of one arm at several values of a varied key by a thin line, in the order of the values."""
+    for name in {line.arm for line in lines}:
+        means = [line.rows[["train_seconds", "final_accuracy"]].mean() for line in lines if line.arm == name]
+        time, accuracy = ([mean[column] for mean in means] for column in ("train_seconds", "final_accuracy"))
+        frame.plot(np.divide(time, length), np.multiply(accuracy, 100), color="#808080", linewidth=1, zorder=1)
+
+
+@styled
+def paired_differences(run: Run) -> Chart | None:
+    """Final accuracy less the reference's with the same seed: one row an arm, with its 95 % interval."""
+    complete = complete_cells(run)
+    keys = ["strategy", *run.axes]
+    pairs = paired(complete, run.axes, run.reference)
+    table = over_seeds(pairs, keys, "difference").dropna(subset="mean")
+    if table.empty or len(table) > MOST_DIFFERENCES:
+        return None
+    arms = run.scenario["strategies"]
+    look = looks(list(arms), run.reference)
+    pairs = pairs.merge(table[keys].assign(row=range(len(table))), on=keys)
+    names = _row_names(run, table)
+    figure = Figure(figsize=(5.2 + 0.085 * max(map(len, names)), 1.1 + 0.5 * len(table)))
+    frame = figure.subplots()
+    frame.axvline(0, color=INK, linewidth=1.2)
+    frame.grid(axis="y", visible=False)
+    for row, each in enumerate(table.to_dict("records")):
+        style = look[each["strategy"]]
+        seeds = 100 * pairs.loc[pairs["row"] == row, "difference"]
+        below = [row + 0.27] * len(seeds)
+        frame.plot(seeds, below, style.marker, color=style.colour, alpha=0.45, markersize=4.5, markeredgewidth=0)
+        frame.errorbar(
+            [100 * each["mean"]], [row], xerr=[100 * (each["high"] - each["mean"])], color=style.colour,
+            marker=style.marker, markersize=9, elinewidth=2.2, zorder=4,
+        )  # fmt: skip
+        text = points(each["mean"], each["low"], each["high"]) + (" (one seed)" if each["seeds"] == 1 else "")
+        frame.text(1.02, row, text, transform=frame.get_yaxis_transform(), va="center", size=10)
+    frame.set_yticks(range(len(table)), names)
+    frame.set_ylim(len(table) - 0.5, -0.5)
+    frame.tick_params(axis="y", length=0)
+    frame.spines["left"].set_visible(False)
+    frame.set_xlabel(f"difference from {plain(run.reference)}\n(points of final {plain(run.metric)})")
+    caption = (
+        f"Final {plain(run.metric)} less that of {plain(run.reference)} with the same seed, so with the same data, "
+        "order and fresh weights. Large: the mean, with the 95 % t-interval of the paired differences; faint: each "
+        "seed. The line at zero is no difference."
+    )
+    if len(table) > 1:
+        caption += f" The {len(table)} intervals are not widened for their number."
+    return Chart("paired_differences", f"Difference from {plain(run.reference)}", caption, figure)
+
+
+def _row_names(run: Run, table: pd.DataFrame) -> list[str]:
+    arms = run.scenario["strategies"]
+    rows = table.astype({"strategy": str}).to_dict("records")
+    names = [(row["strategy"], setting(row, run.axes)) for row in rows]
+    return [f"{plain(name)}, {varied}" if varied else arm(name, arms.get(name) or {}) for name, varied in names]
+
+
+@styled
+def along_axis(run: Run, axis: str) -> Chart | None:
+    """Final accuracy, the gap to the reference and train time along one varied number (Ash & Adams, Figure 10)."""
+    complete = complete_cells(run)
+    if not is_numeric_dtype(complete[axis]) or not has_values(complete, "final_accuracy"):
+        return None
+    pairs = paired(complete, run.axes, run.reference)
+    alike, timing = timed_alike(complete)
+    unit, length = time_unit(alike["train_seconds"].max())
+    name = plain(run.reference)
+    drawings = [
+        (complete, "final_accuracy", 100, f"final {plain(run.metric)} (%)".replace(" accuracy", "\naccuracy")),
+        (pairs, "difference", 100, f"difference from\n{name} (points)"),
+        (alike, "train_seconds", 1 / length, f"train time ({unit})\n{timing}"),
+    ]
+    drawings = [each for each in drawings if not each[0].empty]
+    panels = split(run, complete, beside=(axis,))
+    figure, frames = canvas(panels, rows=len(drawings))
+    columns = len(frames) // len(drawings)
+    for drawn, (rows, quantity, scale, label) in enumerate(drawings):
+        row = frames[drawn * columns : (drawn + 1) * columns]
+        titles = [panel.title for panel in panels]
+        for panel in split(run, rows, beside=(axis,)):
+            if panel.title not in titles[:columns]:
+                continue
+            for line in panel.lines:
+                _draw_along(row[titles.index(panel.title)], line, axis, quantity, scale)
+        row[0].set_ylabel(label)
+        if quantity == "difference":
+            for frame in row:
+                frame.axhline(0, color=INK, linewidth=1)
+        if quantity == "train_seconds":
+            row[0].set_ylim(bottom=0)
+    for frame in frames[-columns:]:
+        frame.set_xlabel(axis_name(axis))
+    _scale_x(frames[0], complete[axis])
+    caption = (
+        f"Final {plain(run.metric)}, its difference from {name} with the same seed, and the train time of all rounds, "
+        f"{timing}, against {axis_name(axis)}. Mean over seeds; the bars are 95 % intervals. An arm that has no "
+        f"{axis_name(axis)} is a level line."
+    )
+    caption += left_out(complete, alike) + note(run, panels)
+    return Chart(f"along_{axis.replace('.', '_')}", f"Along {axis_name(axis)}", caption, figure, panels=columns)
+
+
+def _draw_along(frame: Axes, line: Line, axis: str, quantity: str, scale: float) -> None:
+    look = line.look
+    if line.rows[axis].isna().all():
+        mean = over_seeds(line.rows, ["strategy"], quantity).iloc[0]
+        frame.axhline(mean["mean"] * scale, color=look.colour, linestyle=look.dash)
+        frame.axhspan(mean["low"] * scale, mean["high"] * scale, color=look.colour, alpha=0.15, linewidth=0)
+        return
+    table = over_seeds(line.rows, [axis], quantity)
+    frame.errorbar(
+        table[axis], table["mean"] * scale, yerr=(table["high"] - table["mean"]) * scale, color=look.colour,
+        marker=look.marker, linestyle=look.dash, elinewidth=1.6,
+    )  # fmt: skip
+
+
+def _scale_x(frame: Axes, values: pd.Series) -> None:
+    """Ticks at the values; a logarithmic axis (straight below the smallest, where zero is one) for wide ranges."""
+    ticks = sorted(values.dropna().unique())
+    positive = [tick for tick in ticks if tick > 0]
+    if ticks[0] >= 0 and positive and positive[-1] / positive[0] > 30:
+        log = {} if ticks[0] > 0 else {"linthresh": positive[0], "linscale": 0.5}
+        frame.set_xscale("symlog" if log else "log", **log)
+    frame.set_xticks(ticks, [value(tick) for tick in ticks])
+    frame.xaxis.set_minor_locator(NullLocator())

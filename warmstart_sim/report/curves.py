@@ -1,0 +1,165 @@
+"""Figures over time: accuracy, train time and epochs by round, and accuracy by epoch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
+
+from warmstart_sim.report.panels import (
+    BAND,
+    Line,
+    Panel,
+    canvas,
+    draw_mean,
+    has_values,
+    label_frames,
+    note,
+    split,
+    spread,
+)
+from warmstart_sim.report.style import INK, Chart, Look, styled, time_unit
+from warmstart_sim.report.wording import TIMING, plain
+from warmstart_sim.results.tables import Run, over_seeds
+
+FEWEST_ROUNDS = 3  # of a curve by round; with fewer, accuracy by epoch says more
+MOST_ROUNDS_BY_EPOCH = 3
+
+
+@styled
+def learning_curves(run: Run) -> Chart | None:
+    """Accuracy against the number of training samples so far, a line an arm (Ash & Adams, Figure 2 left, Figure 7)."""
+    if not _is_curve(run) or not has_values(run.rounds, run.metric):
+        return None
+    caption = f"{plain(run.metric).capitalize()} after each round, against the training samples so far. {spread(run)}"
+    return _by_round(
+        run,
+        run.rounds,
+        "learning_curves",
+        "Accuracy as data arrive",
+        caption,
+        run.metric,
+        100,
+        f"{plain(run.metric)} (%)",
+    )
+
+
+@styled
+def train_time(run: Run) -> Chart | None:
+    """Seconds of training in each round against the number of training samples (Ash & Adams, Figure 2 right)."""
+    if not _is_curve(run):
+        return None
+    kind = run.rounds["timing"].mode().iloc[0]
+    rounds = run.rounds[run.rounds["timing"] == kind]
+    unit, length = time_unit(rounds["train_seconds"].max())
+    left_out = len(run.rounds) - len(rounds)
+    caption = (
+        f"Train time of each round, without evaluation and checks of the stop rule, {TIMING[kind]}. {spread(run)}"
+        + (f" {left_out} rounds that were measured otherwise are left out." if left_out else "")
+    )
+    label = f"train time per round ({unit})\n{TIMING[kind]}"
+    return _by_round(run, rounds, "train_time", "Train time by round", caption, "train_seconds", 1 / length, label)
+
+
+@styled
+def epochs_per_round(run: Run) -> Chart | None:
+    """Epochs until the stop rule was met, in each round."""
+    if not _is_curve(run):
+        return None
+    capped = int((run.rounds["status"] == "capped").sum())
+    caption = f"Epochs of each round until the stop rule was met. {spread(run)}" + (
+        f" {capped} of {len(run.rounds)} rounds stopped at the cap instead." if capped else ""
+    )
+    return _by_round(run, run.rounds, "epochs_per_round", "Epochs per round", caption, "epochs", 1, "epochs per round")
+
+
+def _is_curve(run: Run) -> bool:
+    return run.rounds["round"].nunique() >= FEWEST_ROUNDS
+
+
+def _by_round(
+    run: Run, rounds: pd.DataFrame, name: str, title: str, caption: str, column: str, scale: float, label: str
+) -> Chart:
+    panels = split(run, rounds)
+    figure, frames = canvas(panels)
+    for frame, panel in zip(frames, panels, strict=False):
+        for line in panel.lines:
+            draw_mean(frame, line, "train_samples", column, scale)
+        frame.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if column != run.metric:
+        frames[0].set_ylim(bottom=0)  # the frames share their axes
+    label_frames(frames, "training samples so far", label)
+    return Chart(name, title, caption + note(run, panels), figure, panels=min(len(panels), 3))
+
+
+@styled
+def accuracy_by_epoch(run: Run) -> Chart | None:
+    """Accuracy after every epoch, the rounds in sequence (Ash & Adams, Figure 1), for streams of up to three rounds."""
+    epochs = run.epochs
+    if epochs.empty or epochs["round"].nunique() > MOST_ROUNDS_BY_EPOCH or not has_values(epochs, run.metric):
+        return None
+    keys = ["strategy", *run.axes, "seed", "round"]
+    epochs = epochs.merge(run.rounds[[*keys, "train_samples"]], how="left", on=keys)
+    panels = [_with_first_phase(panel) for panel in split(run, epochs)]
+    figure, frames = canvas(panels)
+    last = max(_draw_rounds(frame, panel, run.metric) for frame, panel in zip(frames, panels, strict=False))
+    frames[0].set_xlim(0, last + 1)
+    label_frames(frames, "epoch", f"{plain(run.metric)} (%)")
+    caption = (
+        f"{plain(run.metric).capitalize()} after each epoch. {spread(run)} A seed that has met its stop rule stays at "
+        "its last value while others train on."
+    )
+    if epochs["shared"].astype(bool).any():
+        caption += (
+            " The first phase is trained once for each seed and shared by all arms; at the dashed line the other data "
+            "arrive, and every arm, random init as well, starts its second round there."
+        )
+    caption += note(run, panels)
+    return Chart("accuracy_by_epoch", "Accuracy by epoch", caption, figure, panels=min(len(panels), 3))
+
+
+def _with_first_phase(panel: Panel) -> Panel:
+    """The shared rounds as a line of their own, in place of one copy in every arm."""
+    rows = pd.concat([line.rows for line in panel.lines])
+    shared = rows[rows["shared"].astype(bool)].drop_duplicates(["seed", "round", "epoch"])
+    own = [replace(line, rows=line.rows[~line.rows["shared"].astype(bool)]) for line in panel.lines]
+    first = [Line("", "first phase (shared)", Look("#808080", ""), shared)] if len(shared) else []
+    return Panel(panel.title, first + [line for line in own if len(line.rows)])
+
+
+def _draw_rounds(frame: Axes, panel: Panel, metric: str) -> int:
+    """Draws a panel's rounds one after the other, each as long as its longest cell; the number of epochs in all."""
+    start = 0
+    if panel.title:
+        frame.set_title(panel.title, loc="left", pad=17)  # above the numbers of samples
+    rows = pd.concat([line.rows for line in panel.lines])
+    for index, of_round in rows.groupby("round"):
+        for line in panel.lines:
+            part = line.rows[line.rows["round"] == index]
+            if len(part):
+                _draw_epochs(frame, replace(line, rows=part), metric, start)
+        if start:
+            frame.axvline(start + 0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        length = int(of_round["epoch"].max())
+        if of_round["train_samples"].nunique() == 1:
+            samples = f"{of_round['train_samples'].iloc[0]:,.0f} samples"
+            across = frame.get_xaxis_transform()
+            frame.text(start + length / 2, 1.01, samples, ha="center", va="bottom", size=9.5, transform=across)
+        start += length
+    return start
+
+
+def _draw_epochs(frame: Axes, line: Line, metric: str, start: int) -> None:
+    """One line's epochs of one round, from `start` on; seeds that have stopped are carried on at their last value."""
+    by_seed = line.rows.pivot_table(index="epoch", columns="seed", values=metric, aggfunc="first")
+    by_seed = by_seed.reindex(range(1, int(line.rows["epoch"].max()) + 1)).ffill()
+    long = by_seed.rename_axis("epoch").reset_index().melt("epoch", value_name=metric)
+    table = over_seeds(long.dropna(), ["epoch"], metric)
+    x, mean, colour = table["epoch"] + start, 100 * table["mean"], line.look.colour
+    frame.plot(x, mean, color=colour, linestyle=line.look.dash, marker=line.look.marker, markevery=[-1], zorder=3)
+    if table["seeds"].max() < 3:
+        frame.plot(by_seed.index + start, 100 * by_seed, color=colour, linewidth=0.7, alpha=0.5, zorder=2)
+    else:
+        frame.fill_between(x, 100 * table["low"], 100 * table["high"], color=colour, alpha=BAND, linewidth=0)

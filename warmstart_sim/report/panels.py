@@ -1,0 +1,184 @@
+"""How a run spreads over panels and lines: one line an arm, a line a value where only some arms have it, else panels.
+
+A varied key that every arm has (a data set, the first fraction) makes panels. One that only some arms have (the lambda
+of shrink-perturb) makes lines in the colours of a scale, beside the other arms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from warmstart_sim.report.style import Look, looks, sequence
+from warmstart_sim.report.wording import arm, axis_name, is_empty, setting, value
+from warmstart_sim.results.tables import Run, over_seeds
+
+MOST_PANELS = 12
+BAND = 0.16  # the opacity of a band
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is drawn in one colour: an arm, or an arm at one value of a varied key."""
+
+    arm: str
+    label: str
+    look: Look
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One combination of the varied values that make panels; the title is empty where there is one panel only."""
+
+    title: str
+    lines: list[Line]
+
+
+def line_axis(run: Run) -> str | None:
+    """The first varied key that some arms lack; its values become lines."""
+    return next((axis for axis in run.axes if run.rounds[axis].isna().any()), None)
+
+
+def split(run: Run, frame: pd.DataFrame, beside: tuple[str, ...] = ()) -> list[Panel]:
+    """Spreads the rows of `frame` (of rounds, epochs or cells) over panels and lines.
+
+    Args:
+        run: Where the rows come from.
+        frame: Has the columns strategy and `run.axes`.
+        beside: Varied keys that the figure itself draws, so that they make neither panels nor lines.
+    """
+    by_value = line_axis(run)
+    facets = [axis for axis in run.axes if axis != by_value and axis not in beside]
+    by_value = None if by_value in beside else by_value
+    combinations = frame[facets].dropna().drop_duplicates().sort_values(facets) if facets else pd.DataFrame(index=[0])
+    panels = []
+    for combination in combinations.to_dict("records"):
+        rows = frame
+        for axis, wanted in combination.items():
+            rows = rows[(rows[axis] == wanted) | rows[axis].isna()]
+        panels.append(Panel(setting(combination, facets), list(_lines(run, rows, by_value))))
+    return panels
+
+
+def _lines(run: Run, rows: pd.DataFrame, by_value: str | None) -> Iterator[Line]:
+    arms = run.scenario["strategies"]
+    look = looks([str(name) for name in rows["strategy"].cat.categories], run.reference)
+    scale = sorted(run.rounds[by_value].dropna().unique()) if by_value else []
+    colours = dict(zip(scale, sequence(len(scale)), strict=True))
+    having = run.rounds.dropna(subset=by_value)["strategy"].nunique() if by_value else 0
+    for name, own in rows.groupby("strategy", observed=True):
+        label = arm(str(name), arms.get(name) or {}, run.axes)
+        if by_value is None or own[by_value].isna().all():
+            yield Line(str(name), label, look[str(name)], own)
+            continue
+        for number, part in own.groupby(by_value):
+            varied = f"{axis_name(by_value)} = {value(number)}"
+            with_value = varied if having == 1 else f"{label}, {varied}"
+            yield Line(str(name), with_value, replace(look[str(name)], colour=colours[number]), part)
+
+
+def canvas(panels: list[Panel], rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with one frame for each panel (at most twelve) and a legend above them.
+
+    Args:
+        panels: What `split` gave.
+        rows: Frames below each other for each panel; they are returned row by row.
+    """
+    count = min(len(panels), MOST_PANELS)
+    columns = count if rows > 1 else {1: 1, 2: 2, 4: 2}.get(count, 3)
+    width, height = (6.0, 3.3) if columns == 1 else (3.3 * columns, 2.6)
+    lines = math.ceil(count / columns) * rows
+    entries = {line.label: line.look for panel in panels for line in panel.lines}
+    legend_columns = _columns_that_fit(list(entries), width)
+    legend_height = 0.22 * math.ceil(len(entries) / legend_columns)
+    figure = Figure(figsize=(width, (height if rows == 1 else 2.4) * lines + 0.25 + legend_height))
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey="row" if rows > 1 else True)
+    frames = list(grid.flat)
+    for unused in frames[count * rows :]:
+        unused.remove()
+    frames = frames[: count * rows]
+    if count > 1:
+        for frame, panel in zip(frames, panels, strict=False):
+            frame.set_title(panel.title, loc="left")
+            frame.locator_params(axis="x", nbins=4)
+    handles = [Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash) for look in entries.values()]
+    figure.legend(
+        handles, list(entries), loc="outside upper left", ncols=legend_columns, columnspacing=1.4, borderaxespad=0.2
+    )
+    return figure, frames
+
+
+def _columns_that_fit(labels: list[str], width: float) -> int:
+    """The most columns in which a legend is not wider than the figure (both in inches); it is filled column by column.
+
+    A letter takes about 0.09 inches at this size, a handle and the gaps beside it 0.65.
+    """
+    lengths = [len(label) for label in labels]
+    for columns in range(len(labels), 1, -1):
+        if sum(0.09 * max(part) + 0.65 for part in np.array_split(lengths, columns)) <= width:
+            return columns
+    return 1
+
+
+def label_frames(frames: list[Axes], x: str, y: str) -> None:
+    """Labels at the outer edge only: below the lowest frame of each column, left of the first frame of each row."""
+    lowest = {frame.get_subplotspec().colspan.start: frame for frame in frames}
+    for frame in lowest.values():
+        frame.set_xlabel(x)
+        frame.tick_params(labelbottom=True)
+    for frame in frames:
+        if frame.get_subplotspec().is_first_col():
+            frame.set_ylabel(y)
+
+
+def draw_mean(frame: Axes, line: Line, x: str, y: str, scale: float = 1.0) -> None:
+    """The mean over seeds, with a band for its 95 % interval; with fewer than three seeds, each seed as a thin line."""
+    table = over_seeds(line.rows, [x], y)
+    often = max(1, len(table) // 8)  # a marker at every point hides a long line
+    frame.plot(
+        table[x], table["mean"] * scale, color=line.look.colour, marker=line.look.marker, linestyle=line.look.dash,
+        markevery=often, zorder=3,
+    )  # fmt: skip
+    if table["seeds"].max() < 3:
+        for _, one in line.rows.groupby("seed"):
+            frame.plot(one[x], one[y] * scale, color=line.look.colour, linewidth=0.8, alpha=0.5, zorder=2)
+    else:
+        frame.fill_between(
+            table[x], table["low"] * scale, table["high"] * scale, color=line.look.colour, alpha=BAND, linewidth=0
+        )
+
+
+def spread(run: Run) -> str:
+    """What the lines and bands of `draw_mean` are, for a caption."""
+    seeds = run.rounds["seed"].nunique()
+    if seeds == 1:
+        return "One seed: a line says nothing about how far another seed would be from it."
+    if seeds == 2:
+        return "Mean over two seeds; each seed as a thin line (too few for an interval worth drawing)."
+    return f"Mean over {seeds} seeds; the band is the 95 % interval of the mean."
+
+
+def note(run: Run, panels: list[Panel]) -> str:
+    """What a caption adds about panels and lines: whose values the lines are, and that not all panels are drawn."""
+    by_value = line_axis(run)
+    having = run.rounds.dropna(subset=by_value)["strategy"].astype(str).unique() if by_value else []
+    text = ""
+    if by_value and len(having) == 1 and any(" = " in line.label for panel in panels for line in panel.lines):
+        options = run.scenario["strategies"].get(having[0]) or {}
+        text += f" The lines named by {axis_name(by_value)} are {arm(having[0], options, run.axes)}."
+    if len(panels) > MOST_PANELS:
+        text += f" The first {MOST_PANELS} of {len(panels)} combinations of varied values are drawn."
+    return text
+
+
+def has_values(frame: pd.DataFrame, column: str) -> bool:
+    """Whether anything was measured in this column."""
+    return column in frame and not frame[column].map(is_empty).all()

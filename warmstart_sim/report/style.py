@@ -1,0 +1,152 @@
+"""What all figures share: colours, a chart with its caption, and how it becomes PNG or SVG."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import re
+import warnings
+from dataclasses import dataclass, replace
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+INK, GRID, PAPER = "#22272e", "#d5dae0", "#ffffff"
+# Okabe & Ito's colours, told apart by colour-blind eyes as well, less the yellow, which is faint on white.
+PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("s", "^", "D", "v", "P", "X")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+
+STYLE = {
+    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.dpi": 100,
+    "figure.constrained_layout.use": True, "font.family": "DejaVu Sans", "font.size": 11,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.9, "axes.axisbelow": True,
+    "axes.titlesize": 11, "axes.titleweight": "normal", "axes.labelsize": 11, "legend.fontsize": 10.5,
+    "xtick.labelsize": 10.5, "ytick.labelsize": 10.5, "legend.frameon": False, "legend.handlelength": 2.2,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.7, "lines.linewidth": 2.0, "lines.markersize": 6,
+    "lines.markeredgecolor": PAPER, "lines.markeredgewidth": 0.8, "svg.fonttype": "none",
+    "text.usetex": False, "text.parse_math": False, "axes.unicode_minus": True,
+}  # fmt: skip
+styled = matplotlib.rc_context(STYLE)  # decorates what draws: the user's own settings come back afterwards
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one line or point looks; `dash` is a matplotlib line style."""
+
+    colour: str
+    marker: str
+    dash: str | tuple[float, tuple[float, ...]] = "-"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure and what stands around it.
+
+    Attributes:
+        name: The file's name, without suffix.
+        title: A heading.
+        caption: What is drawn, in full sentences: means of what, bands of what, measured how.
+        figure: The drawing.
+        panels: The number of panels side by side.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    panels: int = 1
+
+    def noting(self, note: str) -> Chart:
+        """The same chart with a sentence more in its caption."""
+        return replace(self, caption=f"{self.caption} {note}")
+
+
+def looks(arms: list[str], reference: str) -> dict[str, Look]:
+    """One look for each arm, the same in every figure: the reference in ink, the others in colours."""
+    others = [arm for arm in arms if arm != reference]
+    cycle = len(PALETTE)
+    found = {
+        arm: Look(PALETTE[i % cycle], MARKERS[i % cycle], DASHES[i // cycle % len(DASHES)])
+        for i, arm in enumerate(others)
+    }
+    return found | {reference: Look(INK, "o")}
+
+
+def sequence(count: int) -> list[str]:
+    """Colours in order, for the values of a varied number: dark violet over blue and green to light green."""
+    colours = matplotlib.colormaps["viridis"]
+    return [to_hex(colours(0.1 + 0.75 * i / max(1, count - 1))) for i in range(count)]
+
+
+def time_unit(longest: float) -> tuple[str, float]:
+    """The unit for an axis of times that goes to `longest` seconds, and its length in seconds."""
+    return ("s", 1.0) if longest < 600 else ("min", 60.0) if longest < 10800 else ("h", 3600.0)
+
+
+@styled
+def png(chart: Chart) -> bytes:
+    """The chart on white, 200 dots an inch."""
+    with io.BytesIO() as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a user's label in a script that DejaVu lacks
+        FigureCanvasAgg(chart.figure)
+        chart.figure.savefig(file, format="png", dpi=200, facecolor=PAPER, metadata={"Software": None})
+        return file.getvalue()
+
+
+@styled
+def svg(chart: Chart) -> str:
+    """The chart as an SVG file: text as text (small, searchable), the same bytes for the same numbers."""
+    with io.StringIO() as file, warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": chart.name}):
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        chart.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        return re.sub(r'\b(d|transform|points)="[^"]*"', _shortened, file.getvalue())
+
+
+def _shortened(attribute: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a point: half the bytes, the same picture."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", attribute.group())
+
+
+def inline(text: str, name: str, label: str) -> str:
+    """An SVG file as an element of a page that holds others.
+
+    Its ids begin with `name`, so that clip paths of two figures cannot be mixed up. Every colour becomes a variable of
+    the page (`colour_variables` defines them), which a dark page sets otherwise.
+
+    Args:
+        text: The file.
+        name: Unique in the page.
+        label: What a screen reader says; already escaped.
+    """
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda found: f"{found[1]}: var({_variable(found[2])})", text)
+    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', text, count=1)
+
+
+def colour_variables(texts: list[str], dark: bool) -> str:
+    """CSS definitions of all colours that the SVG files use."""
+    colours = sorted({colour for text in texts for colour in re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text)})
+    return " ".join(f"{_variable(colour)}: {on_dark(colour) if dark else colour};" for colour in colours)
+
+
+def _variable(colour: str) -> str:
+    return f"--c{colour[1:]}"
+
+
+def on_dark(colour: str) -> str:
+    """The colour's partner on a dark page: greys turn over, the others are lifted to a middle lightness.
+
+    >>> on_dark("#ffffff"), on_dark("#0072b2")
+    ('#15191e', '#1fa8f9')
+    """
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
+    if max(red, green, blue) - min(red, green, blue) < 0.1:  # a grey: ink, grid or paper
+        return {INK: "#e3e8ee", GRID: "#353c45", PAPER: "#15191e"}.get(colour, colour)
+    return to_hex(colorsys.hls_to_rgb(hue, max(lightness, 0.55), saturation))

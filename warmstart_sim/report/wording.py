@@ -1,0 +1,129 @@
+"""How names and numbers read in the report: λ and σ, per cent, points, durations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NAMES = {"lambda": "λ", "sigma": "σ", "lr": "learning rate", "fraction": "first fraction"}
+
+
+def axis_name(column: str) -> str:
+    """What a varied key is called.
+
+    >>> [axis_name(key) for key in ("lambda", "data.name", "training.optimizer.lr", "scenario.chunk_size")]
+    ['λ', 'data', 'learning rate', 'chunk size']
+    """
+    last = column.removesuffix(".name").rpartition(".")[2]
+    return NAMES.get(last, plain(last))
+
+
+def plain(name: str) -> str:
+    """A name from a file as words: underscores are spaces.
+
+    >>> plain("warm_start")
+    'warm start'
+    """
+    return name.replace("_", " ").strip()
+
+
+def value(number: object) -> str:
+    """A varied value, as short as it can be said.
+
+    >>> value(0.5), value(1.0), value("cifar10")
+    ('0.5', '1', 'cifar10')
+    """
+    return f"{number:g}" if isinstance(number, (int, float)) and not isinstance(number, bool) else str(number)
+
+
+def setting(row: Mapping[str, Any], axes: Sequence[str]) -> str:
+    """The varied values of a row that has them.
+
+    >>> setting({"lambda": 0.6, "data.name": float("nan")}, ["lambda", "data.name"])
+    'λ = 0.6'
+    """
+    return ", ".join(f"{axis_name(axis)} = {value(row[axis])}" for axis in axes if not is_empty(row[axis]))
+
+
+def arm(label: str, options: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
+    """An arm's name with its lambda and sigma, less those that are varied.
+
+    >>> arm("shrink_perturb", {"start": "shrink_perturb", "lambda": 0.6, "sigma": 0.1})
+    'shrink perturb (λ = 0.6, σ = 0.1)'
+    """
+    given = setting(options, [key for key in ("lambda", "sigma") if key in options and key not in axes])
+    return f"{plain(label)} ({given})" if given else plain(label)
+
+
+def is_empty(number: object) -> bool:
+    """Whether a cell of a table holds nothing."""
+    return number is None or (isinstance(number, float) and math.isnan(number))
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent.
+
+    >>> percent(0.7283), percent(float("nan"))
+    ('72.8 %', '–')
+    """
+    return "–" if is_empty(fraction) else f"{100 * fraction:.1f} %"
+
+
+def points(fraction: float, low: float = math.nan, high: float = math.nan) -> str:
+    """A difference of accuracies in percentage points, with its interval where there is one.
+
+    >>> points(-0.084, -0.092, -0.075), points(0.012), points(0.0004, -0.0002, 0.0010)
+    ('−8.4 [−9.2, −7.5]', '+1.2', '+0.04 [−0.02, +0.10]')
+    """
+    numbers = [100 * number for number in (fraction, low, high) if not is_empty(number)]
+    if is_empty(fraction):
+        return "–"
+    # Two digits where one would print a bound as zero that is not.
+    digits = 1 if all(abs(number) >= 0.1 or number == 0 for number in numbers) else 2
+    first, *bounds = (f"{number:+.{digits}f}".replace("-", "−") for number in numbers)
+    return f"{first} [{', '.join(bounds)}]" if bounds else first
+
+
+def duration(seconds: float) -> str:
+    """A time in the units that people say it in.
+
+    >>> duration(12.34), duration(245), duration(3780), duration(0.0456)
+    ('12.3 s', '4 min 05 s', '1 h 03 min', '0.046 s')
+    """
+    if is_empty(seconds):
+        return "–"
+    if seconds < 1:
+        return f"{seconds:.2g} s"
+    if seconds < 119.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if seconds < 3600 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def ratio(number: float, low: float = math.nan, high: float = math.nan) -> str:
+    """A ratio of times, with its interval where there is one.
+
+    >>> ratio(0.268, 0.241, 0.299), ratio(12.3)
+    ('0.27 [0.24, 0.30]', '12')
+    """
+    if is_empty(number):
+        return "–"
+    first, *bounds = (_two_digits(each) for each in (number, low, high) if not is_empty(each))
+    return f"{first} [{', '.join(bounds)}]" if bounds else first
+
+
+def _two_digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.2f}" if number >= 0.1 else f"{number:.2g}"
+
+
+def p_value(p: float) -> str:
+    """A p-value.
+
+    >>> p_value(0.0000123), p_value(0.0416)
+    ('< 0.001', '0.042')
+    """
+    return "–" if is_empty(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+TIMING = {"isolated": "timed alone on the device", "shared": "timed beside other cells"}

@@ -1,0 +1,232 @@
+"""One folder a run: its scenario, its environment, and what every cell has done so far.
+
+    RUN/scenario.yaml  environment.json  rounds.csv  epochs.csv  summary.csv  figures/  report.html
+    RUN/cells/ID/          checkpoint.pt while it runs; weights.pt and result.json when it is complete; error.json
+    RUN/first_phases/ID/   the same, for a first phase that several cells share
+
+`result.json` is written last, in one rename: where it exists, the cell is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.results.files import atomic, write_text
+
+ROUND_COLUMNS = (
+    "round", "shared", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops", "converged",
+    "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
+    "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds", "timing", "threads", "device",
+)  # fmt: skip
+EPOCH_COLUMNS = (
+    "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
+    "train_accuracy", "validation_accuracy", "test_accuracy", "train_seconds",
+)  # fmt: skip
+SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """The folder of one cell, or of one shared first phase."""
+
+    path: Path
+
+    @property
+    def complete(self) -> bool:
+        """Whether the cell is done and its result can be read."""
+        return self.result() is not None
+
+    def result(self) -> dict[str, list[Row]] | None:
+        """The rows of a complete cell: {"rounds": [...], "epochs": [...]}; None otherwise.
+
+        A result that cannot be read, which no kill of ours leaves behind, counts as not there: the cell runs again.
+        """
+        try:
+            return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint on the CPU, or None; one that cannot be read counts as not there."""
+        return self._load("checkpoint.pt")
+
+    def weights(self) -> dict[str, Any] | None:
+        """The state dict with which the cell ended, on the CPU, or None."""
+        return self._load("weights.pt")
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Replaces the checkpoint."""
+        self._save("checkpoint.pt", state)
+
+    def finish(self, weights: Mapping[str, Any], rounds: Sequence[Row], epochs: Sequence[Row]) -> None:
+        """Stores weights and rows; the result last. The checkpoint is not needed any more."""
+        self._save("weights.pt", weights)
+        write_text(self.path / "result.json", json.dumps({"rounds": list(rounds), "epochs": list(epochs)}))
+        for name in ("checkpoint.pt", "error.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def fail(self, reason: str, details: str = "") -> None:
+        """Records why the cell failed; a later run of the same command tries it again."""
+        write_text(self.path / "error.json", json.dumps({"reason": reason, "details": details}, indent=1))
+
+    def error(self) -> str | None:
+        """Why the cell failed last time, or None."""
+        try:
+            return str(json.loads((self.path / "error.json").read_text(encoding="utf-8"))["reason"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def _save(self, name: str, state: Mapping[str, Any]) -> None:
+        import torch
+
+        with atomic(self.path / name, "wb") as file:
+            torch.save(dict(state), file)
+
+    def _load(self, name: str) -> dict[str, Any] | None:
+        import torch
+
+        path = self.path / name
+        if not path.exists():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # torch.load raises whatever the unpickler or the zip reader met
+            return None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    def cell(self, cell_id: str) -> CellFolder:
+        """The folder of one cell."""
+        return CellFolder(self.path / "cells" / cell_id)
+
+    def first_phase(self, phase_id: str) -> CellFolder:
+        """The folder of one shared first phase."""
+        return CellFolder(self.path / "first_phases" / phase_id)
+
+    def scenario(self) -> dict[str, Any] | None:
+        """The resolved scenario that this run belongs to, or None for a new folder."""
+        try:
+            return yaml.safe_load((self.path / "scenario.yaml").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def open(self, scenario: Mapping[str, Any], environment: Mapping[str, Any], fresh: bool = False) -> None:
+        """Makes the folder, or goes on with what it holds; seeds and strategies may be added to it.
+
+        Args:
+            scenario: The resolved scenario.
+            environment: Versions, device, commit and so on, for environment.json.
+            fresh: Delete what the folder holds first.
+
+        Raises:
+            WarmstartError: The folder cannot be written, holds other files, or holds the run of another scenario.
+        """
+        self._check_writable()
+        if fresh:
+            self._clear()
+        before = self.scenario()
+        if before is None:
+            strangers = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
+            if strangers:
+                raise WarmstartError(
+                    f"--out {self.path}: the folder holds other files ({strangers[0]} ...); choose another"
+                )
+            merged = dict(scenario)
+        else:
+            merged = _merge(before, scenario, self.path)
+        write_text(self.path / "scenario.yaml", yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
+        write_text(self.path / "environment.json", json.dumps(environment, indent=1))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; the lock goes with the process, however it ends.
+
+        Raises:
+            WarmstartError: Another process holds it.
+        """
+        self._check_writable()
+        with open(self.path / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise WarmstartError(f"--out {self.path}: another warmstart-sim is running in this folder") from None
+            yield
+
+    def write_tables(self, cells: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Writes rounds.csv and epochs.csv from all complete cells.
+
+        Args:
+            cells: (cell id, identifying columns: scenario, strategy, seed and the varied ones), in the table's order.
+        """
+        import pandas as pd
+
+        results = [(identity, result) for cell_id, identity in cells if (result := self.cell(cell_id).result())]
+        identity_columns = list(cells[0][1]) if cells else []
+        for name, columns in (("rounds", ROUND_COLUMNS), ("epochs", EPOCH_COLUMNS)):
+            rows = [{**identity, **row} for identity, result in results for row in result[name]]
+            table = pd.DataFrame(rows, columns=[*identity_columns, *columns])
+            with atomic(self.path / f"{name}.csv") as file:
+                table.to_csv(file, index=False)  # type: ignore[arg-type]
+
+    def _check_writable(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / ".writable", "")
+            (self.path / ".writable").unlink()
+        except OSError as error:
+            raise WarmstartError(f"--out {self.path}: cannot be written ({error.strerror})") from None
+
+    def _clear(self) -> None:
+        """Removes a run's files. Only a folder that holds a run is cleared."""
+        if self.scenario() is None:
+            return
+        for name in ("cells", "first_phases", "figures", "tensorboard"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ("rounds.csv", "epochs.csv", "summary.csv", "report.html", "environment.json", "scenario.yaml"):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def _merge(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The scenario of a folder after a run with other seeds or strategies: the union of both."""
+    advice = "choose another --out, or pass --fresh to delete what is there"
+    for key in sorted({*before, *now} - {"seeds", "strategies", "title", "rows"}):
+        if before.get(key) != now.get(key):
+            raise WarmstartError(
+                f"--out {path}: holds a run with other settings "
+                f"({_difference(key, before.get(key), now.get(key))}); {advice}"
+            )
+    for label in before["strategies"].keys() & now["strategies"].keys():
+        if before["strategies"][label] != now["strategies"][label]:
+            there, here = before["strategies"][label], now["strategies"][label]
+            raise WarmstartError(
+                f"--out {path}: holds a run with another strategy of that name "
+                f"({_difference(f'strategies.{label}', there, here)}); {advice}"
+            )
+    seeds = [*before["seeds"], *(seed for seed in now["seeds"] if seed not in before["seeds"])]
+    return {**before, "strategies": {**before["strategies"], **now["strategies"]}, "seeds": seeds}
+
+
+def _difference(key: str, there: Any, here: Any) -> str:
+    """The first place where two settings differ, such as "training.batch_size: 128 there, 64 here"."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for name in {**there, **here}:
+            if there.get(name) != here.get(name):
+                return _difference(f"{key}.{name}", there.get(name), here.get(name))
+    return f"{key}: {there} there, {here} here"

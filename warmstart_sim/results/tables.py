@@ -1,0 +1,277 @@
+"""A run's tables: read, and summed up over seeds with paired statistics.
+
+A cell is one arm with one combination of varied values and one seed. Only complete cells enter a mean: one that
+diverged, gave up or has not reached the last round yet is counted in a column of its own instead. Shared rounds (a
+first phase that all arms start from) enter no arm's accuracy, seconds, epochs or steps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from pandas.api.typing import DataFrameGroupBy
+from scipy.special import stdtr, stdtrit
+
+from warmstart_sim.errors import WarmstartError
+
+FAILED = ("diverged", "gave_up")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds.
+
+    Attributes:
+        scenario: The resolved scenario.
+        environment: Versions, device, commit, date, command, and whether it was a rehearsal.
+        rounds: One row for each cell and round; `strategy` is ordered as the scenario lists the arms.
+        epochs: One row for each cell, round and epoch, ordered in the same way.
+        axes: The columns of varied values, such as ("lambda", "scenario.fraction"); empty in arms that lack them.
+    """
+
+    scenario: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    rounds: pd.DataFrame
+    epochs: pd.DataFrame
+    axes: tuple[str, ...]
+
+    @property
+    def metric(self) -> str:
+        """The column of the headline accuracy."""
+        return str(self.scenario["metric"])
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are compared with: the plainest one that starts from random init, else the first."""
+        arms: dict[str, Mapping[str, Any]] = {name: arm or {} for name, arm in self.scenario["strategies"].items()}
+        random = [name for name, arm in arms.items() if arm.get("start", name) == "random_init"]
+        return min(random, key=lambda name: len(arms[name]), default=next(iter(arms)))
+
+
+def load(run_dir: Path) -> Run:
+    """Reads a run folder; the run may be unfinished.
+
+    Raises:
+        WarmstartError: The folder holds no run, or a file of it cannot be read.
+    """
+    run_dir = Path(run_dir)
+    try:
+        scenario = yaml.safe_load((run_dir / "scenario.yaml").read_text(encoding="utf-8"))
+        environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+        rounds, epochs = (_read_table(run_dir / name, scenario["strategies"]) for name in ("rounds.csv", "epochs.csv"))
+    except FileNotFoundError as error:
+        name = Path(error.filename).name
+        raise WarmstartError(
+            f"{run_dir} holds no run: {name} is missing; `warmstart-sim run SCENARIO --out {run_dir}` makes one"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise WarmstartError(f"the run in {run_dir} cannot be read: {reason}") from error
+    columns = list(rounds.columns)
+    return Run(scenario, environment, rounds, epochs, tuple(columns[3 : columns.index("round")]))
+
+
+def _read_table(path: Path, arms: Sequence[str]) -> pd.DataFrame:
+    table = pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
+    found = [name for name in table["strategy"].astype(str).unique() if name not in arms]
+    return table.assign(strategy=pd.Categorical(table["strategy"].astype(str), [*arms, *found], ordered=True))
+
+
+def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFrame:
+    """One row a cell: what it reached, what it cost, and in `state` whether it counts.
+
+    `state` is complete, unfinished (it has not come to the last round that any cell of the same setting has), diverged
+    or gave_up. `curve_accuracy` is the mean over rounds; `train_seconds`, `epochs` and `steps` are sums over them.
+    `timing` is mixed where some of the cell's rounds were timed alone and others beside other cells.
+    """
+    keys = ["strategy", *axes, "seed"]
+    rounds = rounds.sort_values([*keys, "round"]).assign(accuracy=rounds[metric])
+    own = _grouped(rounds[~rounds["shared"].astype(bool)], keys)
+    table = own.agg(
+        last_round=("round", "max"),
+        state=("status", _state),
+        final_accuracy=("accuracy", lambda values: values.iloc[-1]),
+        curve_accuracy=("accuracy", "mean"),
+        train_seconds=("train_seconds", "sum"),
+        epochs=("epochs", "sum"),
+        steps=("steps", "sum"),
+        converged=("converged", "mean"),
+        timing=("timing", _timing),
+    ).reset_index()
+    settings = [axis for axis in axes if rounds[axis].notna().all()]
+    reached = table.groupby(settings)["last_round"].transform("max") if settings else table["last_round"].max()
+    table.loc[(table["state"] == "complete") & (table["last_round"] < reached), "state"] = "unfinished"
+    first = _grouped(rounds[rounds["shared"].astype(bool)], keys)["train_seconds"].sum()
+    return table.merge(first.rename("first_phase_seconds").reset_index(), on=keys, how="left")
+
+
+def _state(statuses: pd.Series[str]) -> str:
+    return next((status for status in FAILED if status in set(statuses)), "complete")
+
+
+def _timing(kinds: pd.Series[str]) -> str:
+    found = set(kinds)
+    return str(found.pop()) if len(found) == 1 else "mixed"
+
+
+def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Sums up `value` over the rows of each group: the mean, and how sure it is.
+
+    Returns:
+        Columns `by`, then seeds (how many values), mean, std (n - 1), low and high (95 % t-interval of the mean),
+        and p (two-sided t-test of mean = 0). With one value std, low, high and p are empty, with equal ones p is.
+    """
+    table = _grouped(frame, by)[value].agg(seeds="count", mean="mean", std="std").astype(float).reset_index()
+    # One value has an empty std, so the one degree of freedom written here never shows.
+    freedom = np.maximum(table["seeds"] - 1, 1)
+    error = table["std"] / np.sqrt(table["seeds"])
+    half = stdtrit(freedom, 0.975) * error
+    p = 2 * stdtr(freedom, -(table["mean"].abs() / error.where(error > 0)))
+    return table.assign(low=table["mean"] - half, high=table["mean"] + half, p=p)
+
+
+def _grouped(frame: pd.DataFrame, by: Sequence[str]) -> DataFrameGroupBy[Any, Any]:
+    """Groups that exist, those with an empty varied value included."""
+    return frame.groupby(list(by), dropna=False, observed=True)
+
+
+def paired(complete: pd.DataFrame, axes: Sequence[str], reference: str) -> pd.DataFrame:
+    """One row for each complete cell whose partner in the reference arm is complete too.
+
+    The partner has the same seed and the same values on those axes that the reference arm has.
+
+    Returns:
+        The cell's own columns, `difference` and `curve_difference` (fractions), and `log_time_ratio`, which is empty
+        where the two were not timed in the same way.
+    """
+    base = complete[complete["strategy"] == reference]
+    on = ["seed", *(axis for axis in axes if base[axis].notna().any())]
+    others = complete[complete["strategy"] != reference]
+    pairs = others.merge(
+        base[[*on, "final_accuracy", "curve_accuracy", "train_seconds", "timing"]],
+        on=on,
+        suffixes=("", "_reference"),
+        validate="many_to_one",
+    )
+    same_timing = (pairs["timing"] == pairs["timing_reference"]) & (pairs["timing"] != "mixed")
+    timed = same_timing & (pairs["train_seconds"] > 0) & (pairs["train_seconds_reference"] > 0)
+    ratio = (pairs["train_seconds"] / pairs["train_seconds_reference"]).where(timed)
+    return pairs.assign(
+        difference=pairs["final_accuracy"] - pairs["final_accuracy_reference"],
+        curve_difference=pairs["curve_accuracy"] - pairs["curve_accuracy_reference"],
+        log_time_ratio=np.log(ratio),
+    )
+
+
+def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: str) -> pd.DataFrame:
+    """One row for each arm and combination of varied values.
+
+    Args:
+        rounds: As in rounds.csv.
+        axes: Its columns of varied values.
+        metric: Its column of the headline accuracy.
+        reference: The arm that differences and ratios are taken to; in its own rows they are empty.
+
+    Returns:
+        The arm and its varied values, then:
+
+        - seeds, unfinished, diverged, gave_up: complete cells, and the others, which enter nothing below;
+        - final_accuracy, _std, _low, _high: of the last round, mean over seeds, 95 % t-interval; fractions;
+        - curve_accuracy: mean over rounds, then over seeds;
+        - train_seconds, _std, _low, _high: the sum over an arm's own rounds; first_phase_seconds: of the shared ones;
+        - epochs, steps: sums over rounds, mean over seeds; converged: the share of rounds that converged;
+        - pairs: seeds that the reference completed as well; all that follows is of differences within a seed;
+        - difference, _low, _high, _p: of final accuracy, with a paired t-test; empty p where nothing varies;
+        - curve_difference, _low, _high: of curve accuracy;
+        - time_ratio, _low, _high: of train seconds; geometric mean, with the t-interval of the log ratios;
+        - timing: isolated, shared, or mixed.
+    """
+    table = cells(rounds, axes, metric)
+    keys = ["strategy", *axes]
+    complete = table[table["state"] == "complete"]
+    pairs = paired(complete, axes, reference)
+
+    states = pd.DataFrame({state: table["state"] == state for state in ("unfinished", *FAILED)}).astype(int)
+    ratio = _named(pairs, keys, "log_time_ratio", "low", "high").set_index(keys).apply(np.exp).reset_index()
+    parts = [
+        _grouped(complete, keys).size().rename("seeds").reset_index(),
+        _grouped(table[keys].join(states), keys).sum().reset_index(),
+        _named(complete, keys, "final_accuracy", "std", "low", "high"),
+        _named(complete, keys, "curve_accuracy"),
+        _named(complete, keys, "train_seconds", "std", "low", "high"),
+        *(_named(complete, keys, column) for column in ("first_phase_seconds", "epochs", "steps", "converged")),
+        _grouped(pairs, keys).size().rename("pairs").reset_index(),
+        _named(pairs, keys, "difference", "low", "high", "p"),
+        _named(pairs, keys, "curve_difference", "low", "high"),
+        ratio.rename(columns=lambda name: name.removeprefix("log_")),
+        _grouped(complete, keys)["timing"].agg(_timing).reset_index(),
+    ]
+    result = table[keys].drop_duplicates()
+    for part in parts:
+        result = result.merge(part, how="left", on=keys)
+    return result.fillna({"seeds": 0, "pairs": 0}).astype({"seeds": int, "pairs": int})
+
+
+def _named(frame: pd.DataFrame, keys: list[str], value: str, *columns: str) -> pd.DataFrame:
+    """`over_seeds` with the mean in a column called `value`, and the others asked for as `value_std` and so on."""
+    names = {"mean": value} | {column: f"{value}_{column}" for column in columns}
+    return over_seeds(frame, keys, value)[[*keys, *names]].rename(columns=names)
+
+
+def missing(run: Run) -> list[dict[str, Any]]:
+    """The cells that the scenario asks for and that have finished no round of their own yet."""
+    own = run.rounds[~run.rounds["shared"].astype(bool)]
+    keys = ["strategy", *run.axes, "seed"]
+    found = {tuple(map(_comparable, row)) for row in own[keys].itertuples(index=False)}
+    asked = (
+        {"strategy": arm, **varied, "seed": seed}
+        for arm in run.scenario["strategies"]
+        for varied in _combinations(arm, run.scenario.get("vary") or {})
+        for seed in run.scenario["seeds"]
+    )
+    return [cell for cell in asked if tuple(_comparable(cell.get(key)) for key in keys) not in found]
+
+
+def _combinations(arm: str, vary: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """The varied values of one arm's cells: `strategies.ARM.option` is the column `option`, in that arm only."""
+    prefix = f"strategies.{arm}."
+    axes = {
+        key.rpartition(".")[2] if key.startswith(prefix) else key: values
+        for key, values in vary.items()
+        if key.startswith(prefix) or not key.startswith("strategies.")
+    }
+    return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+
+
+def _comparable(value: object) -> object:
+    """A varied value from YAML or from a CSV file in one form: None or text."""
+    if value is None or value != value:
+        return None
+    return f"{float(value):.12g}" if isinstance(value, (int, float, np.number, np.bool_)) else str(value)
+
+
+def write_summary(run_dir: Path) -> pd.DataFrame:
+    """Writes summary.csv into a run folder, all at once or not at all, and returns it."""
+    run = load(run_dir)
+    table = summary(run.rounds, run.axes, run.metric, run.reference)
+    write_file(Path(run_dir) / "summary.csv", table.to_csv(index=False).encode())
+    return table
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Puts a file in place all at once: a reader sees the old content or the new, whenever the writer is killed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,40 @@
+"""The two ends that every comparison needs: start anew, or go on from where the last round ended."""
+
+from __future__ import annotations
+
+from pydantic.dataclasses import dataclass
+
+from warmstart_sim.registry import STRATEGIES
+from warmstart_sim.types import Context, StateDict
+
+
+@STRATEGIES.register("random_init")
+@dataclass(frozen=True)
+class RandomInit:
+    """Start every round from a fresh random initialisation: accurate, and slow.
+
+    theta <- theta_fresh, buffers included.
+
+    >>> RandomInit()({"w": 1.0}, {"w": 2.0}, context=None)
+    {'w': 2.0}
+    """
+
+    def __call__(self, previous: StateDict, fresh: StateDict, context: Context) -> StateDict:
+        """The fresh state."""
+        return fresh
+
+
+@STRATEGIES.register("warm_start")
+@dataclass(frozen=True)
+class WarmStart:
+    """Start from the weights that the last round ended with: fast, but it generalises worse.
+
+    theta <- theta_previous, buffers included (Ash & Adams 2020, section 2).
+
+    >>> WarmStart()({"w": 1.0}, {"w": 2.0}, context=None)
+    {'w': 1.0}
+    """
+
+    def __call__(self, previous: StateDict, fresh: StateDict, context: Context) -> StateDict:
+        """The previous state."""
+        return previous

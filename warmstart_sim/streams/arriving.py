@@ -1,0 +1,106 @@
+"""Streams over one data set: chunks that accumulate, a first fraction and then all, and everything at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.registry import STREAMS
+from warmstart_sim.streams.order import Order, arrival_order
+from warmstart_sim.types import IntArray, Round
+
+
+@STREAMS.register("online")
+def online(
+    labels: IntArray,
+    pool: IntArray,
+    seed: int,
+    *,
+    chunk_size: Annotated[int, Field(ge=1)] = 1000,
+    order: Order = "random",
+) -> list[Round]:
+    """Samples arrive `chunk_size` at a time and accumulate (Ash & Adams 2020, section 2.2).
+
+    Round t trains on the first (t + 1) * chunk_size samples. A last chunk that is not full is kept.
+
+    Args:
+        labels: All training labels, shape (n,).
+        pool: Indices of the samples that arrive.
+        seed: The experiment's seed.
+        chunk_size: Samples that each round adds, at least 1. Default 1000, the papers'.
+        order: "random" (default), or "balanced": each chunk holds the classes in proportion.
+
+    Raises:
+        WarmstartError: A chunk larger than the pool.
+
+    >>> import numpy as np
+    >>> [len(each.train) for each in online(np.zeros(5, dtype=np.int64), np.arange(5), 0, chunk_size=2)]
+    [2, 4, 5]
+    """
+    if chunk_size > len(pool):
+        raise WarmstartError(
+            f"scenario.chunk_size: {chunk_size} is more than the {len(pool)} training samples there are to deal out"
+        )
+    arriving = arrival_order(labels, pool, seed, order)
+    ends = [*range(chunk_size, len(pool), chunk_size), len(pool)]
+    return [
+        Round(index=index, train=arriving[:end], new=arriving[start:end])
+        for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
+    ]
+
+
+@STREAMS.register("split", "shared_first_round")
+def split(
+    labels: IntArray,
+    pool: IntArray,
+    seed: int,
+    *,
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5,
+    order: Order = "random",
+) -> list[Round]:
+    """A first fraction of the data, then all of them (Ash & Adams 2020, section 2.1: 50 %, then 100 %).
+
+    The first round does not depend on how the second starts: it is trained once for each seed, and all arms share it.
+
+    Args:
+        labels: All training labels, shape (n,).
+        pool: Indices of the samples that arrive.
+        seed: The experiment's seed.
+        fraction: The share of the pool in the first round, between 0 and 1. Default 0.5. Subsets are nested.
+        order: "random" (default) or "balanced".
+
+    Raises:
+        WarmstartError: A fraction that leaves either round without a new sample.
+
+    >>> import numpy as np
+    >>> [len(each.new) for each in split(np.zeros(10, dtype=np.int64), np.arange(10), 0, fraction=0.3)]
+    [3, 7]
+    """
+    count = round(fraction * len(pool))
+    if not 0 < count < len(pool):
+        raise WarmstartError(
+            f"scenario.fraction: {fraction} of {len(pool)} training samples leaves a round without data"
+        )
+    arriving = arrival_order(labels, pool, seed, order)
+    first, rest = arriving[:count], arriving[count:]
+    return [Round(index=0, train=first, new=first), Round(index=1, train=arriving, new=rest)]
+
+
+@STREAMS.register("static")
+def static(labels: IntArray, pool: IntArray, seed: int, *, rounds: Annotated[int, Field(ge=1)] = 1) -> list[Round]:
+    """All samples at once, for one round or for several rounds on the same data.
+
+    Args:
+        labels: All training labels, shape (n,).
+        pool: Indices of the samples to train on.
+        seed: The experiment's seed.
+        rounds: How often to train on them, each time started anew by the strategy; at least 1. Default 1.
+
+    >>> import numpy as np
+    >>> [len(each.train) for each in static(np.zeros(4, dtype=np.int64), np.arange(4), 0, rounds=2)]
+    [4, 4]
+    """
+    arriving = arrival_order(labels, pool, seed, "random")
+    return [Round(index=index, train=arriving, new=arriving if index == 0 else arriving[:0]) for index in range(rounds)]

@@ -1,0 +1,153 @@
+"""Samples on the device, and the batches of an epoch: slices of a permutation, none dropped."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from warmstart_sim.seeding import torch_generator
+from warmstart_sim.types import Samples
+
+Normalize = Literal["train", "cifar10", "imagenet", "half", "none"]
+
+# Channel means and deviations of pixels in [0, 1].
+CONSTANTS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5,), (0.5,)),
+}
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """x -> x * scale + shift for each channel (or feature), as float32.
+
+    Attributes:
+        scale: 1 / deviation, broadcastable to a batch of inputs.
+        shift: -mean / deviation, likewise.
+        pixels: Inputs are uint8 pixels, read as numbers in [0, 1]; otherwise they are floats already.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+    pixels: bool
+
+    def of_stored(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalises inputs as they are stored (uint8 pixels or floats): one conversion, one multiply-add."""
+        scale = self.scale / 255 if self.pixels else self.scale
+        return torch.addcmul(self.shift, inputs.float(), scale)
+
+    def of_floats(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalises floats: pixels in [0, 1] that were augmented."""
+        return torch.addcmul(self.shift, inputs, self.scale)
+
+
+def normalization(kind: Normalize, train_inputs: NDArray[np.generic]) -> Normalization | None:
+    """The normalisation called `kind`; None when inputs go to the model as they are (tokens, floats with "none").
+
+    Args:
+        kind: "train": mean and deviation of each channel over all training images (of each feature for flat inputs;
+            one that is constant is only centred); "cifar10", "imagenet" or "half": fixed constants for pixels;
+            "none": pixels are read as numbers in [0, 1], floats stay as they are.
+        train_inputs: The training inputs, shape (n, channels, height, width) or (n, features).
+    """
+    pixels = train_inputs.dtype == np.uint8
+    if np.issubdtype(train_inputs.dtype, np.signedinteger) or (kind == "none" and not pixels):
+        return None
+    if kind == "train":
+        mean, deviation = _channel_statistics(train_inputs)
+    elif kind == "none":
+        mean, deviation = np.zeros(1), np.ones(1)
+    else:
+        mean, deviation = (np.asarray(values) for values in CONSTANTS[kind])
+        if len(mean) not in (1, train_inputs.shape[1]):  # three-channel constants on grey images: their average
+            mean, deviation = mean.mean(keepdims=True), deviation.mean(keepdims=True)
+    deviation = np.where(deviation > 0, deviation, 1)
+    shape = (1, -1, *[1] * (train_inputs.ndim - 2))
+    scale, shift = (torch.from_numpy(v).float().reshape(shape) for v in (1 / deviation, -mean / deviation))
+    return Normalization(scale, shift, pixels)
+
+
+def _channel_statistics(inputs: NDArray[np.generic]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if inputs.dtype == np.uint8:  # exact, from each channel's histogram, without a float copy of the images
+        values = np.arange(256) / 255
+        means, deviations = [], []
+        for channel in range(inputs.shape[1]):
+            share = np.bincount(inputs[:, channel].reshape(-1), minlength=256) / inputs[:, channel].size
+            means.append(share @ values)
+            deviations.append(np.sqrt(share @ (values - means[-1]) ** 2))
+        return np.array(means), np.array(deviations)
+    axes = (0, *range(2, inputs.ndim))
+    return inputs.mean(axis=axes, dtype=np.float64), inputs.std(axis=axes, dtype=np.float64)
+
+
+class DeviceSamples:
+    """Inputs and labels that live on the device for a whole cell, and how a batch of them is read.
+
+    Args:
+        samples: The samples in memory. Nothing is copied on the CPU.
+        normalize: From `normalization`, or None.
+        device: Where they go.
+        channels_last: Whether image batches are handed out in that memory format.
+    """
+
+    def __init__(
+        self, samples: Samples, normalize: Normalization | None, device: torch.device, channels_last: bool = False
+    ) -> None:
+        self.inputs = _as_tensor(samples.inputs).to(device)
+        self.labels = _as_tensor(samples.labels).to(device)
+        self._format = torch.channels_last if channels_last and self.inputs.ndim == 4 else torch.preserve_format
+        self._normalize = normalize and Normalization(
+            normalize.scale.to(device), normalize.shift.to(device), normalize.pixels
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised inputs and labels at `index`, an int64 tensor on the device."""
+        inputs = self.inputs.index_select(0, index)
+        if self._normalize is not None:
+            inputs = self._normalize.of_stored(inputs)
+        return inputs.contiguous(memory_format=self._format), self.labels.index_select(0, index)
+
+    def raw_batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unnormalised inputs (pixels as float32 in [0, 1]) and labels at `index`, for augmentation."""
+        inputs = self.inputs.index_select(0, index)
+        if inputs.dtype == torch.uint8:
+            inputs = inputs.float().div_(255)
+        return inputs, self.labels.index_select(0, index)
+
+    def finished(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalises what came from `raw_batch`."""
+        if self._normalize is not None:
+            inputs = self._normalize.of_floats(inputs)
+        return inputs.contiguous(memory_format=self._format)
+
+
+def _as_tensor(array: NDArray[np.generic]) -> torch.Tensor:
+    with warnings.catch_warnings():  # data sets are read-only, and nobody writes to their tensors
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+        return torch.from_numpy(array)
+
+
+def batch_sizes(count: int, batch_size: int) -> list[int]:
+    """How an epoch of `count` samples is cut. A last batch of one, which BatchNorm cannot take, joins its neighbour.
+
+    >>> batch_sizes(300, 128), batch_sizes(257, 128), batch_sizes(1, 128)
+    ([128, 128, 44], [128, 129], [1])
+    """
+    full, rest = divmod(count, batch_size)
+    if rest == 1 and full:
+        return [batch_size] * (full - 1) + [batch_size + 1]
+    return [batch_size] * full + ([rest] if rest else [])
+
+
+def epoch_order(count: int, seed: int, round_index: int, epoch: int) -> torch.Tensor:
+    """The permutation of an epoch, drawn on the CPU, so that every device and every arm sees the same."""
+    return torch.randperm(count, generator=torch_generator(seed, "order", round_index, epoch))

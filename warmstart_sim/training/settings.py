@@ -1,0 +1,162 @@
+"""What a scenario file may say under `training:`. Importing this module never imports torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
+
+from warmstart_sim.registry import OPTION_RULES
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Immutable settings that refuse unknown keys."""
+
+    model_config = OPTION_RULES
+
+
+class Optimizer(Settings):
+    """The optimiser; it is rebuilt for every round, so that no arm keeps the state of the last one.
+
+    Attributes:
+        name: "adam" (default), "adamw" or "sgd".
+        lr: Learning rate, above 0. Default 0.001, the papers'.
+        momentum: For sgd only, in [0, 1). Default 0.
+        weight_decay: At least 0. Default 0. An L2 penalty in adam and sgd, decoupled in adamw.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: PositiveFloat = 0.001
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _momentum_is_for_sgd(self) -> Optimizer:
+        if self.momentum and self.name != "sgd":
+            raise ValueError(f"momentum is an option of sgd, not of {self.name}")
+        return self
+
+
+class Schedule(Settings):
+    """The learning rate by epoch; it restarts with each round.
+
+    Attributes:
+        name: "constant" (default); "step": lr * gamma^floor(epoch / every); "cosine": from lr down to min_lr over
+            `epochs` epochs, lr_e = min_lr + (lr - min_lr) (1 + cos(pi e / epochs)) / 2.
+        every: For step: epochs between two drops.
+        gamma: For step: the factor of a drop, in (0, 1]. Default 0.1.
+        epochs: For cosine: its length; after it the rate stays at min_lr. Default: `until`'s epochs or cap.
+        min_lr: For cosine. Default 0.
+    """
+
+    name: Literal["constant", "step", "cosine"] = "constant"
+    every: PositiveInt | None = None
+    gamma: Fraction = 0.1
+    epochs: PositiveInt | None = None
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _options_belong_to_the_name(self) -> Schedule:
+        if self.name == "step" and self.every is None:
+            raise ValueError("a step schedule needs `every`, the epochs between two drops")
+        allowed = {"constant": set(), "step": {"every", "gamma"}, "cosine": {"epochs", "min_lr"}}[self.name]
+        if stray := self.model_fields_set - {"name"} - allowed:
+            raise ValueError(f"{', '.join(sorted(stray))} is no option of the {self.name} schedule")
+        return self
+
+    def learning_rate(self, base: float, epoch: int, length: int) -> float:
+        """The rate in `epoch` (0 for the first) when the base rate is `base` and the round lasts `length` epochs.
+
+        >>> Schedule(name="step", every=2, gamma=0.5).learning_rate(0.1, 3, 10)
+        0.05
+        """
+        if self.name == "step":
+            assert self.every is not None
+            return base * self.gamma ** (epoch // self.every)
+        if self.name == "cosine":
+            span = self.epochs or length
+            return self.min_lr + (base - self.min_lr) * (1 + math.cos(math.pi * min(epoch / span, 1))) / 2
+        return base
+
+
+class Plateau(Settings):
+    """Train accuracy has stopped improving.
+
+    Attributes:
+        patience: Epochs in a row without an improvement of at least `min_delta` over the best. Default 10.
+        min_delta: A fraction, at least 0. Default 0.001 (0.1 points).
+    """
+
+    patience: PositiveInt = 10
+    min_delta: Annotated[float, Field(ge=0, lt=1)] = 0.001
+
+
+class GiveUp(Settings):
+    """When to leave a cell that does not train at all: after `epochs`, with running train accuracy below `below`."""
+
+    epochs: PositiveInt
+    below: Annotated[float, Field(gt=0, lt=1)]
+
+
+RULES = ("train_accuracy", "running_accuracy", "plateau", "validation_patience", "epochs", "steps")
+
+
+class Until(Settings):
+    """When a round ends: as soon as one of its rules holds, and at the cap at the latest.
+
+    Attributes:
+        train_accuracy: The share of all training samples so far that the model classifies correctly after an epoch,
+            in evaluation mode, on clean inputs, reaches this value, in (0, 1]. The papers': 0.99.
+        running_accuracy: The accuracy on the batches of the epoch as they were trained on reaches this value.
+        plateau: Train accuracy has stopped improving; see `Plateau`.
+        validation_patience: Validation accuracy has not improved for this many epochs. The accuracies reported are then
+            those of the best weights on validation data; the next round starts from the last.
+        epochs: A fixed number of epochs.
+        steps: A fixed number of steps; the epoch in which they are reached is cut short.
+        max_epochs: The cap. A round that reaches it has `converged = false`, and the run goes on. Default 500.
+        give_up: See `GiveUp`; recorded as `gave_up`.
+    """
+
+    train_accuracy: Fraction | None = None
+    running_accuracy: Fraction | None = None
+    plateau: Plateau | None = None
+    validation_patience: PositiveInt | None = None
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    max_epochs: PositiveInt = 500
+    give_up: GiveUp | None = None
+
+    @model_validator(mode="after")
+    def _has_a_rule(self) -> Until:
+        if not any(getattr(self, rule) is not None for rule in RULES):
+            raise ValueError(f"needs at least one rule: {', '.join(RULES)}")
+        return self
+
+    @property
+    def cap(self) -> int:
+        """The most epochs that a round can take (`steps` may end it earlier)."""
+        return self.epochs or self.max_epochs
+
+
+class Training(Settings):
+    """Everything under `training:`.
+
+    Attributes:
+        optimizer: See `Optimizer`.
+        schedule: See `Schedule`.
+        batch_size: Default 128. No batch is dropped; a last batch of one sample joins the one before it.
+        until: See `Until`. Default 99 % train accuracy, at most 500 epochs.
+        precision: "float32" (default), or "bf16": autocast of the forward pass, weights stay float32.
+        threads: CPU threads of one cell. Default 1: cores are filled with workers, and every executor gives the same
+            numbers.
+    """
+
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    batch_size: PositiveInt = 128
+    until: Until = Until(train_accuracy=0.99)
+    precision: Literal["float32", "bf16"] = "float32"
+    threads: PositiveInt = 1
