@@ -190,11 +190,20 @@ def _run_cells(
         tensorboard=options.tensorboard, deterministic=options.deterministic,
     )  # fmt: skip
     queue = Queue(cells, run_folder)
+    _fetch_data([task.cell for task in queue.ready], place.data_root)
     tasks = [task.id for task in queue.ready] + [task.id for waiting in queue.waiting.values() for task in waiting]
     console = Console(stderr=True)
     watcher = Quiet() if options.quiet else (Live if console.is_terminal else Plain)(tasks, console)
     with watcher:
         return execute_cells(cells, run_folder, place, workers, watcher)
+
+
+def _fetch_data(cells: Sequence[config.Cell], data_root: Path) -> None:
+    """Loads each data set once before any worker starts: one download, and one error if it cannot be had."""
+    from warmstart_sim.config.dealing import load_dataset
+
+    for cell in {str(cell.data.record()): cell for cell in cells}.values():
+        load_dataset(cell, data_root)
 
 
 def _identity(cell: config.Cell) -> dict[str, Any]:

@@ -37,7 +37,7 @@ OPTION_RULES = ConfigDict(
 def option_schema(target: Callable[..., Any], title: str) -> type[BaseModel]:
     """A pydantic model of the options of `target`: its keyword-only parameters, or the fields of a dataclass."""
     is_class = inspect.isclass(target)
-    hints = get_type_hints(target if is_class else target, include_extras=True)
+    hints = get_type_hints(target, include_extras=True)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if is_class or parameter.kind is inspect.Parameter.KEYWORD_ONLY:

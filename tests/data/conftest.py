@@ -11,28 +11,33 @@ from warmstart_sim.data import loading
 
 
 @pytest.fixture(autouse=True)
-def isolated(monkeypatch, tmp_path):
+def isolated(monkeypatch, tmp_path_factory):
     def offline(*args, **kwargs):
         raise OSError("no network in tests")
 
     monkeypatch.setattr(socket, "getaddrinfo", offline)
-    monkeypatch.setenv("WARMSTART_SIM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("WARMSTART_SIM_CACHE", str(tmp_path_factory.mktemp("decoded")))
     monkeypatch.setattr(loading, "_recent", {})
 
 
-def write_images(folder: Path, per_class: dict[str, int], size: tuple[int, int] = (12, 10), seed: int = 0) -> Path:
-    """A folder of random PNG images, `per_class[name]` in `folder/name`."""
-    generator = np.random.default_rng(seed)
-    for name, count in per_class.items():
-        (folder / name).mkdir(parents=True)
-        for index in range(count):
-            pixels = generator.integers(0, 256, size=(*size, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index}.png")
-    return folder
+@pytest.fixture
+def write_images():
+    """Writes random PNG images, `per_class[name]` of them into `folder/name`."""
+
+    def write(folder: Path, per_class: dict[str, int], size: tuple[int, int] = (12, 10)) -> Path:
+        generator = np.random.default_rng(0)
+        for name, count in per_class.items():
+            (folder / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 256, size=(*size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / name / f"{index}.png")
+        return folder
+
+    return write
 
 
 @pytest.fixture
-def images(tmp_path):
+def images(write_images, tmp_path):
     return write_images(tmp_path / "images", {"cat": 5, "dog": 10})
 
 

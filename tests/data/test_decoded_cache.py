@@ -35,14 +35,12 @@ def test_a_file_cut_short_is_built_again(kept):
     "other", [pixels()[:2], pixels().astype(np.int16), pixels().reshape(3, 4)], ids=["rows", "type", "shape"]
 )
 def test_an_array_of_another_shape_or_type_is_built_again(other):
-    cache_root().mkdir()
     np.save(cache_root() / "key.npy", other)
     assert np.array_equal(cached("key", SHAPE, pixels), pixels())
     assert np.array_equal(cached("key", SHAPE, never), pixels())
 
 
 def test_garbage_is_built_again():
-    cache_root().mkdir()
     (cache_root() / "key.npy").write_bytes(b"\x93NUMPY\x01\x00\x76\x00{'descr': [" + b"\x00" * 200)
     assert np.array_equal(cached("key", SHAPE, pixels), pixels())
 

@@ -1,10 +1,10 @@
+import os
 import shutil
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_images
 from PIL import Image
 
 from warmstart_sim.data import image_folder as module
@@ -40,24 +40,24 @@ def test_train_and_test_folders_are_taken_as_they_are(tmp_path, test_folder):
     assert dataset.test.inputs[0, :, 0, 0].tolist() == [250, 0, 0]
 
 
-def test_a_test_folder_is_preferred_to_a_validation_folder(tmp_path):
+def test_a_test_folder_is_preferred_to_a_validation_folder(tmp_path, write_images):
     write_images(tmp_path / "train", {"a": 2, "b": 2})
     write_images(tmp_path / "val", {"a": 3})
     write_images(tmp_path / "test", {"a": 1})
     assert len(read(path=tmp_path, size=4).test) == 1
 
 
-def test_a_train_folder_without_a_test_folder_is_split(tmp_path):
+def test_a_train_folder_without_a_test_folder_is_split(tmp_path, write_images):
     write_images(tmp_path / "train", {"a": 5, "b": 5})
     assert len(read(path=tmp_path, size=4).test) == 2
 
 
-def test_a_folder_called_train_can_be_a_class(tmp_path):
+def test_a_folder_called_train_can_be_a_class(tmp_path, write_images):
     write_images(tmp_path, {"car": 5, "train": 5})
     assert read(path=tmp_path, size=4).classes == 2
 
 
-def test_images_in_folders_inside_a_class_count_and_other_files_do_not(tmp_path):
+def test_images_in_folders_inside_a_class_count_and_other_files_do_not(tmp_path, write_images):
     write_images(tmp_path / "a", {"inside": 4})
     write_images(tmp_path, {"b": 4})
     (tmp_path / "a" / "notes.txt").write_text("")
@@ -94,56 +94,56 @@ def test_grey_and_palette_images_mix_with_colour_ones(tmp_path):
     assert read(path=tmp_path, size=4, channels=1).input_shape == (1, 4, 4)
 
 
-def no_folder(path):
+def no_folder(path, write_images):
     return path / "absent"
 
 
-def no_images(path):
+def no_images(path, write_images):
     (path / "empty" / "a").mkdir(parents=True)
     return path / "empty"
 
 
-def no_class_folders(path):
+def no_class_folders(path, write_images):
     (path / "flat").mkdir()
     Image.new("RGB", (4, 4)).save(path / "flat" / "a.png")
     return path / "flat"
 
 
-def one_class(path):
+def one_class(path, write_images):
     return write_images(path / "one", {"only": 3})
 
 
-def an_empty_class(path):
+def an_empty_class(path, write_images):
     folder = write_images(path / "own", {"a": 3, "b": 3})
     (folder / "c").mkdir()
     return folder
 
 
-def an_unknown_test_class(path):
+def an_unknown_test_class(path, write_images):
     write_images(path / "own" / "train", {"a": 2, "b": 2})
     write_images(path / "own" / "test", {"c": 1})
     return path / "own"
 
 
-def no_test_images(path):
+def no_test_images(path, write_images):
     write_images(path / "own" / "train", {"a": 2, "b": 2})
     (path / "own" / "test").mkdir()
     return path / "own"
 
 
-def a_damaged_image(path):
+def a_damaged_image(path, write_images):
     folder = write_images(path / "own", {"a": 3, "b": 3})
     (folder / "b" / "1.png").write_bytes((folder / "b" / "1.png").read_bytes()[:60])
     return folder
 
 
-def no_image_at_all(path):
+def no_image_at_all(path, write_images):
     folder = write_images(path / "own", {"a": 3, "b": 3})
     (folder / "b" / "text.jpg").write_text("text")
     return folder
 
 
-def sixteen_bits(path):
+def sixteen_bits(path, write_images):
     folder = write_images(path / "own", {"a": 3, "b": 3})
     Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(folder / "a" / "deep.png")
     return folder
@@ -164,9 +164,9 @@ def sixteen_bits(path):
         (sixteen_bits, "deep.png has more than 8 bits"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_said_in_one_line(tmp_path, make, message):
+def test_what_is_wrong_with_a_folder_is_said_in_one_line(tmp_path, write_images, make, message):
     with pytest.raises(DataError, match=message) as caught:
-        read(path=make(tmp_path), size=4)
+        read(path=make(tmp_path, write_images), size=4)
     assert "\n" not in str(caught.value)
 
 
@@ -189,8 +189,6 @@ def test_a_copy_of_the_folder_elsewhere_is_the_same_data(images, monkeypatch, tm
 
 
 def test_an_altered_image_is_decoded_anew_although_name_size_and_time_are_the_same(images):
-    import os
-
     file = images / "cat" / "0.bmp"
     Image.new("RGB", (8, 8), (1, 2, 3)).save(file)
     before, status = read(path=images, size=8), file.stat()

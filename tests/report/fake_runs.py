@@ -58,24 +58,26 @@ def write_run(
     for arm, seed in itertools.product(arms, range(seeds)):
         mine = [key for key in vary if not key.startswith("strategies.") or key.startswith(f"strategies.{arm}.")]
         for values in itertools.product(*(vary[key] for key in mine)):
-            varied = {column: "" for column in columns.values()} | {columns[k]: v for k, v in zip(mine, values)}
+            varied = dict.fromkeys(columns.values(), "") | {columns[k]: v for k, v in zip(mine, values)}
             offset, share = _effect(arm, varied)
-            luck = np.random.default_rng(seed).normal(0, 0.01) + rng.normal(0, 0.006)
+            common = np.random.default_rng(seed).normal(0, 0.01)
+            own = rng.normal(0, 0.006)
             for index in range(rounds):
                 shared = stream == "split" and index == 0
                 cell = {"scenario": f"fake_{stream}", "strategy": arm, "seed": seed, **varied, "round": index}
                 if leave_out(cell):
                     continue
                 status = failed.get((arm, seed), "converged") if index == min(1, rounds - 1) else "converged"
+                draw = np.random.default_rng(1000 + seed) if shared else rng
                 grown = (index + 1) / rounds
-                final = accuracy * (0.55 + 0.45 * grown**0.5) + luck + rng.normal(0, 0.004)
+                final = accuracy * (0.55 + 0.45 * grown**0.5) + common + (0 if shared else own) + draw.normal(0, 0.004)
                 final += 0 if shared or index == 0 else offset * grown
                 final = float("nan") if status == "diverged" else min(final, 0.999)
                 first = shared or index == 0
-                epochs = max(2, int(epochs_per_round * (1 if first else share) * rng.uniform(0.85, 1.15)))
+                epochs = max(2, int(epochs_per_round * (1 if first else share) * draw.uniform(0.85, 1.15)))
                 samples = int(6000 * grown)
                 steps = epochs * -(-samples // 128)
-                seconds = steps * 0.004 * rng.uniform(0.95, 1.1)
+                seconds = steps * 0.004 * draw.uniform(0.95, 1.1)
                 round_rows.append(
                     {
                         **cell, "shared": shared, "train_samples": samples, "new_samples": 6000 // rounds,
@@ -93,9 +95,9 @@ def write_run(
                     epoch_rows.append(
                         {
                             **cell, "shared": shared, "epoch": epoch, "steps": steps // epochs, "learning_rate": 0.001,
-                            "running_train_accuracy": 0.3 + 0.69 * done, "running_train_loss": 1 - done,
+                            "running_train_accuracy": 0.3 + 0.69 * done, "running_train_loss": 1 - done + draw.uniform(0, 0.01),
                             "train_accuracy": "" if epoch % 2 else 0.3 + 0.69 * done,
-                            "validation_accuracy": start + (final - start) * done + rng.normal(0, 0.008)
+                            "validation_accuracy": start + (final - start) * done + draw.normal(0, 0.008)
                             if stream != "online" else "",
                             "test_accuracy": "", "train_seconds": seconds / epochs,
                         }
@@ -135,15 +137,8 @@ def _effect(arm: str, varied: dict[str, Any]) -> tuple[float, float]:
     return offset, share
 
 
-ROUND_COLUMNS = (
-    "shared train_samples new_samples epochs steps samples_seen flops converged status train_accuracy train_loss "
-    "validation_accuracy validation_loss test_accuracy test_loss train_seconds criterion_seconds evaluation_seconds "
-    "setup_seconds timing threads device"
-).split()
-EPOCH_COLUMNS = (
-    "shared epoch steps learning_rate running_train_accuracy running_train_loss train_accuracy validation_accuracy "
-    "test_accuracy train_seconds"
-).split()
+ROUND_COLUMNS = ["shared", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops", "converged", "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds", "timing", "threads", "device"]
+EPOCH_COLUMNS = ["shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss", "train_accuracy", "validation_accuracy", "test_accuracy", "train_seconds"]
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]], axes: list[str]) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from warmstart_sim.data.loading import same_for_every_seed
 from warmstart_sim.data.split import stratified
 from warmstart_sim.errors import DataError, unknown
 from warmstart_sim.registry import DATASETS
@@ -22,8 +21,7 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 CHANNELS = (1, 3)
 
 
-@DATASETS.register("arrays")
-@same_for_every_seed
+@DATASETS.register("arrays", "same_for_every_seed")
 def arrays(
     root: Path,
     seed: int,

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from warmstart_sim.data.loading import same_for_every_seed
 from warmstart_sim.data.split import stratified
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.seeding import numpy_generator
@@ -18,8 +17,7 @@ from warmstart_sim.types import Dataset, IntArray, Samples
 BRIGHTEST = 16  # the largest value in scikit-learn's images
 
 
-@DATASETS.register("digits")
-@same_for_every_seed
+@DATASETS.register("digits", "same_for_every_seed")
 def digits(root: Path, seed: int) -> Dataset:
     """Handwritten digits of 8 x 8 pixels, a third of each class for testing; easy, and offline.
 
@@ -41,7 +39,7 @@ def noisy_digits(
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 1 / 3,
     test_draws: Annotated[int, Field(ge=1)] = 5,
 ) -> Dataset:
-    """The 8 x 8 digits with pixel noise, hard enough that warm starting shows its cost within seconds; offline.
+    """The 8 x 8 digits with pixel noise, so that models overfit (a small MLP tests at about 61 %); quick, and offline.
 
     `x = (v - m) / d + noise * z`, with m and d the mean and the deviation of all training pixels together and z
     standard normal, drawn once for each image: float32 (n, 1, 8, 8).

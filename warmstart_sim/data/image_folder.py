@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from warmstart_sim.data.cache import Pixels, cached
-from warmstart_sim.data.loading import same_for_every_seed
 from warmstart_sim.data.split import stratified
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
@@ -23,8 +22,7 @@ TEST_FOLDERS = ("test", "val", "valid")  # the first that exists
 CACHE_FORMAT = 1  # to be raised when decoding changes
 
 
-@DATASETS.register("image_folder")
-@same_for_every_seed
+@DATASETS.register("image_folder", "same_for_every_seed")
 def image_folder(
     root: Path,
     seed: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from warmstart_sim.data.validation import validate
 from warmstart_sim.errors import DataError
@@ -13,19 +13,7 @@ from warmstart_sim.types import Dataset
 
 KEPT = 4  # data sets: a transfer experiment needs two at a time
 
-F = TypeVar("F", bound=Callable[..., Dataset])
-
-_seedless: set[Callable[..., Dataset]] = set()
 _recent: dict[tuple[object, ...], Dataset] = {}
-
-
-def same_for_every_seed(function: F) -> F:
-    """Marks a data set that draws nothing from its seed, so that `load` need not read it again for another seed.
-
-    A data set without the mark is taken to depend on the seed: forgetting it costs time, never a wrong result.
-    """
-    _seedless.add(function)
-    return function
 
 
 def load(name: str, options: Mapping[str, Any], root: Path, seed: int) -> Dataset:
@@ -48,7 +36,9 @@ def load(name: str, options: Mapping[str, Any], root: Path, seed: int) -> Datase
     (1, 8, 8)
     """
     function = DATASETS.get(name)
-    key = (name, repr(sorted(options.items())), root, None if function in _seedless else seed)
+    # Without the trait a data set is taken to depend on the seed: forgetting it costs time, never a wrong result.
+    one_for_all = DATASETS.has_trait(name, "same_for_every_seed")
+    key = (name, repr(sorted(options.items())), root, None if one_for_all else seed)
     if key not in _recent:
         _recent[key] = _read_only(validate(_call(function, name, options, root, seed)))
         if len(_recent) > KEPT:

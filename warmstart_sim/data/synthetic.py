@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from warmstart_sim.data.image_sets import IMAGE_SETS, ImageSetName
-from warmstart_sim.data.loading import same_for_every_seed
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.seeding import numpy_generator
 from warmstart_sim.types import Dataset, Samples
@@ -25,8 +24,7 @@ SPREAD = 45  # pixel values for one unit of strength, around mid-grey
 BLOCK = 1000  # images that are drawn at a time, which bounds the memory
 
 
-@DATASETS.register("synthetic")
-@same_for_every_seed
+@DATASETS.register("synthetic", "same_for_every_seed")
 def synthetic(
     root: Path,
     seed: int,

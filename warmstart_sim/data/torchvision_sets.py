@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from warmstart_sim.data.image_sets import IMAGE_SETS, ImageSetName
-from warmstart_sim.data.loading import same_for_every_seed
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset, Samples
@@ -29,8 +28,7 @@ TIMEOUT_SECONDS = 15  # without an answer from a server, before a download is gi
 Files = Mapping[str, Callable[[Path], bool]]
 
 
-@DATASETS.register("cifar10")
-@same_for_every_seed
+@DATASETS.register("cifar10", "same_for_every_seed")
 def cifar10(root: Path, seed: int) -> Dataset:
     """CIFAR-10: 50,000 + 10,000 colour photographs of 32 x 32 pixels in 10 classes (Krizhevsky, 2009)."""
     from torchvision.datasets import CIFAR10
@@ -38,8 +36,7 @@ def cifar10(root: Path, seed: int) -> Dataset:
     return _cifar("cifar10", CIFAR10, root)
 
 
-@DATASETS.register("cifar100")
-@same_for_every_seed
+@DATASETS.register("cifar100", "same_for_every_seed")
 def cifar100(root: Path, seed: int) -> Dataset:
     """CIFAR-100: 50,000 + 10,000 colour photographs of 32 x 32 pixels in 100 classes (Krizhevsky, 2009)."""
     from torchvision.datasets import CIFAR100
@@ -47,8 +44,7 @@ def cifar100(root: Path, seed: int) -> Dataset:
     return _cifar("cifar100", CIFAR100, root)
 
 
-@DATASETS.register("svhn")
-@same_for_every_seed
+@DATASETS.register("svhn", "same_for_every_seed")
 def svhn(root: Path, seed: int) -> Dataset:
     """SVHN: 73,257 + 26,032 house-number digits, 32 x 32 pixels in colour (Netzer et al., 2011)."""
     from torchvision.datasets import SVHN
@@ -61,8 +57,7 @@ def svhn(root: Path, seed: int) -> Dataset:
     return _dataset("svhn", _samples(train.data, train.labels), _samples(test.data, test.labels))
 
 
-@DATASETS.register("mnist")
-@same_for_every_seed
+@DATASETS.register("mnist", "same_for_every_seed")
 def mnist(root: Path, seed: int) -> Dataset:
     """MNIST: 60,000 + 10,000 handwritten digits, 28 x 28 pixels in grey (LeCun et al., 1998)."""
     from torchvision.datasets import MNIST
@@ -70,8 +65,7 @@ def mnist(root: Path, seed: int) -> Dataset:
     return _mnist("mnist", MNIST, root)
 
 
-@DATASETS.register("fashion_mnist")
-@same_for_every_seed
+@DATASETS.register("fashion_mnist", "same_for_every_seed")
 def fashion_mnist(root: Path, seed: int) -> Dataset:
     """Fashion-MNIST: 60,000 + 10,000 pieces of clothing, 28 x 28 pixels in grey (Xiao et al., 2017)."""
     from torchvision.datasets import FashionMNIST

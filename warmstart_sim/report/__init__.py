@@ -23,17 +23,18 @@ def write(run_dir: Path) -> Path:
     # Here, so that a command line that only offers this function stays quick.
     from warmstart_sim.report import html, style
     from warmstart_sim.report.figures import draw
-    from warmstart_sim.results.tables import load, write_file, write_summary
+    from warmstart_sim.results.files import atomic, write_text
+    from warmstart_sim.results.tables import load, write_summary
 
     run_dir = Path(run_dir)
     summary = write_summary(run_dir)
     run = load(run_dir)
     charts = draw(run)
     drawings = {chart.name: style.svg(chart) for chart in charts}
-    (run_dir / "figures").mkdir(exist_ok=True)
     for chart in charts:
-        write_file(run_dir / "figures" / f"{chart.name}.svg", drawings[chart.name].encode())
-        write_file(run_dir / "figures" / f"{chart.name}.png", style.png(chart))
+        write_text(run_dir / "figures" / f"{chart.name}.svg", drawings[chart.name])
+        with atomic(run_dir / "figures" / f"{chart.name}.png", "wb") as file:
+            file.write(style.png(chart))  # type: ignore[arg-type]
     page = run_dir / "report.html"
-    write_file(page, html.page(run, summary, charts, drawings).encode())
+    write_text(page, html.page(run, summary, charts, drawings))
     return page

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from pandas.api.types import is_numeric_dtype
 
-from warmstart_sim.report.panels import Line, canvas, has_values, label_frames, note, split
+from warmstart_sim.report.panels import Line, across, canvas, has_values, label_frames, note, split
 from warmstart_sim.report.style import INK, Chart, looks, styled, time_unit
 from warmstart_sim.report.wording import TIMING, arm, axis_name, plain, points, setting, value
 from warmstart_sim.results.tables import Run, cells, over_seeds, paired
@@ -57,7 +57,7 @@ def tradeoff(run: Run) -> Chart | None:
         "over seeds, with 95 % intervals both ways; faint: each seed. Up and to the left is better."
     )
     caption += left_out(complete, alike) + note(run, panels)
-    return Chart("tradeoff", "Accuracy and time", caption, figure, panels=min(len(panels), 3))
+    return Chart("tradeoff", "Accuracy and time", caption, figure, across(panels))
 
 
 def _draw_point(frame: Axes, line: Line, length: float) -> None:
@@ -92,8 +92,7 @@ def paired_differences(run: Run) -> Chart | None:
     arms = run.scenario["strategies"]
     look = looks(list(arms), run.reference)
     pairs = pairs.merge(table[keys].assign(row=range(len(table))), on=keys)
-    names = _row_names(run, table)
-    figure = Figure(figsize=(5.2 + 0.085 * max(map(len, names)), 1.1 + 0.5 * len(table)))
+    figure = Figure(figsize=(6.4, 1.1 + 0.55 * len(table)))
     frame = figure.subplots()
     frame.axvline(0, color=INK, linewidth=1.2)
     frame.grid(axis="y", visible=False)
@@ -108,7 +107,7 @@ def paired_differences(run: Run) -> Chart | None:
         )  # fmt: skip
         text = points(each["mean"], each["low"], each["high"]) + (" (one seed)" if each["seeds"] == 1 else "")
         frame.text(1.02, row, text, transform=frame.get_yaxis_transform(), va="center", size=10)
-    frame.set_yticks(range(len(table)), names)
+    frame.set_yticks(range(len(table)), _row_names(run, table))
     frame.set_ylim(len(table) - 0.5, -0.5)
     frame.tick_params(axis="y", length=0)
     frame.spines["left"].set_visible(False)
@@ -127,7 +126,8 @@ def _row_names(run: Run, table: pd.DataFrame) -> list[str]:
     arms = run.scenario["strategies"]
     rows = table.astype({"strategy": str}).to_dict("records")
     names = [(row["strategy"], setting(row, run.axes)) for row in rows]
-    return [f"{plain(name)}, {varied}" if varied else arm(name, arms.get(name) or {}) for name, varied in names]
+    full = [f"{plain(name)}\n{varied}" if varied else arm(name, arms.get(name) or {}) for name, varied in names]
+    return [name.replace(" (", "\n(") for name in full]
 
 
 @styled
@@ -172,7 +172,7 @@ def along_axis(run: Run, axis: str) -> Chart | None:
         f"{axis_name(axis)} is a level line."
     )
     caption += left_out(complete, alike) + note(run, panels)
-    return Chart(f"along_{axis.replace('.', '_')}", f"Along {axis_name(axis)}", caption, figure, panels=columns)
+    return Chart(f"along_{axis.replace('.', '_')}", f"Along {axis_name(axis)}", caption, figure, columns)
 
 
 def _draw_along(frame: Axes, line: Line, axis: str, quantity: str, scale: float) -> None:

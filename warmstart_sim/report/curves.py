@@ -12,6 +12,7 @@ from warmstart_sim.report.panels import (
     BAND,
     Line,
     Panel,
+    across,
     canvas,
     draw_mean,
     has_values,
@@ -21,11 +22,12 @@ from warmstart_sim.report.panels import (
     spread,
 )
 from warmstart_sim.report.style import INK, Chart, Look, styled, time_unit
-from warmstart_sim.report.wording import TIMING, plain
+from warmstart_sim.report.wording import TIMING, capital, plain
 from warmstart_sim.results.tables import Run, over_seeds
 
 FEWEST_ROUNDS = 3  # of a curve by round; with fewer, accuracy by epoch says more
 MOST_ROUNDS_BY_EPOCH = 3
+FIRST_PHASE = "first phase (shared)"
 
 
 @styled
@@ -33,7 +35,7 @@ def learning_curves(run: Run) -> Chart | None:
     """Accuracy against the number of training samples so far, a line an arm (Ash & Adams, Figure 2 left, Figure 7)."""
     if not _is_curve(run) or not has_values(run.rounds, run.metric):
         return None
-    caption = f"{plain(run.metric).capitalize()} after each round, against the training samples so far. {spread(run)}"
+    caption = f"{capital(run.metric)} after each round, against the training samples so far. {spread(run)}"
     return _by_round(
         run,
         run.rounds,
@@ -91,7 +93,7 @@ def _by_round(
     if column != run.metric:
         frames[0].set_ylim(bottom=0)  # the frames share their axes
     label_frames(frames, "training samples so far", label)
-    return Chart(name, title, caption + note(run, panels), figure, panels=min(len(panels), 3))
+    return Chart(name, title, caption + note(run, panels), figure, across(panels))
 
 
 @styled
@@ -108,25 +110,30 @@ def accuracy_by_epoch(run: Run) -> Chart | None:
     frames[0].set_xlim(0, last + 1)
     label_frames(frames, "epoch", f"{plain(run.metric)} (%)")
     caption = (
-        f"{plain(run.metric).capitalize()} after each epoch. {spread(run)} A seed that has met its stop rule stays at "
+        f"{capital(run.metric)} after each epoch. {spread(run)} A seed that has met its stop rule stays at "
         "its last value while others train on."
     )
-    if epochs["shared"].astype(bool).any():
-        caption += (
-            " The first phase is trained once for each seed and shared by all arms; at the dashed line the other data "
-            "arrive, and every arm, random init as well, starts its second round there."
-        )
+    if any(line.label == FIRST_PHASE for panel in panels for line in panel.lines):
+        caption += " The first phase is trained once for each seed and shared by all arms."
+    if epochs["round"].nunique() > 1:
+        caption += " At a dashed line new data arrive, and every arm, random init as well, starts its next round there."
     caption += note(run, panels)
-    return Chart("accuracy_by_epoch", "Accuracy by epoch", caption, figure, panels=min(len(panels), 3))
+    return Chart("accuracy_by_epoch", "Accuracy by epoch", caption, figure, across(panels))
 
 
 def _with_first_phase(panel: Panel) -> Panel:
-    """The shared rounds as a line of their own, in place of one copy in every arm."""
+    """The shared rounds as a line of their own, in place of one copy in every arm; the panel itself where arms differ.
+
+    Arms with an augmentation or training options of their own have a first phase of their own.
+    """
     rows = pd.concat([line.rows for line in panel.lines])
-    shared = rows[rows["shared"].astype(bool)].drop_duplicates(["seed", "round", "epoch"])
+    place = ["seed", "round", "epoch"]
+    shared = rows[rows["shared"].astype(bool)].drop_duplicates([*place, "running_train_loss"])
+    if shared.empty or shared.duplicated(place).any():
+        return panel
     own = [replace(line, rows=line.rows[~line.rows["shared"].astype(bool)]) for line in panel.lines]
-    first = [Line("", "first phase (shared)", Look("#808080", ""), shared)] if len(shared) else []
-    return Panel(panel.title, first + [line for line in own if len(line.rows)])
+    first = Line("", FIRST_PHASE, Look("#808080", ""), shared)
+    return Panel(panel.title, [first, *(line for line in own if len(line.rows))])
 
 
 def _draw_rounds(frame: Axes, panel: Panel, metric: str) -> int:

@@ -93,7 +93,7 @@ def canvas(panels: list[Panel], rows: int = 1) -> tuple[Figure, list[Axes]]:
         rows: Frames below each other for each panel; they are returned row by row.
     """
     count = min(len(panels), MOST_PANELS)
-    columns = count if rows > 1 else {1: 1, 2: 2, 4: 2}.get(count, 3)
+    columns = count if rows > 1 else across(panels)
     width, height = (6.0, 3.3) if columns == 1 else (3.3 * columns, 2.6)
     lines = math.ceil(count / columns) * rows
     entries = {line.label: line.look for panel in panels for line in panel.lines}
@@ -116,6 +116,12 @@ def canvas(panels: list[Panel], rows: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, frames
 
 
+def across(panels: list[Panel]) -> int:
+    """How many panels `canvas` puts side by side."""
+    count = min(len(panels), MOST_PANELS)
+    return {1: 1, 2: 2, 4: 2}.get(count, 3)
+
+
 def _columns_that_fit(labels: list[str], width: float) -> int:
     """The most columns in which a legend is not wider than the figure (both in inches); it is filled column by column.
 
@@ -130,13 +136,16 @@ def _columns_that_fit(labels: list[str], width: float) -> int:
 
 def label_frames(frames: list[Axes], x: str, y: str) -> None:
     """Labels at the outer edge only: below the lowest frame of each column, left of the first frame of each row."""
-    lowest = {frame.get_subplotspec().colspan.start: frame for frame in frames}
+    lowest = {}
+    for frame in frames:
+        place = frame.get_subplotspec()
+        assert place is not None  # `canvas` put it into a grid
+        lowest[place.colspan.start] = frame
+        if place.is_first_col():
+            frame.set_ylabel(y)
     for frame in lowest.values():
         frame.set_xlabel(x)
         frame.tick_params(labelbottom=True)
-    for frame in frames:
-        if frame.get_subplotspec().is_first_col():
-            frame.set_ylabel(y)
 
 
 def draw_mean(frame: Axes, line: Line, x: str, y: str, scale: float = 1.0) -> None:
@@ -168,12 +177,12 @@ def spread(run: Run) -> str:
 
 def note(run: Run, panels: list[Panel]) -> str:
     """What a caption adds about panels and lines: whose values the lines are, and that not all panels are drawn."""
-    by_value = line_axis(run)
-    having = run.rounds.dropna(subset=by_value)["strategy"].astype(str).unique() if by_value else []
+    value_name = axis_name(line_axis(run) or "")
+    lines = [line for panel in panels for line in panel.lines]
     text = ""
-    if by_value and len(having) == 1 and any(" = " in line.label for panel in panels for line in panel.lines):
-        options = run.scenario["strategies"].get(having[0]) or {}
-        text += f" The lines named by {axis_name(by_value)} are {arm(having[0], options, run.axes)}."
+    for name in dict.fromkeys(line.arm for line in lines if line.label.startswith(f"{value_name} = ")):
+        label = arm(name, run.scenario["strategies"].get(name) or {}, run.axes)
+        text += f" The lines named by {value_name} are {label}."
     if len(panels) > MOST_PANELS:
         text += f" The first {MOST_PANELS} of {len(panels)} combinations of varied values are drawn."
     return text

@@ -7,6 +7,7 @@ import io
 import re
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,7 +20,7 @@ PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
-STYLE = {
+STYLE: Any = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.dpi": 100,
     "figure.constrained_layout.use": True, "font.family": "DejaVu Sans", "font.size": 11,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
@@ -35,11 +36,11 @@ styled = matplotlib.rc_context(STYLE)  # decorates what draws: the user's own se
 
 @dataclass(frozen=True)
 class Look:
-    """How one line or point looks; `dash` is a matplotlib line style."""
+    """How one line or point looks; `dash` is one of matplotlib's line styles."""
 
     colour: str
     marker: str
-    dash: str | tuple[float, tuple[float, ...]] = "-"
+    dash: Any = "-"
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,14 @@ class Chart:
         title: A heading.
         caption: What is drawn, in full sentences: means of what, bands of what, measured how.
         figure: The drawing.
-        panels: The number of panels side by side.
+        columns: How many panels stand side by side.
     """
 
     name: str
     title: str
     caption: str
     figure: Figure
-    panels: int = 1
+    columns: int = 1
 
     def noting(self, note: str) -> Chart:
         """The same chart with a sentence more in its caption."""
@@ -115,7 +116,7 @@ def inline(text: str, name: str, label: str) -> str:
     """An SVG file as an element of a page that holds others.
 
     Its ids begin with `name`, so that clip paths of two figures cannot be mixed up. Every colour becomes a variable of
-    the page (`colour_variables` defines them), which a dark page sets otherwise.
+    the page (`colour_variables` defines them), which a dark page sets otherwise. It grows by a fifth at most.
 
     Args:
         text: The file.
@@ -126,7 +127,11 @@ def inline(text: str, name: str, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda found: f"{found[1]}: var({_variable(found[2])})", text)
-    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', text, count=1)
+    head = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', text)
+    assert head is not None  # matplotlib writes one, in points
+    widest = round(1.2 * float(head[1]) * 4 / 3)
+    start = f'<svg {head[0]} style="max-width: {widest}px" role="img" aria-label="{label}">'
+    return re.sub(r"<svg [^>]*>", lambda _: start, text, count=1)
 
 
 def colour_variables(texts: list[str], dark: bool) -> str:

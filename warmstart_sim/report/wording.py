@@ -28,6 +28,16 @@ def plain(name: str) -> str:
     return name.replace("_", " ").strip()
 
 
+def capital(name: str) -> str:
+    """A name from a file as the first words of a sentence.
+
+    >>> capital("warm_start")
+    'Warm start'
+    """
+    words = plain(name)
+    return words[:1].upper() + words[1:]
+
+
 def value(number: object) -> str:
     """A varied value, as short as it can be said.
 
@@ -37,7 +47,7 @@ def value(number: object) -> str:
     return f"{number:g}" if isinstance(number, (int, float)) and not isinstance(number, bool) else str(number)
 
 
-def setting(row: Mapping[str, Any], axes: Sequence[str]) -> str:
+def setting(row: Mapping[Any, Any], axes: Sequence[str]) -> str:
     """The varied values of a row that has them.
 
     >>> setting({"lambda": 0.6, "data.name": float("nan")}, ["lambda", "data.name"])
@@ -61,13 +71,13 @@ def is_empty(number: object) -> bool:
     return number is None or (isinstance(number, float) and math.isnan(number))
 
 
-def percent(fraction: float) -> str:
+def percent(fraction: float, digits: int = 1) -> str:
     """A fraction in per cent.
 
     >>> percent(0.7283), percent(float("nan"))
     ('72.8 %', '–')
     """
-    return "–" if is_empty(fraction) else f"{100 * fraction:.1f} %"
+    return "–" if is_empty(fraction) else f"{100 * fraction:.{digits}f} %"
 
 
 def points(fraction: float, low: float = math.nan, high: float = math.nan) -> str:

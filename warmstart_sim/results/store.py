@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,8 +92,10 @@ class CellFolder:
     def _save(self, name: str, state: Mapping[str, Any]) -> None:
         import torch
 
+        content = io.BytesIO()  # torch.save itself hides a full disk behind a RuntimeError
+        torch.save(dict(state), content)
         with atomic(self.path / name, "wb") as file:
-            torch.save(dict(state), file)
+            file.write(content.getbuffer())
 
     def _load(self, name: str) -> dict[str, Any] | None:
         import torch

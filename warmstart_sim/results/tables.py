@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from pandas.api.typing import DataFrameGroupBy
 from scipy.special import stdtr, stdtrit
 
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.results.files import write_text
 
 FAILED = ("diverged", "gave_up")
 
@@ -36,6 +36,7 @@ class Run:
         rounds: One row for each cell and round; `strategy` is ordered as the scenario lists the arms.
         epochs: One row for each cell, round and epoch, ordered in the same way.
         axes: The columns of varied values, such as ("lambda", "scenario.fraction"); empty in arms that lack them.
+        failures: The folder's name and the reason of each cell that ended in an error.
     """
 
     scenario: Mapping[str, Any]
@@ -43,6 +44,7 @@ class Run:
     rounds: pd.DataFrame
     epochs: pd.DataFrame
     axes: tuple[str, ...]
+    failures: Mapping[str, str]
 
     @property
     def metric(self) -> str:
@@ -56,6 +58,10 @@ class Run:
         random = [name for name, arm in arms.items() if arm.get("start", name) == "random_init"]
         return min(random, key=lambda name: len(arms[name]), default=next(iter(arms)))
 
+    def summary(self) -> pd.DataFrame:
+        """One row for each arm and combination of varied values: see `summary` below."""
+        return summary(self.rounds, self.axes, self.metric, self.reference)
+
 
 def load(run_dir: Path) -> Run:
     """Reads a run folder; the run may be unfinished.
@@ -68,6 +74,8 @@ def load(run_dir: Path) -> Run:
         scenario = yaml.safe_load((run_dir / "scenario.yaml").read_text(encoding="utf-8"))
         environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
         rounds, epochs = (_read_table(run_dir / name, scenario["strategies"]) for name in ("rounds.csv", "epochs.csv"))
+        errors = sorted(run_dir.glob("*/*/error.json"))
+        failures = {path.parent.name: str(json.loads(path.read_text(encoding="utf-8"))["reason"]) for path in errors}
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise WarmstartError(
@@ -77,7 +85,7 @@ def load(run_dir: Path) -> Run:
         reason = " ".join(str(error).split())
         raise WarmstartError(f"the run in {run_dir} cannot be read: {reason}") from error
     columns = list(rounds.columns)
-    return Run(scenario, environment, rounds, epochs, tuple(columns[3 : columns.index("round")]))
+    return Run(scenario, environment, rounds, epochs, tuple(columns[3 : columns.index("round")]), failures)
 
 
 def _read_table(path: Path, arms: Sequence[str]) -> pd.DataFrame:
@@ -243,13 +251,10 @@ def missing(run: Run) -> list[dict[str, Any]]:
 
 def _combinations(arm: str, vary: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """The varied values of one arm's cells: `strategies.ARM.option` is the column `option`, in that arm only."""
-    prefix = f"strategies.{arm}."
-    axes = {
-        key.rpartition(".")[2] if key.startswith(prefix) else key: values
-        for key, values in vary.items()
-        if key.startswith(prefix) or not key.startswith("strategies.")
-    }
-    return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+    own = f"strategies.{arm}."
+    mine = {key: values for key, values in vary.items() if key.startswith(own) or not key.startswith("strategies.")}
+    columns = [key.removeprefix(own) for key in mine]
+    return (dict(zip(columns, values, strict=True)) for values in itertools.product(*mine.values()))
 
 
 def _comparable(value: object) -> object:
@@ -261,17 +266,6 @@ def _comparable(value: object) -> object:
 
 def write_summary(run_dir: Path) -> pd.DataFrame:
     """Writes summary.csv into a run folder, all at once or not at all, and returns it."""
-    run = load(run_dir)
-    table = summary(run.rounds, run.axes, run.metric, run.reference)
-    write_file(Path(run_dir) / "summary.csv", table.to_csv(index=False).encode())
+    table = load(run_dir).summary()
+    write_text(Path(run_dir) / "summary.csv", table.to_csv(index=False))
     return table
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Puts a file in place all at once: a reader sees the old content or the new, whenever the writer is killed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

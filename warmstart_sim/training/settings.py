@@ -62,9 +62,10 @@ class Schedule(Settings):
     def _options_belong_to_the_name(self) -> Schedule:
         if self.name == "step" and self.every is None:
             raise ValueError("a step schedule needs `every`, the epochs between two drops")
-        allowed = {"constant": set(), "step": {"every", "gamma"}, "cosine": {"epochs", "min_lr"}}[self.name]
-        if stray := self.model_fields_set - {"name"} - allowed:
-            raise ValueError(f"{', '.join(sorted(stray))} is no option of the {self.name} schedule")
+        belongs = {"every": "step", "gamma": "step", "epochs": "cosine", "min_lr": "cosine"}
+        for option, name in belongs.items():
+            if name != self.name and getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(f"{option} is an option of the {name} schedule, not of {self.name}")
         return self
 
     def learning_rate(self, base: float, epoch: int, length: int) -> float:

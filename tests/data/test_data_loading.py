@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from warmstart_sim.data import load, loading
 from warmstart_sim.errors import DataError, WarmstartError
-from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset, Samples
 
 
@@ -46,21 +46,16 @@ def test_what_the_file_system_refuses_is_a_data_error_that_names_the_file():
         load(f"{__name__}:unreadable", {}, Path(), 0)
 
 
-def test_loaded_data_are_checked(monkeypatch):
+def test_loaded_data_are_checked():
     with pytest.raises(DataError, match="no training samples"):
         load(f"{__name__}:drawn", {"rows": 0}, Path(), 0)
 
 
 def test_torch_wraps_loaded_arrays_without_a_warning_or_a_copy(images):
     """The hazard: torch warns about read-only arrays. The memory below must be writable, in a cached set too."""
-    import torch
-
-    from warmstart_sim.data import load
-
     for _ in range(2):  # decoded, then from the disk
         loading._recent.clear()
         dataset = load("image_folder", {"path": images, "size": 8}, Path(), 0)
         view = dataset.train.inputs.view()
         view.setflags(write=True)
         assert torch.from_numpy(view).data_ptr() == dataset.train.inputs.ctypes.data
-    assert "image_folder" in DATASETS.names()

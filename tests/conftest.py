@@ -1,0 +1,41 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _single_thread() -> None:
+    """Torch's threads spin; with one, tests do not disturb each other, and numbers are those of a cell."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of the real data sets."""
+    folder = os.environ.get("WARMSTART_SIM_DATA")
+    if not folder:
+        pytest.skip("needs real data sets: set WARMSTART_SIM_DATA to the folder that holds them")
+    return Path(folder)
+
+
+@pytest.fixture
+def tiny_scenario() -> dict:
+    """Three arms on noisy digits, three small rounds: seconds for all of it."""
+    return {
+        "name": "tiny",
+        "data": {"name": "noisy_digits", "normalize": "none", "train_samples": 150, "test_samples": 100},
+        "scenario": {"name": "online", "chunk_size": 50},
+        "model": {"name": "small_cnn", "channels": [4, 8]},
+        "training": {"batch_size": 32, "until": {"train_accuracy": 0.9, "max_epochs": 12}},
+        "strategies": {"random_init": {}, "warm_start": {}, "shrink_perturb": {"lambda": 0.6, "sigma": 0.1}},
+        "seeds": [0, 1],
+    }

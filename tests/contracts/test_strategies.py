@@ -1,0 +1,49 @@
+"""What holds for every registered strategy; a new one is picked up by itself."""
+
+import pytest
+import torch
+
+from warmstart_sim import models
+from warmstart_sim.registry import STRATEGIES
+from warmstart_sim.seeding import scoped_torch_seed, torch_generator
+from warmstart_sim.types import Context
+
+MODELS = [("small_cnn", {}, (1, 8, 8)), ("mlp", {}, (3, 4, 4)), ("resnet18", {"width": 2}, (3, 8, 8))]
+
+
+def states(name, options, shape):
+    drawn = []
+    for seed in (1, 2):
+        with scoped_torch_seed(seed, "test"):
+            model = models.build(name, options, shape, 10)
+            model.train()(torch.randn(8, *shape))
+        drawn.append(model.state_dict())
+    return model, *drawn
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES.names())
+@pytest.mark.parametrize(("name", "options", "shape"), MODELS, ids=[m[0] for m in MODELS])
+class TestEveryStrategy:
+    def call(self, strategy, name, options, shape):
+        model, previous, fresh = states(name, options, shape)
+        context = Context(1, models.layout(model), lambda purpose: torch_generator(0, purpose, 1))
+        return model, previous, fresh, STRATEGIES.get(strategy)(), context
+
+    def test_gives_a_complete_state_that_the_model_loads(self, strategy, name, options, shape):
+        model, previous, fresh, start, context = self.call(strategy, name, options, shape)
+        state = start(previous, fresh, context)
+        model.load_state_dict(state)
+        assert all(state[key].shape == fresh[key].shape and state[key].dtype == fresh[key].dtype for key in fresh)
+
+    def test_changes_neither_of_its_arguments(self, strategy, name, options, shape):
+        _, previous, fresh, start, context = self.call(strategy, name, options, shape)
+        before = [{key: tensor.clone() for key, tensor in state.items()} for state in (previous, fresh)]
+        state = start(previous, fresh, context)
+        for copy, original in zip(before, (previous, fresh), strict=True):
+            assert all(torch.equal(copy[key], original[key]) for key in copy)
+        assert state.keys() == fresh.keys()
+
+    def test_is_the_same_twice(self, strategy, name, options, shape):
+        _, previous, fresh, start, context = self.call(strategy, name, options, shape)
+        one, other = start(previous, fresh, context), start(previous, fresh, context)
+        assert all(torch.equal(one[key], other[key]) for key in fresh)

@@ -1,0 +1,101 @@
+"""Rounds: what is dealt out, in what order, and that nothing is lost or shared with validation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.registry import STREAMS
+from warmstart_sim.streams import held_out, limited
+from warmstart_sim.streams.arriving import online, split, static
+from warmstart_sim.streams.order import arrival_order
+
+SIZES = st.integers(1, 200)
+SEEDS = st.integers(0, 2**31)
+
+
+def labels_of(count: int, classes: int = 5) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, classes, count)
+
+
+@given(count=st.integers(2, 200), fraction=st.floats(0, 0.9), seed=SEEDS)
+def test_held_out_samples_and_the_pool_are_disjoint_and_complete(count, fraction, seed):
+    pool, validation = held_out(labels_of(count), fraction, seed)
+    assert len(validation) == round(fraction * count)
+    assert np.array_equal(np.sort(np.concatenate([pool, validation])), np.arange(count))
+
+
+@given(count=SIZES, chunk=st.integers(1, 200), seed=SEEDS, order=st.sampled_from(["random", "balanced"]))
+def test_online_chunks_accumulate_and_the_last_one_is_kept(count, chunk, seed, order):
+    labels, pool = labels_of(300), np.arange(100, 100 + count)
+    if chunk > count:
+        with pytest.raises(WarmstartError, match=rf"chunk_size: {chunk} is more than the {count}"):
+            online(labels, pool, seed, chunk_size=chunk, order=order)
+        return
+    rounds = online(labels, pool, seed, chunk_size=chunk, order=order)
+    assert len(rounds) == -(-count // chunk)
+    assert np.array_equal(np.sort(rounds[-1].train), pool)
+    for index, each in enumerate(rounds):
+        assert each.index == index
+        assert len(each.new) == (chunk if index < len(rounds) - 1 else count - chunk * (len(rounds) - 1)) > 0
+        before = rounds[index - 1].train if index else pool[:0]
+        assert np.array_equal(each.train, np.concatenate([before, each.new]))  # nested, the newest last
+
+
+@given(count=st.integers(2, 200), fraction=st.floats(0.01, 0.99), seed=SEEDS)
+def test_split_gives_a_first_fraction_then_everything(count, fraction, seed):
+    labels, pool = labels_of(count), np.arange(count)
+    if not 0 < round(fraction * count) < count:
+        with pytest.raises(WarmstartError, match="without data"):
+            split(labels, pool, seed, fraction=fraction)
+        return
+    first, second = split(labels, pool, seed, fraction=fraction)
+    assert len(first.train) == round(fraction * count)
+    assert np.array_equal(first.train, second.train[: len(first.train)])
+    assert np.array_equal(np.sort(second.train), pool)
+
+
+def test_fractions_of_one_seed_are_nested():
+    labels, pool = labels_of(50), np.arange(50)
+    small, large = (split(labels, pool, 3, fraction=fraction)[0].train for fraction in (0.2, 0.6))
+    assert np.array_equal(small, large[: len(small)])
+
+
+def test_static_repeats_the_same_samples():
+    rounds = static(labels_of(9), np.arange(9), 0, rounds=3)
+    assert [len(each.new) for each in rounds] == [9, 0, 0]
+    assert all(np.array_equal(each.train, rounds[0].train) for each in rounds)
+
+
+@given(counts=st.lists(st.integers(1, 40), min_size=2, max_size=6), seed=SEEDS)
+def test_balanced_order_deals_every_class_in_proportion(counts, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    ordered = labels[arrival_order(labels, np.arange(len(labels)), seed, "balanced")]
+    for end in range(1, len(labels) + 1):
+        for label, count in enumerate(counts):
+            expected = end * count / len(labels)
+            assert abs((ordered[:end] == label).sum() - expected) <= len(counts)
+
+
+def test_seeds_give_other_orders_and_the_same_seed_the_same():
+    labels, pool = labels_of(100), np.arange(100)
+    one, again, other = (online(labels, pool, seed, chunk_size=100)[0].train for seed in (0, 0, 1))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+@given(count=SIZES, first=SIZES, second=SIZES, seed=SEEDS)
+def test_limits_are_nested(count, first, second, seed):
+    small, large = (set(limited(np.arange(count), n, seed, "test")) for n in sorted((first, second)))
+    assert small <= large
+    assert len(small) == min(count, first, second)
+
+
+@pytest.mark.parametrize("name", STREAMS.names())
+def test_every_stream_is_a_pure_function_that_never_gives_an_empty_round(name):
+    labels, pool = labels_of(2500), np.arange(2500)
+    one, other = (STREAMS.get(name)(labels, pool, 7) for _ in range(2))
+    assert [each.train.tolist() for each in one] == [each.train.tolist() for each in other]
+    assert all(len(each.train) and each.train.dtype == np.int64 for each in one)
+    assert [each.index for each in one] == list(range(len(one)))

@@ -1,0 +1,155 @@
+"""Executors: the same numbers whoever runs the cells, and nothing lost when a process dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from warmstart_sim import api
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.results.store import SECONDS, RunFolder
+
+TIMING = [*SECONDS, "timing"]
+
+
+def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All that a run's tables say, but for seconds."""
+    rounds = pd.read_csv(folder / "rounds.csv").drop(columns=TIMING)
+    epochs = pd.read_csv(folder / "epochs.csv").drop(columns=["train_seconds"])
+    return rounds, epochs
+
+
+def assert_same_tables(one: Path, other: Path) -> None:
+    for left, right in zip(tables(one), tables(other), strict=True):
+        pd.testing.assert_frame_equal(left, right, check_exact=True)
+
+
+def execute(raw: dict, folder: Path, **options) -> api.Outcome:
+    return api.execute(raw, "scenario", api.Options(out=folder, quiet=True, device="cpu", **options))
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_tables_of_one(tiny_scenario, tmp_path):
+    tiny_scenario["scenario"] = {"name": "split"}
+    execute(tiny_scenario, tmp_path / "one", workers=1)
+    execute(tiny_scenario, tmp_path / "two", workers=2)
+    assert_same_tables(tmp_path / "one", tmp_path / "two")
+    timing = [set(pd.read_csv(tmp_path / name / "rounds.csv")["timing"]) for name in ("one", "two")]
+    assert timing == [{"isolated"}, {"shared"}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_killed_at_any_moment_and_started_again_gives_the_tables_of_one_that_was_not(
+    tiny_scenario, tmp_path, workers
+):
+    tiny_scenario["training"]["until"]["max_epochs"] = 60
+    tiny_scenario["training"]["until"]["train_accuracy"] = 1.0
+    scenario = tmp_path / "tiny.yaml"
+    scenario.write_text(yaml.safe_dump(tiny_scenario))
+    execute(tiny_scenario, tmp_path / "through", workers=1)
+
+    command = [sys.executable, "-m", "warmstart_sim", "run", str(scenario), "--out", str(tmp_path / "killed")]
+    command += ["--workers", str(workers), "--device", "cpu", "--quiet"]
+    for rows in (1, 3):  # kill it once it has stored so many checkpoints and results
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and stored(tmp_path / "killed") < rows and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert_same_tables(tmp_path / "through", tmp_path / "killed")
+    assert (tmp_path / "killed" / "report.html").exists()
+
+
+def stored(folder: Path) -> int:
+    return len(list(folder.glob("cells/*/checkpoint.pt"))) + len(list(folder.glob("cells/*/result.json")))
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_or_kills_its_worker_is_recorded_and_the_others_go_on(tiny_scenario, tmp_path):
+    tiny_scenario["strategies"] = {
+        "random_init": {},
+        "crash": {"start": "tests.experiment.poison:crash"},
+        "killed": {"start": "tests.experiment.poison:killed"},
+    }
+    tiny_scenario["seeds"] = [0]
+    outcome = execute(tiny_scenario, tmp_path, workers=2)
+    reasons = {name.partition("-")[0]: reason for name, reason in outcome.failures.items()}
+    assert reasons.keys() == {"crash", "killed"}
+    assert reasons["crash"] == "ZeroDivisionError: one arm's own mistake"
+    assert "SIGKILL" in reasons["killed"]
+    assert set(pd.read_csv(tmp_path / "rounds.csv")["strategy"]) == {"random_init"}
+    failed = next((tmp_path / "cells").glob("crash-*"))
+    assert RunFolder(tmp_path).cell(failed.name).error() == "ZeroDivisionError: one arm's own mistake"
+
+
+def test_a_failed_cell_is_tried_again_by_the_next_run(tiny_scenario, tmp_path, monkeypatch):
+    from warmstart_sim import experiment
+
+    tiny_scenario["seeds"] = [0]
+    monkeypatch.setattr(experiment, "run_cell", lambda *args: 1 / 0)
+    assert len(execute(tiny_scenario, tmp_path, workers=1).failures) == 3
+    monkeypatch.undo()
+    assert execute(tiny_scenario, tmp_path, workers=1).failures == {}
+    assert not list(tmp_path.glob("cells/*/error.json"))
+    assert len(pd.read_csv(tmp_path / "rounds.csv")) == 9
+
+
+def test_a_complete_run_started_again_trains_nothing(tiny_scenario, tmp_path, monkeypatch):
+    from warmstart_sim import experiment
+
+    tiny_scenario["seeds"] = [0]
+    execute(tiny_scenario, tmp_path, workers=1)
+    monkeypatch.setattr(experiment, "run_cell", lambda *args: pytest.fail("trained again"))
+    execute(tiny_scenario, tmp_path, workers=1)
+
+
+def test_seeds_and_strategies_can_be_added_to_a_run(tiny_scenario, tmp_path):
+    everything = dict(tiny_scenario["strategies"])
+    execute({**tiny_scenario, "seeds": [0], "strategies": {"random_init": {}}}, tmp_path / "grown", workers=1)
+    execute({**tiny_scenario, "seeds": [0, 1]}, tmp_path / "grown", workers=1)
+    execute({**tiny_scenario, "seeds": [1], "strategies": {"warm_start": {}}}, tmp_path / "grown", workers=1)
+    execute({**tiny_scenario, "strategies": everything}, tmp_path / "whole", workers=1)
+    assert_same_tables(tmp_path / "grown", tmp_path / "whole")
+
+
+def test_another_scenario_does_not_get_into_a_runs_folder(tiny_scenario, tmp_path):
+    tiny_scenario["seeds"] = [0]
+    execute(tiny_scenario, tmp_path, workers=1)
+    tiny_scenario["training"]["batch_size"] = 16
+    with pytest.raises(WarmstartError, match=r"training.batch_size: 32 there, 16 here.*--fresh"):
+        execute(tiny_scenario, tmp_path, workers=1)
+    execute(tiny_scenario, tmp_path, workers=1, fresh=True)
+    assert len(list(tmp_path.glob("cells/*"))) == 3
+
+
+def test_a_second_driver_is_refused(tiny_scenario, tmp_path):
+    with RunFolder(tmp_path).locked(), pytest.raises(WarmstartError, match="another warmstart-sim is running"):
+        execute(tiny_scenario, tmp_path, workers=1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/full").exists(), reason="needs root to make a tiny file system")
+def test_a_full_disk_ends_in_one_clear_line_and_keeps_what_is_complete(tiny_scenario, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("cannot mount a file system here")
+    try:
+        with pytest.raises(WarmstartError, match=r"cannot be written or read \(No space left on device\)") as caught:
+            execute({**tiny_scenario, "model": {"name": "mlp", "widths": [400]}}, disk, workers=1)
+        assert caught.value.exit_code == 1
+        assert not list(disk.rglob("*.part"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,0 +1,219 @@
+"""Our loop against a naive one written out in full, step for step, in float32 on the CPU; and what it promises."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from warmstart_sim import models
+from warmstart_sim.seeding import derive, scoped_torch_seed
+from warmstart_sim.training.batches import DeviceSamples, normalization
+from warmstart_sim.training.loop import RoundData, RoundTraining, make_optimizer, train
+from warmstart_sim.training.settings import Optimizer, Training
+from warmstart_sim.types import Hooks, Samples
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (70, 3, 8, 8), dtype=np.uint8)
+LABELS = RNG.integers(0, 4, 70)
+CPU = torch.device("cpu")
+
+
+def fresh(name="small_cnn", **options) -> nn.Module:
+    with scoped_torch_seed(0, "test"):
+        return models.build(name, {"channels": (4, 8), **options} if name == "small_cnn" else options, (3, 8, 8), 4)
+
+
+def round_data(count=60) -> RoundData:
+    normalize = normalization("train", IMAGES)
+    samples = DeviceSamples(Samples(IMAGES, LABELS), normalize, CPU)
+    train_indices = torch.from_numpy(np.random.default_rng(1).permutation(count))
+    return RoundData(samples, train_indices, torch.arange(60, 70), samples, torch.arange(60, 70))
+
+
+def training(model, settings: dict, hooks=(), data=None, **options) -> RoundTraining:
+    settings = {"batch_size": 16, "until": {"epochs": 3}, **settings}
+    return RoundTraining(model, data or round_data(), Training(**settings), hooks, seed=5, round_index=2, **options)
+
+
+def naive(model: nn.Module, optimizer, epochs: int, batch_size: int, rates=None, count=60) -> list[tuple[float, float]]:
+    """The loop as one would write it: plain indexing, plain arithmetic, no helper of ours but the order's seed."""
+    data = round_data(count)
+    mean, deviation = (IMAGES / 255).mean((0, 2, 3)), (IMAGES / 255).std((0, 2, 3))
+    inputs = torch.from_numpy(((IMAGES / 255 - mean[:, None, None]) / deviation[:, None, None]).astype(np.float32))
+    labels = torch.from_numpy(LABELS)
+    history = []
+    for epoch in range(epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = rates[epoch] if rates else group["lr"]
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(derive(5, "order", 2, epoch)))
+        model.train()
+        right = total = 0.0
+        for start in range(0, count, batch_size):
+            index = data.train_indices[order[start : start + batch_size]]
+            optimizer.zero_grad()
+            logits = model(inputs[index])
+            loss = F.cross_entropy(logits, labels[index])
+            loss.backward()
+            optimizer.step()
+            right += (logits.argmax(1) == labels[index]).float().sum().item()
+            total += loss.item() * len(index)
+        history.append((right / count, total / count))
+    return history
+
+
+OPTIMIZERS = [
+    ({"name": "adam", "lr": 0.01}, lambda p: torch.optim.Adam(p, lr=0.01)),
+    ({"name": "adamw", "lr": 0.01, "weight_decay": 0.1}, lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1)),
+    (
+        {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01},
+        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.01),
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "reference"), OPTIMIZERS, ids=[each[0]["name"] for each in OPTIMIZERS])
+@pytest.mark.parametrize("name", ["small_cnn", "mlp", "resnet18"])
+def test_the_loop_equals_a_naive_one(name, settings, reference):
+    options = {"width": 4} if name == "resnet18" else {}
+    model = fresh(name, **options)
+    other = copy.deepcopy(model)
+    ours = train(training(model, {"optimizer": settings}))
+    theirs = naive(other, reference(other.parameters()), epochs=3, batch_size=16)
+    # Normalisation and the fused optimiser round differently in the last bit; training amplifies it a little.
+    for key, tensor in model.state_dict().items():
+        assert torch.allclose(tensor.float(), other.state_dict()[key].float(), rtol=2e-3, atol=2e-4), key
+    for epoch, (accuracy, loss) in zip(ours, theirs, strict=True):
+        assert epoch.running_train_accuracy == pytest.approx(accuracy)
+        assert epoch.running_train_loss == pytest.approx(loss, rel=1e-4)
+
+
+def test_with_the_same_batches_and_optimiser_it_equals_the_naive_loop_to_the_bit():
+    model = fresh()
+    other = copy.deepcopy(model)
+    step = training(model, {"until": {"epochs": 2}})
+    train(step)
+    data, optimizer = round_data(), make_optimizer(other, Optimizer())
+    other.train()
+    for epoch in range(2):
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(derive(5, "order", 2, epoch)))
+        for index in data.train_indices[order].split(16):
+            inputs, labels = data.train.batch(index)
+            optimizer.zero_grad()
+            F.cross_entropy(other(inputs), labels).backward()
+            optimizer.step()
+    assert all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in model.state_dict().items())
+
+
+def test_a_cosine_schedule_equals_torchs():
+    model = fresh("mlp")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
+    rates = []
+    for _ in range(3):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    settings = {"optimizer": {"name": "sgd", "lr": 0.1}, "schedule": {"name": "cosine"}}
+    assert [epoch.learning_rate for epoch in train(training(model, settings))] == pytest.approx(rates)
+
+
+def test_no_sample_is_dropped_and_a_lone_last_one_joins_the_batch_before():
+    seen = []
+    model = fresh()
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])) if module.training else None)
+    result = training(model, {"until": {"epochs": 1}}, data=round_data(33))
+    train(result)
+    assert seen == [16, 17]
+    assert (result.steps, result.samples_seen) == (2, 33)
+
+
+def test_a_steps_rule_cuts_the_epoch_short():
+    result = training(fresh(), {"until": {"steps": 6}})  # four batches an epoch
+    epochs = train(result)
+    assert (result.steps, len(epochs), result.status, result.samples_seen) == (6, 2, "finished", 60 + 32)
+
+
+def test_the_criterion_is_measured_in_evaluation_mode_on_all_training_samples():
+    model = fresh()
+    result = training(model, {"until": {"train_accuracy": 0.6, "max_epochs": 40}})
+    last = train(result)[-1]
+    data = round_data()
+    model.eval()
+    with torch.no_grad():
+        inputs, labels = data.train.batch(data.train_indices)
+        expected = (model(inputs).argmax(1) == labels).float().mean().item()
+    assert result.status == "converged"
+    assert last.train_accuracy == pytest.approx(expected)
+    assert last.train_accuracy >= 0.6
+
+
+def test_a_loss_that_is_not_a_number_ends_the_round_as_diverged():
+    result = training(fresh(), {"optimizer": {"name": "sgd", "lr": 1e30}})
+    train(result)
+    assert result.status == "diverged"
+
+
+def test_a_round_resumed_at_an_epochs_border_equals_one_that_ran_through():
+    settings = {
+        "until": {"train_accuracy": 1.0, "plateau": {"patience": 4}, "max_epochs": 6},
+        "optimizer": {"lr": 0.01},
+    }
+    model = nn.Sequential(fresh(), nn.Dropout(0.2))  # dropout has to draw the same too
+    start = copy.deepcopy(model.state_dict())
+    through = training(model, settings)
+    expected = [epoch.running_train_loss for epoch in train(through)]
+    weights = copy.deepcopy(model.state_dict())
+
+    model.load_state_dict(start)
+    first = training(model, settings)
+    losses = [first.run_epoch().running_train_loss for _ in range(2)]
+    saved = copy.deepcopy(first.state_dict())
+    model.load_state_dict(start)  # whatever the model holds is replaced
+    resumed = training(model, settings)
+    resumed.load_state_dict(saved)
+    losses += [epoch.running_train_loss for epoch in train(resumed)]
+    assert losses == expected
+    assert all(torch.equal(weights[key], tensor) for key, tensor in model.state_dict().items())
+    assert (resumed.epochs, resumed.steps, resumed.status) == (through.epochs, through.steps, through.status)
+
+
+def test_early_stopping_keeps_the_best_weights_on_validation_data():
+    model = fresh()
+    result = training(model, {"until": {"validation_patience": 3, "max_epochs": 30}, "optimizer": {"lr": 0.02}})
+    accuracies = [epoch.validation_accuracy for epoch in train(result)]
+    best = accuracies.index(max(accuracies))
+    assert result.status == "converged"
+    assert len(accuracies) == best + 4
+    replay_model = fresh()
+    replay = training(replay_model, {"until": {"epochs": best + 1}, "optimizer": {"lr": 0.02}})
+    train(replay)
+    assert all(torch.equal(result.best_state[key], tensor) for key, tensor in replay_model.state_dict().items())
+
+
+def test_parts_change_batches_loss_steps_and_epochs_where_they_say_so():
+    calls = {"step": 0, "epoch": 0}
+
+    def count(what):
+        return lambda model: calls.__setitem__(what, calls[what] + 1)
+
+    doubled = Hooks(loss_term=lambda batch, logits: F.cross_entropy(logits, batch.labels), after_step=count("step"))
+    model, other = fresh("mlp"), fresh("mlp")
+    sgd = {"optimizer": {"name": "sgd", "lr": 0.1}, "until": {"epochs": 2}}
+    train(training(model, sgd, [doubled, Hooks(after_epoch=count("epoch"))]))
+    train(
+        training(other, {"optimizer": {"name": "sgd", "lr": 0.2}, "until": {"epochs": 2}})
+    )  # twice the loss, twice the rate
+    assert calls == {"step": 8, "epoch": 2}
+    for key, tensor in model.state_dict().items():
+        assert torch.allclose(tensor, other.state_dict()[key], atol=1e-4), key
+
+
+def test_bf16_keeps_float32_weights_and_learns():
+    model = fresh()
+    result = training(model, {"precision": "bf16", "until": {"epochs": 5}, "optimizer": {"lr": 0.01}})
+    epochs = train(result)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert epochs[-1].running_train_loss < epochs[0].running_train_loss

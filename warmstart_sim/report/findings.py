@@ -1,0 +1,153 @@
+"""What was found, in plain words that follow from the numbers; and what is missing or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from warmstart_sim.report.wording import axis_name, capital, is_empty, percent, plain, points, ratio, setting, value
+from warmstart_sim.results.tables import FAILED, Run, cells, missing
+
+STATES = {"diverged": "diverged", "gave_up": "gave up", "unfinished": "not finished yet"}
+Row = dict[str, Any]
+
+
+def sentence(run: Run) -> str:
+    """What a run found, a sentence for each arm."""
+    return describe(run.summary(), run.reference, run.axes, run.metric)
+
+
+def describe(summary: pd.DataFrame, reference: str, axes: Sequence[str], metric: str) -> str:
+    """What a summary says: each arm against the reference, in accuracy and in training time.
+
+    An arm is below or above only where the 95 % interval of the paired difference lies on one side of zero, and "not
+    clearly different" otherwise. One seed supports no interval, and the sentence says so.
+
+    Args:
+        summary: From `tables.summary`.
+        reference: The arm that the others are compared with.
+        axes: Columns of varied values.
+        metric: "validation_accuracy" or "test_accuracy".
+    """
+    summary = summary.astype({"strategy": str})
+    measured = summary.dropna(subset="final_accuracy")
+    compared = measured.dropna(subset="difference")
+    sentences = []
+    for name in measured["strategy"].unique():
+        rows = compared[compared["strategy"] == name].to_dict("records")
+        if rows:
+            tell = _one_setting if len(rows) == 1 else _many_settings
+            sentences.append(f"{capital(name)} {tell(rows, plain(reference), axes, plain(metric))}.")
+        elif name != reference or compared.empty:
+            accuracies = measured.loc[measured["strategy"] == name, "final_accuracy"]
+            why = "no other arm" if len(measured["strategy"].unique()) == 1 else "no seed of a comparable cell"
+            reached = " to ".join(dict.fromkeys(percent(accuracy) for accuracy in (accuracies.min(), accuracies.max())))
+            sentences.append(f"{capital(name)} ends at {reached} {plain(metric)}; there is {why} to compare it with.")
+    if not sentences:
+        sentences = ["No cell has come to its last round with a measured accuracy, so nothing can be said yet."]
+    return " ".join([*sentences, *_left_out(summary)])
+
+
+def _one_setting(rows: list[Row], reference: str, axes: Sequence[str], metric: str) -> str:
+    (row,) = rows
+    at = f" at {setting(row, axes)}" if setting(row, axes) else ""
+    if is_empty(row["difference_low"]):
+        evidence = "one seed, which supports no interval"
+    else:
+        evidence = f"95 % interval {_interval(row, 'difference')}, {row['pairs']} seeds"
+    parts = [f"is {_verdict(row, 'difference')} {reference}{at} in final {metric} ({evidence})"]
+    if row["curve_difference"] != row["difference"]:  # there is more than one round
+        evidence = "" if is_empty(row["curve_difference_low"]) else f" ({_interval(row, 'curve_difference')})"
+        parts.append(f"{_verdict(row, 'curve_difference')} it on average over the rounds{evidence}")
+    if not is_empty(row["time_ratio"]):
+        low, high = row["time_ratio_low"], row["time_ratio_high"]
+        evidence = "" if is_empty(low) else f" ({ratio(low)} to {ratio(high)})"
+        parts.append(f"takes {ratio(row['time_ratio'])} times its training time{evidence}")
+    return _listed(parts)
+
+
+def _many_settings(rows: list[Row], reference: str, axes: Sequence[str], metric: str) -> str:
+    where: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["difference"]):
+        where.setdefault(_kind(row, reference), []).append(row)
+    kinds = _listed([f"{kind} {_at(some, len(rows), axes)}" for kind, some in where.items()])
+    seeds = " to ".join(dict.fromkeys(str(choose(row["pairs"] for row in rows)) for choose in (min, max)))
+    ends = [f"{points(row['difference'])} ({setting(row, axes)})" for row in _ends(rows, "difference")]
+    times = [ratio(row["time_ratio"]) for row in _ends(rows, "time_ratio")]
+    time = f"; its training takes {' to '.join(dict.fromkeys(times))} times as long" if times else ""
+    return (
+        f"is {kinds} in final {metric} (95 % intervals, seeds: {seeds}, not widened for the number of comparisons); "
+        f"the differences go from {' to '.join(ends)} points{time}"
+    )
+
+
+def _verdict(row: Row, column: str) -> str:
+    difference, low, high = (row[f"{column}{end}"] for end in ("", "_low", "_high"))
+    if difference == 0 and (is_empty(low) or low == high):
+        return "exactly level with"
+    if low <= 0 <= high:
+        return "not clearly different from"
+    size = points(difference, low, high).partition(" ")[0][1:]
+    return f"{size} points {'below' if difference < 0 else 'above'}"
+
+
+def _kind(row: Row, reference: str) -> str:
+    if is_empty(row["difference_low"]):
+        return f"compared with {reference} in one seed only, which supports no interval,"
+    if row["difference_low"] <= 0 <= row["difference_high"]:
+        return f"not clearly different from {reference}"
+    return f"{'below' if row['difference'] < 0 else 'above'} {reference}"
+
+
+def _at(rows: list[Row], of: int, axes: Sequence[str]) -> str:
+    """Which settings: all, or their values along the only axis that they have, or how many there are."""
+    having = [axis for axis in axes if not is_empty(rows[0][axis])]
+    if len(rows) == of:
+        return f"at all {of} settings"
+    if len(having) == 1 and len(rows) <= 6:
+        values = pd.Series([row[having[0]] for row in rows]).sort_values()
+        return f"at {axis_name(having[0])} = {_listed([value(each) for each in values])}"
+    return f"at {len(rows)} of {of} settings"
+
+
+def _ends(rows: list[Row], column: str) -> list[Row]:
+    """The rows with the lowest and the highest value."""
+    ordered = sorted((row for row in rows if not is_empty(row[column])), key=lambda row: row[column])
+    return [ordered[0], ordered[-1]] if ordered else []
+
+
+def _interval(row: Row, column: str) -> str:
+    text = points(*(row[f"{column}{end}"] for end in ("", "_low", "_high")))
+    return text.partition("[")[2].rstrip("]").replace(", ", " to ")
+
+
+def _left_out(summary: pd.DataFrame) -> list[str]:
+    """A sentence on the cells that do not count, where there are any."""
+    counts = summary.groupby("strategy", sort=False)[["seeds", *STATES]].sum()
+    some = [
+        f"{row[state]} of {row.sum()} cells of {plain(str(name))} ({word})"
+        for name, row in counts.iterrows()
+        for state, word in STATES.items()
+        if row[state]
+    ]
+    return [f"Left out: {_listed(some)}."] if some else []
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def troubles(run: Run) -> list[str]:
+    """One line for each cell that failed, stopped short or is not there, and each recorded error."""
+    table = cells(run.rounds, run.axes, run.metric).astype({"strategy": str})
+    short = table[table["state"].isin([*FAILED, "unfinished"])].to_dict("records")
+    absent = [{**dict.fromkeys(run.axes), **cell} for cell in missing(run)]
+    lines = [f"{_cell(row, run.axes)}: {STATES[row['state']]}, last round {row['last_round']}" for row in short]
+    lines += [f"{_cell(row, run.axes)}: not there (not run yet, or failed)" for row in absent]
+    return lines + [f"{folder}: {reason}" for folder, reason in run.failures.items()]
+
+
+def _cell(row: Mapping[Any, Any], axes: Sequence[str]) -> str:
+    return ", ".join(filter(None, [plain(row["strategy"]), setting(row, axes), f"seed {row['seed']}"]))

@@ -1,0 +1,177 @@
+"""The report: one self-contained page, with the figures in it, that reads on a phone and on a dark screen as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+from markupsafe import Markup, escape
+
+from warmstart_sim.report.figures import REHEARSAL
+from warmstart_sim.report.findings import describe, troubles
+from warmstart_sim.report.style import Chart, colour_variables, inline
+from warmstart_sim.report.wording import (
+    TIMING,
+    axis_name,
+    duration,
+    is_empty,
+    p_value,
+    percent,
+    plain,
+    points,
+    ratio,
+    value,
+)  # fmt: skip
+from warmstart_sim.results.tables import Run, over_seeds
+
+MOST_ROUND_ROWS = 600
+MOST_TROUBLES = 40
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the columns from `numbers` on are numbers and stand right."""
+
+    head: list[str]
+    rows: list[list[str]]
+    numbers: int
+
+
+def page(run: Run, summary: pd.DataFrame, charts: Sequence[Chart], drawings: Mapping[str, str]) -> str:
+    """The text of report.html.
+
+    Args:
+        run: What the report is about.
+        summary: From `tables.summary`.
+        charts: From `figures.draw`.
+        drawings: The SVG file of each chart, by its name.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(files(__package__).joinpath("template.html.j2").read_text(encoding="utf-8"))
+    texts = [drawings[chart.name] for chart in charts]
+    lines = troubles(run)
+    return template.render(
+        title=run.scenario.get("title") or plain(run.scenario["name"]),
+        scenario=run.scenario,
+        reference=plain(run.reference),
+        rehearsal=REHEARSAL if run.environment.get("rehearsal") else "",
+        finding=describe(summary, run.reference, run.axes, run.metric),
+        timing=_timing(summary),
+        summary=summary_table(summary, run),
+        differences=differences_table(summary, run),
+        rounds=rounds_table(run),
+        charts=[
+            (chart, Markup(inline(text, chart.name, escape(f"{chart.title}. {chart.caption}"))))
+            for chart, text in zip(charts, texts, strict=True)
+        ],
+        light=Markup(colour_variables(texts, dark=False)),
+        dark=Markup(colour_variables(texts, dark=True)),
+        troubles=lines[:MOST_TROUBLES],
+        more_troubles=max(0, len(lines) - MOST_TROUBLES),
+        resolved=yaml.safe_dump(dict(run.scenario), sort_keys=False, allow_unicode=True),
+        environment={key: "–" if is_empty(entry) else entry for key, entry in run.environment.items()},
+    )
+
+
+def _timing(summary: pd.DataFrame) -> str:
+    """How the seconds of the summary were measured."""
+    kinds = summary["timing"].dropna().unique()
+    if len(kinds) == 1 and kinds[0] in TIMING:
+        return f"Train seconds were {TIMING[kinds[0]]}."
+    return "Some train seconds were measured alone on the device and others beside other cells." if len(kinds) else ""
+
+
+def summary_table(summary: pd.DataFrame, run: Run) -> Table:
+    """Accuracy and cost of each arm, in words."""
+    curve, phased = _has_curve(summary), bool(summary["first_phase_seconds"].notna().any())
+    head = ["seeds", f"final {plain(run.metric)} (95 %)", *["mean over rounds"] * curve, "train time", "epochs"]
+    head += ["converged", *["first phase"] * phased]
+    rows = [
+        [
+            str(row["seeds"]),
+            _with_interval(row, "final_accuracy"),
+            *[percent(row["curve_accuracy"])] * curve,
+            duration(row["train_seconds"]),
+            _whole(row["epochs"]),
+            percent(row["converged"], digits=0),
+            *[duration(row["first_phase_seconds"])] * phased,
+        ]
+        for row in summary.to_dict("records")
+    ]
+    return _with_keys(summary, run, head, rows)
+
+
+def differences_table(summary: pd.DataFrame, run: Run) -> Table:
+    """Paired differences from the reference, in words; no rows where there is nothing to compare."""
+    compared = summary[summary["difference"].notna()]
+    curve = _has_curve(summary)
+    head = ["pairs", "final accuracy (points)", "p", *["mean over rounds (points)"] * curve, "train time (ratio)"]
+    rows = [
+        [
+            str(row["pairs"]),
+            points(row["difference"], row["difference_low"], row["difference_high"]),
+            p_value(row["difference_p"]),
+            *[points(row["curve_difference"], row["curve_difference_low"], row["curve_difference_high"])] * curve,
+            ratio(row["time_ratio"], row["time_ratio_low"], row["time_ratio_high"]),
+        ]
+        for row in compared.to_dict("records")
+    ]
+    return _with_keys(compared, run, head, rows)
+
+
+def _has_curve(summary: pd.DataFrame) -> bool:
+    """Whether the mean over rounds says more than the last round: where arms have several rounds of their own."""
+    measured = summary.dropna(subset="final_accuracy")
+    return bool((measured["curve_accuracy"] != measured["final_accuracy"]).any())
+
+
+def rounds_table(run: Run) -> Table:
+    """Every round of every arm, means over seeds, as far as a page can hold it."""
+    keys = ["strategy", *run.axes, "round"]
+    columns = ("train_samples", run.metric, "train_accuracy", "epochs", "train_seconds", "converged")
+    table = over_seeds(run.rounds, keys, "train_samples")[[*keys, "seeds"]]
+    for column in columns:
+        table[column] = over_seeds(run.rounds, keys, column)["mean"]
+    table = table.head(MOST_ROUND_ROWS)
+    head = ["round", "seeds", "samples", plain(run.metric), "train accuracy", "epochs", "train time", "converged"]
+    rows = [
+        [
+            str(row["round"]),
+            str(int(row["seeds"])),
+            _whole(row["train_samples"]),
+            percent(row[run.metric]),
+            percent(row["train_accuracy"]),
+            _whole(row["epochs"]),
+            duration(row["train_seconds"]),
+            percent(row["converged"], digits=0),
+        ]
+        for row in table.to_dict("records")
+    ]
+    return _with_keys(table, run, head, rows)
+
+
+def _with_keys(table: pd.DataFrame, run: Run, head: list[str], rows: list[list[str]]) -> Table:
+    """Puts the arm and its varied values in front of the rows."""
+    keys = [
+        [plain(str(row["strategy"])), *("–" if is_empty(row[axis]) else value(row[axis]) for axis in run.axes)]
+        for row in table.to_dict("records")
+    ]
+    names = ["strategy", *map(axis_name, run.axes)]
+    return Table(names + head, [key + row for key, row in zip(keys, rows, strict=True)], numbers=len(names))
+
+
+def _with_interval(row: Mapping[Any, Any], column: str) -> str:
+    low, high = row[f"{column}_low"], row[f"{column}_high"]
+    bounds = "" if is_empty(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return percent(row[column]) + bounds
+
+
+def _whole(number: float) -> str:
+    return "–" if is_empty(number) else f"{number:,.0f}"

@@ -1,0 +1,41 @@
+"""The summary as a table for the terminal, narrower than 100 columns with names of the usual length."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from warmstart_sim.report.figures import REHEARSAL
+from warmstart_sim.report.wording import axis_name, duration, is_empty, plain, points, ratio, value
+from warmstart_sim.results.tables import Run
+
+COLUMNS = ("seeds", "accuracy (%)", "difference (points)", "train time", "time ratio", "epochs")
+
+
+def terminal_table(run: Run) -> Table:
+    """One row for each arm and combination of varied values; ± is half of the 95 % interval of the mean."""
+    title = f"final {plain(run.metric)}, and paired difference from {plain(run.reference)}"
+    table = Table(
+        title=f"{REHEARSAL}\n{title}" if run.environment.get("rehearsal") else title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("strategy")
+    for name in (*map(axis_name, run.axes), *COLUMNS):
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+    for row in run.summary().to_dict("records"):
+        half = 100 * (row["final_accuracy_high"] - row["final_accuracy"])
+        accuracy = 100 * row["final_accuracy"]
+        table.add_row(
+            plain(str(row["strategy"])),
+            *("" if is_empty(row[axis]) else value(row[axis]) for axis in run.axes),
+            str(row["seeds"]),
+            "–" if is_empty(accuracy) else f"{accuracy:.1f}" + ("" if is_empty(half) else f" ± {half:.1f}"),
+            points(row["difference"], row["difference_low"], row["difference_high"]),
+            duration(row["train_seconds"]),
+            ratio(row["time_ratio"]),
+            "–" if is_empty(row["epochs"]) else f"{row['epochs']:,.0f}",
+        )
+    return table
