@@ -80,8 +80,8 @@ def run(
 
     Args:
         scenario: A file, the name of a bundled scenario, or a mapping with the same keys.
-        strategies: Instead of the scenario's: a list of names, functions and strategy objects, or a mapping of labels to
-            them (or to whole arms, as in a file). A function `f(previous, fresh, context)` gets two state dicts and
+        strategies: Instead of the scenario's: a list of names, functions and strategy objects, or a mapping of labels
+            to them (or to whole arms, as in a file). A function `f(previous, fresh, context)` gets two state dicts and
             returns the one to train from. Names of the scenario's own arms are taken from there.
         model: Instead of the scenario's: a name, a mapping, or a function `f(input_shape, classes)` that builds a
             `torch.nn.Module`.
@@ -235,8 +235,9 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
         sizes = training_sizes(cell, find_data_root(data_root))
         until, batch = cell.arm.training.until, cell.arm.training.batch_size
         rounds += len(sizes)
-        steps += sum(min(until.cap * math.ceil(count / batch), until.steps or math.inf) for count in sizes)
-    return Size(len(cells), len(scenario.arms), len(scenario.header.seeds), rounds, int(steps))
+        to_cap = (until.cap * math.ceil(count / batch) for count in sizes)
+        steps += sum(min(most, until.steps or most) for most in to_cap)
+    return Size(len(cells), len(scenario.arms), len(scenario.header.seeds), rounds, steps)
 
 
 def collect(run_dir: Path) -> None:

@@ -133,9 +133,11 @@ class Lab:
         tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
         models.check_output(model, self.dataset.input_shape, self.dataset.classes, tokens=tokens)
         self.layout: Layout = models.layout(model)
-        # Convolutions are quicker on channels-last batches, on CPUs too; a flat model would only have to copy them back.
+        # Convolutions are quicker on channels-last batches, on CPUs too; a flat model would have to copy them back.
         convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
-        self.model = model.to(self.device, memory_format=torch.channels_last if convolves else torch.preserve_format)
+        self.model = model.to(self.device)
+        if convolves:
+            self.model = self.model.to(memory_format=torch.channels_last)
 
         normalize = normalization(cell.data_settings.normalize, self.dataset.train.inputs)
         self.train_samples = DeviceSamples(self.dataset.train, normalize, self.device, channels_last=convolves)

@@ -55,7 +55,7 @@ def scoped_torch_seed(seed: int, purpose: str, *place: int, device: str | torch.
 
     cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        torch.random.default_generator.manual_seed(derive(seed, purpose, *place))
+        torch.default_generator.manual_seed(derive(seed, purpose, *place))
         for each in cuda:
             with torch.cuda.device(each):
                 torch.cuda.manual_seed(derive(seed, purpose, *place))

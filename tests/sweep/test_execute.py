@@ -54,7 +54,7 @@ def test_a_run_killed_at_any_moment_and_started_again_gives_the_tables_of_one_th
     tiny_scenario["training"]["until"]["max_epochs"] = 60
     tiny_scenario["training"]["until"]["train_accuracy"] = 1.0
     scenario = tmp_path / "tiny.yaml"
-    scenario.write_text(yaml.safe_dump(tiny_scenario))
+    scenario.write_text(yaml.safe_dump(tiny_scenario, sort_keys=False))
     execute(tiny_scenario, tmp_path / "through", workers=1)
 
     command = [sys.executable, "-m", "warmstart_sim", "run", str(scenario), "--out", str(tmp_path / "killed")]

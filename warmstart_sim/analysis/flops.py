@@ -25,4 +25,4 @@ def training_flops(model: nn.Module, inputs: torch.Tensor) -> int:
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         logits = replica(inputs[:SAMPLES])
         F.cross_entropy(logits, torch.zeros(SAMPLES, dtype=torch.int64, device=logits.device)).backward()
-    return counter.get_total_flops() // SAMPLES
+    return int(counter.get_total_flops()) // SAMPLES

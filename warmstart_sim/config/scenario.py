@@ -1,50 +1,21 @@
-"""What a scenario file may say, and the one line that says what is wrong with it."""
+"""What a scenario file may say: its sections, checked one by one, as one immutable object."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, PositiveInt, StringConstraints, ValidationError
+from pydantic import Field, PositiveInt, StringConstraints
 
-from warmstart_sim.errors import WarmstartError, nearest
+from warmstart_sim.config.component import Component, dump, from_object
+from warmstart_sim.config.problems import problem, unknown_key, validated
+from warmstart_sim.config.source import plain, shown
+from warmstart_sim.errors import WarmstartError, nearest, unknown
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES, STREAMS, Registry
 from warmstart_sim.training.settings import Settings, Training
 
-M = TypeVar("M", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Component:
-    """A registered name (or a user's object) and its options, checked and complete.
-
-    Attributes:
-        name: The registered name, "module:attribute", or how a Python object was called.
-        options: All options with their defaults, by the names that scenario files use.
-        target: A user's object given in Python; it takes the place of what the name stands for.
-    """
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    target: Callable[..., Any] | None = field(default=None, compare=False)
-
-    def record(self) -> dict[str, Any]:
-        """How it is written in a scenario file."""
-        return {"name": self.name, **self.options}
-
-    def bind(self, registry: Registry[Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-        """The function or class that it names, and its options as Python keyword arguments."""
-        if self.target is not None or ":" in self.name:
-            return self.target or registry.get(self.name), dict(self.options)
-        checked = registry.schema(self.name).model_validate(self.options)
-        return registry.get(self.name), {name: getattr(checked, name) for name in type(checked).model_fields}
-
-    def make(self, registry: Registry[Any]) -> Callable[..., Any]:
-        """The strategy or part itself: an instance of the class, or the function with its options filled in."""
-        target, options = self.bind(registry)
-        return target(**options) if isinstance(target, type) else functools.partial(target, **options)
+S = TypeVar("S", bound=Settings)
 
 
 class DataSettings(Settings):
@@ -62,6 +33,16 @@ class DataSettings(Settings):
     normalize: Literal["train", "cifar10", "imagenet", "half", "none"] = "train"
     train_samples: PositiveInt | None = None
     test_samples: PositiveInt | None = None
+
+
+class StreamSettings(Settings):
+    """The key of `scenario:` that every stream has.
+
+    Attributes:
+        rounds: At most this many rounds. Default all that the stream deals out.
+    """
+
+    rounds: PositiveInt | None = None
 
 
 class Measure(Settings):
@@ -149,199 +130,133 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     Raises:
         WarmstartError: The first thing that is wrong: the key, what was found, what is allowed, the nearest match.
     """
-    check = _Checker(where)
-    check.keys(raw, SECTIONS, "")
+    for key in raw:
+        if key not in SECTIONS:
+            raise problem(where, key, unknown_key(key, SECTIONS))
+    given = {key: value for key, value in raw.items() if value is not None}  # null stands for the default
     for section in ("data", "strategies"):
-        if raw.get(section) is None:
-            raise WarmstartError(f"{where}: `{section}` is missing")
-    header = check.model(Header, {key: raw[key] for key in Header.model_fields if key in raw}, "")
+        if section not in given:
+            raise problem(where, section, "is missing")
+    header = validated(Header, {key: plain(given[key]) for key in Header.model_fields if key in given}, where)
     if len(set(header.seeds)) < len(header.seeds):
-        raise WarmstartError(f"{where}: seeds: {list(header.seeds)} names a seed twice; each must be given once")
+        raise problem(where, "seeds", f"{list(header.seeds)} has a seed twice; each must be given once")
 
-    data_raw = check.mapping(raw["data"], "data", shorthand="name")
-    common = {key: data_raw.pop(key) for key in DataSettings.model_fields if key in data_raw}
-    data_settings = check.model(DataSettings, common, "data")
-    data = check.component(DATASETS, data_raw, "data", DataSettings.model_fields)
-    stream_raw = check.mapping(raw.get("scenario", "static"), "scenario", shorthand="name")
-    own_rounds = (
-        stream_raw.get("name") in STREAMS.names() and "rounds" in STREAMS.schema(stream_raw["name"]).model_fields
-    )
-    rounds = None if own_rounds else check.count(stream_raw.pop("rounds", None), "scenario.rounds")
-    stream = check.component(STREAMS, stream_raw, "scenario", () if own_rounds else ("rounds",))
-    model = check.component(MODELS, check.mapping(raw.get("model", "small_cnn"), "model", shorthand="name"), "model")
+    check = _Checker(where)
+    data, data_settings = check.section(DATASETS, given["data"], "data", DataSettings)
+    stream, stream_settings = check.section(STREAMS, given.get("scenario", "static"), "scenario", StreamSettings)
+    model, _ = check.section(MODELS, given.get("model", "small_cnn"), "model", Settings)
+    training_raw = check.mapping(given.get("training", {}), "training")
+    training = validated(Training, training_raw, where, "training")
+    arms = check.arms(check.mapping(given["strategies"], "strategies"), training_raw)
 
-    training_raw = check.mapping(raw.get("training") or {}, "training")
-    training = check.model(Training, training_raw, "training")
-    strategies = check.mapping(raw["strategies"], "strategies")
-    if not strategies:
-        raise WarmstartError(
-            f"{where}: strategies: there is none; name at least one of {', '.join(STRATEGIES.names())}"
-        )
-    arms = tuple(check.arm(label, value, training_raw) for label, value in strategies.items())
-    for arm in arms:
-        if arm.training.until.validation_patience and not data_settings.validation_fraction:
-            raise WarmstartError(
-                f"{where}: training.until.validation_patience: needs validation data; set data.validation_fraction"
-            )
-    if header.metric == "validation_accuracy" and not data_settings.validation_fraction:
-        raise WarmstartError(f"{where}: metric: validation_accuracy needs data.validation_fraction above 0")
-    return Scenario(header, data, data_settings, stream, rounds, model, training, arms)
+    if not data_settings.validation_fraction:
+        needs = "needs validation data; set data.validation_fraction above 0"
+        if header.metric == "validation_accuracy":
+            raise problem(where, "metric", f"validation_accuracy {needs}")
+        if patient := [arm.label for arm in arms if arm.training.until.validation_patience]:
+            raise problem(where, "training.until.validation_patience", f"{needs} (strategy '{patient[0]}')")
+    return Scenario(header, data, data_settings, stream, stream_settings.rounds, model, training, arms)
 
 
 class _Checker:
-    """Checks pieces of one file; each method raises the one line that names the file and the key."""
+    """Checks sections of one file; its errors name the file and the key."""
 
     def __init__(self, where: str) -> None:
         self.where = where
 
-    def fail(self, key: str, problem: str) -> WarmstartError:
-        return WarmstartError(f"{self.where}: {key}: {problem}" if key else f"{self.where}: {problem}")
-
-    def keys(self, raw: Mapping[str, Any], valid: Any, key: str) -> None:
-        for name in raw:
-            if name not in valid:
-                raise self.fail(
-                    f"{key}.{name}" if key else str(name),
-                    f"unknown key{nearest(name, valid)} (allowed here: {', '.join(valid)})",
-                )
-
-    def mapping(self, value: Any, key: str, shorthand: str | None = None) -> dict[str, Any]:
+    def mapping(self, value: Any, key: str, shorthand: str = "") -> dict[str, Any]:
         """A copy of a mapping; where there is a shorthand, `model: mlp` stands for `model: {name: mlp}`."""
-        if shorthand and (isinstance(value, str) or callable(value)):
+        if shorthand and not isinstance(value, Mapping) and (isinstance(value, str) or callable(value)):
             return {shorthand: value}
         if not isinstance(value, Mapping):
-            raise self.fail(key, f"expected a mapping, found {value!r}")
-        return dict(value)
+            raise problem(self.where, key, f"found {shown(value)} (allowed: a mapping)")
+        return {str(name): plain(each) for name, each in value.items()}
 
-    def count(self, value: Any, key: str) -> int | None:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise self.fail(key, f"expected a whole number of at least 1, found {value!r}")
-        return value
+    def section(
+        self, registry: Registry[Any], value: Any, key: str, settings: type[S]
+    ) -> tuple[Component, S]:
+        """A section that names something: that, and the settings which all of its kind have.
 
-    def model(self, schema: type[M], value: Mapping[str, Any], key: str, also: Any = ()) -> M:
-        """`value` as a pydantic model; the first problem becomes one line."""
-        try:
-            return schema.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in (*([key] if key else []), *first["loc"]))
-            raise self.fail(place, _problem(first, schema, also)) from None
-
-    def component(self, registry: Registry[Any], raw: dict[str, Any], key: str, also: Any = ()) -> Component:
-        """A named thing and its options, where `name` may be a user's object."""
+        A setting that the named one has as an option of its own is the option: `static` has rounds of its own.
+        """
+        raw = self.mapping(value, key, shorthand="name")
         name = raw.pop("name", None)
         if name is None:
-            raise self.fail(f"{key}.name", f"is missing (there are: {', '.join(registry.names())})")
+            raise problem(self.where, f"{key}.name", f"is missing (there are: {', '.join(registry.names())})")
+        options = registry.schema(name).model_fields if name in registry.names() else ()
+        shared = [field for field in settings.model_fields if field not in options]
+        common = {field: raw.pop(field) for field in shared if field in raw}
+        component = self.component(registry, name, raw, key, "name", shared)
+        return component, validated(settings, common, self.where, key)
+
+    def component(
+        self, registry: Registry[Any], name: Any, options: dict[str, Any], key: str, name_key: str, also: Iterable[str]
+    ) -> Component:
+        """A named thing and its options.
+
+        Args:
+            registry: Where it is registered.
+            name: Its name, or a user's object.
+            options: What is said of it beside the name.
+            key: Where the options stand.
+            name_key: The key below that at which the name stands.
+            also: Other keys that are allowed beside the options.
+        """
+        place = f"{key}.{name_key}"
         if not isinstance(name, str):
-            return from_object(registry, name, raw)
+            try:
+                return from_object(registry, name, options)
+            except TypeError:
+                raise problem(self.where, place, f"found {shown(name)} (allowed: the name of a {registry.kind})") from None
         if ":" in name:  # a user's own: imported when the run starts, so that checking a file executes nothing
-            return Component(name, raw)
-        try:
-            schema = registry.schema(name)
-        except WarmstartError as error:
-            raise self.fail(f"{key}.name" if registry is not PARTS else key, str(error)) from None
-        return Component(name, dump(self.model(schema, raw, key, ("name", *also))))
+            if not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
+                raise problem(self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute")
+            return Component(name, options)
+        if name not in registry.names():
+            raise problem(self.where, place, unknown(registry.kind, name, registry.names()))
+        return Component(name, dump(validated(registry.schema(name), options, self.where, key, (name_key, *also))))
 
-    def arm(self, label: Any, value: Any, training_raw: Mapping[str, Any]) -> Arm:
+    def arms(self, raw: Mapping[str, Any], training: Mapping[str, Any]) -> tuple[Arm, ...]:
+        if not raw:
+            raise problem(self.where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
+        return tuple(self.arm(label, value, training) for label, value in raw.items())
+
+    def arm(self, label: str, value: Any, training: Mapping[str, Any]) -> Arm:
         key = f"strategies.{label}"
-        if not isinstance(label, str) or not label or "/" in label:
-            raise self.fail("strategies", f"'{label}' cannot be a label: a label is text without a slash")
-        raw = {"start": value} if callable(value) or isinstance(value, str) else self.mapping(value or {}, key)
+        if not label or "/" in label:
+            raise problem(self.where, "strategies", f"'{label}' cannot be a label: a label is text without a slash")
+        raw = self.mapping({} if value is None else value, key, shorthand="start")
+        if "start" not in raw and label not in STRATEGIES.names():
+            hint = f"unknown strategy '{label}'{nearest(label, STRATEGIES.names())}"
+            names = ", ".join(STRATEGIES.names())
+            raise problem(self.where, key, f"{hint} (a label of your own needs `start:` with one of {names})")
         start = raw.pop("start", label)
-        if start is label and label not in STRATEGIES.names():
-            names = STRATEGIES.names()
-            raise self.fail(
-                key,
-                f"unknown strategy '{label}'{nearest(label, names)} (there are: {', '.join(names)}); "
-                "a label of your own needs `start:` with one of them",
-            )
-        overrides = self.mapping(raw.pop("training", {}), f"{key}.training")
-        parts = tuple(
-            self.component(PARTS, {"name": name, **self._part_options(raw.pop(name), f"{key}.{name}")}, f"{key}.{name}")
-            for name in PARTS.names()
-            if name in raw
+        own = raw.pop("training", None)
+        own = {} if own is None else self.mapping(own, f"{key}.training")
+        parts = tuple(self.part(name, raw.pop(name), f"{key}.{name}") for name in PARTS.names() if name in raw)
+        return Arm(
+            label,
+            self.component(STRATEGIES, start, raw, key, "start", ("training", *PARTS.names())),
+            parts,
+            validated(Training, _own_training(training, own), self.where, f"{key}.training" if own else "training"),
         )
-        training = self.model(
-            Training, _merged(training_raw, overrides), "training" if not overrides else f"{key}.training"
-        )
-        valid = ("start", "training", *PARTS.names())
-        return Arm(label, self.component(STRATEGIES, {"name": start, **raw}, key, valid), parts, training)
 
-    def _part_options(self, value: Any, key: str) -> dict[str, Any]:
-        if isinstance(value, list):  # augment: [random_crop, rotation] names features at their default strength
-            return dict.fromkeys(map(str, value), True)
-        return self.mapping(value, key)
+    def part(self, name: str, value: Any, key: str) -> Component:
+        if isinstance(value, list):  # augment: [random_crop, rotation] names features at their usual strength
+            value = dict.fromkeys(map(str, value), True)
+        schema = PARTS.schema(name)
+        return Component(name, dump(validated(schema, self.mapping(value, key), self.where, key)))
 
 
-def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any]) -> Component:
-    """A component from a user's Python object: a registered dataclass instance, a function, or a factory."""
-    for name in registry.names():
-        if type(value) is registry.get(name):
-            schema = registry.schema(name)
-            return Component(name, dump(schema.model_validate({k: getattr(value, k) for k in schema.model_fields})))
-    if not callable(value):
-        raise WarmstartError(f"{registry.kind}: expected a name or something callable, found {value!r}")
-    return Component(_describe(value), dict(options), target=value)
+def _own_training(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """An arm's own training settings over the scenario's.
 
-
-def _describe(value: Any) -> str:
-    """Names a user's object, with a digest of its source, so that a changed function is another experiment."""
-    import hashlib
-    import inspect
-
-    named = value if hasattr(value, "__qualname__") else type(value)
-    try:
-        source = inspect.getsource(named) + repr(value if named is not value else "")
-    except (OSError, TypeError):
-        source = repr(value)
-    return f"{named.__module__}:{named.__qualname__}#{hashlib.blake2b(source.encode(), digest_size=4).hexdigest()}"
-
-
-def dump(model: BaseModel) -> dict[str, Any]:
-    """A model as plain YAML-able values under the names that files use."""
-    return model.model_dump(mode="json", by_alias=True)
-
-
-def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`overrides` laid over `base`: `until` and the others are replaced whole, as `--set` does."""
-    return {**base, **overrides}
-
-
-def _problem(error: Any, schema: type[BaseModel], also: Any) -> str:
-    """One pydantic error in our words: what was found, what is allowed, the nearest match."""
-    kind, found = error["type"], error["input"]
-    if kind == "extra_forbidden":
-        fields = [*also, *_field_names(schema, error["loc"][:-1])]
-        return f"unknown key{nearest(error['loc'][-1], fields)} (allowed here: {', '.join(fields)})"
-    if kind == "missing":
-        return "is missing"
-    context = error.get("ctx", {})
-    if kind == "literal_error":
-        choices = _literal_choices(schema, error["loc"])
-        return f"found {found!r}{nearest(found, choices)} (allowed: {context['expected']})"
-    message = str(context.get("error") or error["msg"].replace("Input should be", "should be"))
-    if kind == "value_error":
-        return message
-    return f"{message[0].lower()}{message[1:]}, found {found!r}"
-
-
-def _field_names(schema: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    inner = _descend(schema, path)
-    return [f.alias or name for name, f in inner.model_fields.items()] if inner else []
-
-
-def _literal_choices(schema: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    inner = _descend(schema, path[:-1])
-    hint = inner and next((f.annotation for n, f in inner.model_fields.items() if path[-1] in (n, f.alias)), None)
-    return [str(choice) for choice in get_args(hint)] if hint else []
-
-
-def _descend(schema: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
-    for part in path:
-        field_info = next((f for n, f in schema.model_fields.items() if part in (n, f.alias)), None)
-        options = [field_info.annotation, *get_args(field_info.annotation)] if field_info else []
-        models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-        if not models:
-            return None
-        schema = models[0]
-    return schema
+    A setting replaces the scenario's, so that `until: {epochs: 50}` means just that; but an `optimizer` or `schedule`
+    that has no name of its own keeps the scenario's name and options, and changes those that it names.
+    """
+    merged = {**shared, **own}
+    for key in ("optimizer", "schedule"):
+        below, above = shared.get(key), own.get(key)
+        if isinstance(below, Mapping) and isinstance(above, Mapping) and "name" not in above:
+            merged[key] = {**below, **above}
+    return merged

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import copy
+import os
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from warmstart_sim.errors import WarmstartError, nearest
 
 PACKAGE = Path(__file__).resolve().parent.parent
+MERGE = "tag:yaml.org,2002:merge"
+TEXT = "tag:yaml.org,2002:str"
+FLOAT = "tag:yaml.org,2002:float"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with two traps removed: `1e-4` is a number here, and a key given twice is an error."""
+    """YAML without its traps: a key is text as it stands (`no`, `1`), and may be given once; `1e-4` is a number."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key '{key}' is given twice", problem_mark=key_node.start_mark)
-            seen.add(key)
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key.start_mark)
+            if key.tag == MERGE:
+                continue
+            key.tag = TEXT
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key '{key.value}' is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+# PyYAML follows YAML 1.1, where an exponent needs a dot before it and a sign.
+_Loader.add_implicit_resolver(FLOAT, re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
 def bundled_scenarios() -> dict[str, Path]:
@@ -55,13 +62,15 @@ def find(scenario: str | Path) -> Path:
     Raises:
         WarmstartError: There is no such file; the message has the nearest bundled name.
     """
-    path = Path(scenario)
-    if path.is_dir():
+    if not str(scenario):
+        raise WarmstartError("a scenario's name is empty; `warmstart-sim list` shows those that there are")
+    if os.path.isdir(scenario):
         raise WarmstartError(f"{scenario}: is a directory, not a scenario file")
-    if path.exists():
+    path = Path(scenario)
+    if os.path.exists(scenario):
         return path
     bundled = bundled_scenarios()
-    name = path.with_suffix("").as_posix().removeprefix("scenarios/")
+    name = path.as_posix().removesuffix(".yaml").removeprefix("scenarios/")
     if name in bundled:
         return bundled[name]
     raise WarmstartError(f"{scenario}: no such scenario file{nearest(name, bundled)} (bundled: {', '.join(bundled)})")
@@ -75,27 +84,75 @@ def load(scenario: str | Path) -> dict[str, Any]:
     """
     path = find(scenario)
     try:
-        text = path.read_text(encoding="utf-8")
+        raw = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise WarmstartError(f"{scenario}: is not a text file; a scenario is YAML in UTF-8") from None
     except OSError as error:
         raise WarmstartError(f"{scenario}: cannot be read ({error.strerror})") from error
-    try:
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise WarmstartError(f"{scenario}: {place}YAML syntax: {problem}") from None
+    except ValueError as error:
+        raise WarmstartError(f"{scenario}: {error}") from None
     if raw is None:
-        raise WarmstartError(f"{scenario}: the file is empty; a scenario needs at least `data` and `strategies`")
+        raise WarmstartError(f"{scenario}: the file is empty; a scenario needs at least `name`, `data`, `strategies`")
     if not isinstance(raw, dict):
-        raise WarmstartError(f"{scenario}: a scenario is a mapping of keys to values, found a {type(raw).__name__}")
+        raise WarmstartError(f"{scenario}: a scenario is a mapping of keys to values, found {shown(raw)}")
     return raw
 
 
-def set_values(raw: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """A copy of `raw` with each `KEY=VALUE` of the command line put in; VALUE is read as YAML and replaces the whole value.
+def parse_yaml(text: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises:
+        ValueError: A syntax error, with its line and column, or a value that contains itself.
+
+    >>> parse_yaml("{lr: 1e-4, no: [yes]}")
+    {'lr': 0.0001, 'no': [True]}
+    """
+    try:
+        return plain(yaml.load(text, Loader=_Loader))
+    except RecursionError:
+        raise ValueError("YAML syntax: a value contains itself, or is nested too deeply") from None
+    except Exception as error:  # beside its own errors PyYAML lets others through, as for `!!bool maybe`
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise ValueError(f"{place}YAML syntax: {problem}") from None
+
+
+def plain(value: Any) -> Any:
+    """A copy made of dicts, lists and Python's own scalars; a user's objects stay as they are.
+
+    >>> plain({"seeds": range(2), "path": Path("x.npz")})
+    {'seeds': [0, 1], 'path': 'x.npz'}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [plain(each) for each in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def shown(value: Any) -> str:
+    """How a message quotes what it found: briefly, and as YAML has it.
+
+    >>> shown(None), shown("adm"), shown({"a": 1})
+    ('null', "'adm'", 'a mapping')
+    """
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    if len(text) <= 60:
+        return text
+    return f"a list of {len(value)} values" if isinstance(value, list) else f"{text[:57]}..."
+
+
+def set_values(raw: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """A copy of `raw` with each `KEY=VALUE` of the command line put in; VALUE is YAML and replaces the whole value.
 
     Raises:
         WarmstartError: An assignment without `=`, or a key that runs through something that is no mapping.
@@ -103,33 +160,47 @@ def set_values(raw: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any
     >>> set_values({"training": {"batch_size": 128}}, ["training.optimizer.lr=1e-2"])
     {'training': {'batch_size': 128, 'optimizer': {'lr': 0.01}}}
     """
-    result = copy.deepcopy(raw)
+    result: dict[str, Any] = plain(raw)
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
-        if not equals or not key:
+        if not equals or not key.strip():
             raise WarmstartError(f"--set {assignment}: expected KEY=VALUE, such as training.optimizer.lr=0.01")
         try:
-            parsed = yaml.load(value, Loader=_Loader)
-        except yaml.YAMLError:
-            raise WarmstartError(f"--set {assignment}: the value is not valid YAML") from None
-        set_path(result, key.strip(), parsed)
+            set_path(result, key.strip(), parse_yaml(value))
+        except ValueError as error:
+            raise WarmstartError(f"--set {assignment}: {error}") from None
     return result
 
 
+def split_key(raw: Any, key: str) -> list[str]:
+    """The steps of a dotted key through `raw`, where a key that is there may hold dots itself, as a label can.
+
+    >>> split_key({"strategies": {"lambda=0.6": {}}}, "strategies.lambda=0.6.sigma")
+    ['strategies', 'lambda=0.6', 'sigma']
+    """
+    here = raw if isinstance(raw, Mapping) else {}
+    words = key.split(".")
+    heads = [".".join(words[:count]) for count in range(len(words), 0, -1)]
+    head = next((head for head in heads if head in here), words[0])
+    return [head] if head == key else [head, *split_key(here.get(head), key[len(head) + 1 :])]
+
+
 def set_path(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Sets the value at a dotted key in place; missing mappings on the way are made.
+    """Sets the value at a dotted key in place; what is missing on the way is made, and shorthands are written out.
 
     Raises:
-        WarmstartError: The key runs through a value that is no mapping.
+        ValueError: The key runs through a value that is no mapping.
     """
-    *parents, last = key.split(".")
+    *parents, last = split_key(raw, key)
     place = raw
     for depth, name in enumerate(parents):
-        if place.get(name) is None:
-            place[name] = {}
-        place = place[name]
-        if not isinstance(place, dict):
-            raise WarmstartError(
-                f"{key}: '{'.'.join(parents[: depth + 1])}' is {place!r}, which has no keys of its own"
-            )
+        inside = place.get(name)
+        if isinstance(inside, str) and (depth == 0 or parents[:depth] == ["strategies"]):
+            inside = {"start" if depth else "name": inside}  # `model: mlp`, and `strategies: {mine: warm_start}`
+        elif inside is None:
+            inside = {}
+        if not isinstance(inside, dict):
+            raise ValueError(f"{'.'.join(parents[: depth + 1])} is {shown(inside)}, which has no keys of its own")
+        place[name] = inside
+        place = inside
     place[last] = value

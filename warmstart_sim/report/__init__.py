@@ -23,7 +23,7 @@ def write(run_dir: Path) -> Path:
     # Here, so that a command line that only offers this function stays quick.
     from warmstart_sim.report import html, style
     from warmstart_sim.report.figures import draw
-    from warmstart_sim.results.files import atomic, write_text
+    from warmstart_sim.results.files import write_bytes, write_text
     from warmstart_sim.results.tables import load, write_summary
 
     run_dir = Path(run_dir)
@@ -33,8 +33,7 @@ def write(run_dir: Path) -> Path:
     drawings = {chart.name: style.svg(chart) for chart in charts}
     for chart in charts:
         write_text(run_dir / "figures" / f"{chart.name}.svg", drawings[chart.name])
-        with atomic(run_dir / "figures" / f"{chart.name}.png", "wb") as file:
-            file.write(style.png(chart))  # type: ignore[arg-type]
+        write_bytes(run_dir / "figures" / f"{chart.name}.png", style.png(chart))
     page = run_dir / "report.html"
     write_text(page, html.page(run, summary, charts, drawings))
     return page

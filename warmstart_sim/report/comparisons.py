@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from warmstart_sim.report.panels import Line, across, canvas, has_values, label_frames, note, split
+from warmstart_sim.report.panels import BAND, Line, across, canvas, half_width, has_values, label_frames, note, split
 from warmstart_sim.report.style import INK, Chart, looks, styled, time_unit
 from warmstart_sim.report.wording import TIMING, arm, axis_name, plain, points, setting, value
 from warmstart_sim.results.tables import Run, cells, over_seeds, paired
@@ -51,24 +51,29 @@ def tradeoff(run: Run) -> Chart | None:
             _draw_point(frame, line, length)
         _join_values(frame, panel.lines, length)
     frames[0].set_xlim(left=0)  # the frames share their axes
-    label_frames(frames, f"train time of all rounds ({unit})\n{timing}", f"final {plain(run.metric)} (%)")
+    label_frames(frames, f"train time of all rounds ({unit})\n{timing}", _final(run.metric))
     caption = (
         f"Final {plain(run.metric)} against the train time of all of an arm's own rounds, {timing}. Large: the mean "
-        "over seeds, with 95 % intervals both ways; faint: each seed. Up and to the left is better."
+        "over seeds, with 95 % intervals both ways from three seeds on; faint: each seed. Up and to the left is better."
     )
     caption += left_out(complete, alike) + note(run, panels)
     return Chart("tradeoff", "Accuracy and time", caption, figure, across(panels))
 
 
+def _final(metric: str) -> str:
+    return f"final {plain(metric)} (%)".replace(" accuracy", "\naccuracy")
+
+
 def _draw_point(frame: Axes, line: Line, length: float) -> None:
-    time, accuracy = line.rows["train_seconds"] / length, 100 * line.rows["final_accuracy"]
-    look = line.look
-    frame.plot(time, accuracy, look.marker, color=look.colour, alpha=0.35, markersize=4.5, markeredgewidth=0, zorder=2)
-    means = [over_seeds(pd.DataFrame({"all": 0, "value": each}), ["all"], "value").iloc[0] for each in (time, accuracy)]
-    errors = [[each["mean"] - each["low"]] for each in means]
+    rows, look = line.rows, line.look
+    time, accuracy = (over_seeds(rows, ["strategy"], column) for column in ("train_seconds", "final_accuracy"))
+    frame.plot(
+        rows["train_seconds"] / length, 100 * rows["final_accuracy"], look.marker, color=look.colour, alpha=0.35,
+        markersize=4.5, markeredgewidth=0, zorder=2,
+    )  # fmt: skip
     frame.errorbar(
-        [means[0]["mean"]], [means[1]["mean"]], xerr=errors[0], yerr=errors[1], color=look.colour, marker=look.marker,
-        markersize=10, elinewidth=1.8, capsize=0, zorder=4,
+        time["mean"] / length, 100 * accuracy["mean"], xerr=half_width(time) / length, yerr=100 * half_width(accuracy),
+        color=look.colour, marker=look.marker, markersize=10, elinewidth=1.8, zorder=4,
     )  # fmt: skip
 
 
@@ -134,29 +139,29 @@ def _row_names(run: Run, table: pd.DataFrame) -> list[str]:
 def along_axis(run: Run, axis: str) -> Chart | None:
     """Final accuracy, the gap to the reference and train time along one varied number (Ash & Adams, Figure 10)."""
     complete = complete_cells(run)
-    if not is_numeric_dtype(complete[axis]) or not has_values(complete, "final_accuracy"):
+    a_number = is_numeric_dtype(complete[axis]) and not is_bool_dtype(complete[axis]) and has_values(complete, axis)
+    if not a_number or not has_values(complete, "final_accuracy"):
         return None
     pairs = paired(complete, run.axes, run.reference)
     alike, timing = timed_alike(complete)
     unit, length = time_unit(alike["train_seconds"].max())
     name = plain(run.reference)
     drawings = [
-        (complete, "final_accuracy", 100, f"final {plain(run.metric)} (%)".replace(" accuracy", "\naccuracy")),
+        (complete, "final_accuracy", 100, _final(run.metric)),
         (pairs, "difference", 100, f"difference from\n{name} (points)"),
         (alike, "train_seconds", 1 / length, f"train time ({unit})\n{timing}"),
     ]
     drawings = [each for each in drawings if not each[0].empty]
     panels = split(run, complete, beside=(axis,))
     figure, frames = canvas(panels, rows=len(drawings))
-    columns = len(frames) // len(drawings)
-    for drawn, (rows, quantity, scale, label) in enumerate(drawings):
-        row = frames[drawn * columns : (drawn + 1) * columns]
-        titles = [panel.title for panel in panels]
+    columns = across(panels, len(drawings))
+    titles = [panel.title for panel in panels]
+    for first, (rows, quantity, scale, label) in zip(range(0, len(frames), columns), drawings, strict=True):
+        row = frames[first : first + columns]
+        placed = dict(zip(titles, row, strict=False))
         for panel in split(run, rows, beside=(axis,)):
-            if panel.title not in titles[:columns]:
-                continue
-            for line in panel.lines:
-                _draw_along(row[titles.index(panel.title)], line, axis, quantity, scale)
+            for line in panel.lines if panel.title in placed else ():
+                _draw_along(placed[panel.title], line, axis, quantity, scale)
         row[0].set_ylabel(label)
         if quantity == "difference":
             for frame in row:
@@ -168,25 +173,26 @@ def along_axis(run: Run, axis: str) -> Chart | None:
     _scale_x(frames[0], complete[axis])
     caption = (
         f"Final {plain(run.metric)}, its difference from {name} with the same seed, and the train time of all rounds, "
-        f"{timing}, against {axis_name(axis)}. Mean over seeds; the bars are 95 % intervals. An arm that has no "
-        f"{axis_name(axis)} is a level line."
+        f"{timing}, against {axis_name(axis)}. Mean over seeds; the bars are 95 % intervals, from three seeds on. An "
+        f"arm that has no {axis_name(axis)} is a level line."
     )
-    caption += left_out(complete, alike) + note(run, panels)
+    caption += left_out(complete, alike) + note(run, panels, len(drawings), (axis,))
     return Chart(f"along_{axis.replace('.', '_')}", f"Along {axis_name(axis)}", caption, figure, columns)
 
 
 def _draw_along(frame: Axes, line: Line, axis: str, quantity: str, scale: float) -> None:
     look = line.look
-    if line.rows[axis].isna().all():
-        mean = over_seeds(line.rows, ["strategy"], quantity).iloc[0]
-        frame.axhline(mean["mean"] * scale, color=look.colour, linestyle=look.dash)
-        frame.axhspan(mean["low"] * scale, mean["high"] * scale, color=look.colour, alpha=0.15, linewidth=0)
+    level = bool(line.rows[axis].isna().all())
+    table = over_seeds(line.rows, ["strategy" if level else axis], quantity)
+    mean, half = scale * table["mean"], scale * half_width(table)
+    if not level:
+        frame.errorbar(
+            table[axis], mean, yerr=half, color=look.colour, marker=look.marker, linestyle=look.dash, elinewidth=1.6
+        )
         return
-    table = over_seeds(line.rows, [axis], quantity)
-    frame.errorbar(
-        table[axis], table["mean"] * scale, yerr=(table["high"] - table["mean"]) * scale, color=look.colour,
-        marker=look.marker, linestyle=look.dash, elinewidth=1.6,
-    )  # fmt: skip
+    frame.axhline(mean[0], color=look.colour, linestyle=look.dash)
+    if half.notna()[0]:
+        frame.axhspan(mean[0] - half[0], mean[0] + half[0], color=look.colour, alpha=BAND, linewidth=0)
 
 
 def _scale_x(frame: Axes, values: pd.Series) -> None:
@@ -194,7 +200,10 @@ def _scale_x(frame: Axes, values: pd.Series) -> None:
     ticks = sorted(values.dropna().unique())
     positive = [tick for tick in ticks if tick > 0]
     if ticks[0] >= 0 and positive and positive[-1] / positive[0] > 30:
-        log = {} if ticks[0] > 0 else {"linthresh": positive[0], "linscale": 0.5}
-        frame.set_xscale("symlog" if log else "log", **log)
+        if ticks[0] > 0:
+            frame.set_xscale("log")
+        else:
+            frame.set_xscale("symlog", linthresh=positive[0])
+            frame.set_xlim(-positive[0] / 3, 1.5 * positive[-1])
     frame.set_xticks(ticks, [value(tick) for tick in ticks])
     frame.xaxis.set_minor_locator(NullLocator())

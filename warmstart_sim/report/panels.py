@@ -20,7 +20,8 @@ from warmstart_sim.report.style import Look, looks, sequence
 from warmstart_sim.report.wording import arm, axis_name, is_empty, setting, value
 from warmstart_sim.results.tables import Run, over_seeds
 
-MOST_PANELS = 12
+MOST_PANELS, MOST_COLUMNS = 12, 4
+FEWEST_SEEDS = 3  # of an interval that is drawn: with two it is 12.7 standard errors wide, and hides all else
 BAND = 0.16  # the opacity of a band
 
 
@@ -42,9 +43,9 @@ class Panel:
     lines: list[Line]
 
 
-def line_axis(run: Run) -> str | None:
+def line_axis(run: Run, beside: tuple[str, ...] = ()) -> str | None:
     """The first varied key that some arms lack; its values become lines."""
-    return next((axis for axis in run.axes if run.rounds[axis].isna().any()), None)
+    return next((axis for axis in run.axes if axis not in beside and run.rounds[axis].isna().any()), None)
 
 
 def split(run: Run, frame: pd.DataFrame, beside: tuple[str, ...] = ()) -> list[Panel]:
@@ -55,9 +56,8 @@ def split(run: Run, frame: pd.DataFrame, beside: tuple[str, ...] = ()) -> list[P
         frame: Has the columns strategy and `run.axes`.
         beside: Varied keys that the figure itself draws, so that they make neither panels nor lines.
     """
-    by_value = line_axis(run)
-    facets = [axis for axis in run.axes if axis != by_value and axis not in beside]
-    by_value = None if by_value in beside else by_value
+    by_value = line_axis(run, beside)
+    facets = [axis for axis in run.axes if axis not in (by_value, *beside) and frame[axis].notna().any()]
     combinations = frame[facets].dropna().drop_duplicates().sort_values(facets) if facets else pd.DataFrame(index=[0])
     panels = []
     for combination in combinations.to_dict("records"):
@@ -85,16 +85,26 @@ def _lines(run: Run, rows: pd.DataFrame, by_value: str | None) -> Iterator[Line]
             yield Line(str(name), with_value, replace(look[str(name)], colour=colours[number]), part)
 
 
+def drawn(panels: list[Panel], rows: int = 1) -> int:
+    """How many panels a figure shows: at most twelve, or four side by side where each has several rows."""
+    return min(len(panels), MOST_PANELS if rows == 1 else MOST_COLUMNS)
+
+
+def across(panels: list[Panel], rows: int = 1) -> int:
+    """How many panels stand side by side."""
+    count = drawn(panels, rows)
+    return count if rows > 1 else {1: 1, 2: 2, 4: 2}.get(count, 3)
+
+
 def canvas(panels: list[Panel], rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with one frame for each panel (at most twelve) and a legend above them.
+    """A figure with one frame for each panel and a legend above them.
 
     Args:
         panels: What `split` gave.
         rows: Frames below each other for each panel; they are returned row by row.
     """
-    count = min(len(panels), MOST_PANELS)
-    columns = count if rows > 1 else across(panels)
-    width, height = (6.0, 3.3) if columns == 1 else (3.3 * columns, 2.6)
+    count, columns = drawn(panels, rows), across(panels, rows)
+    width, height = (6.2, 3.3) if columns == 1 else (3.3 * columns, 2.6)
     lines = math.ceil(count / columns) * rows
     entries = {line.label: line.look for panel in panels for line in panel.lines}
     legend_columns = _columns_that_fit(list(entries), width)
@@ -116,20 +126,14 @@ def canvas(panels: list[Panel], rows: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, frames
 
 
-def across(panels: list[Panel]) -> int:
-    """How many panels `canvas` puts side by side."""
-    count = min(len(panels), MOST_PANELS)
-    return {1: 1, 2: 2, 4: 2}.get(count, 3)
-
-
 def _columns_that_fit(labels: list[str], width: float) -> int:
     """The most columns in which a legend is not wider than the figure (both in inches); it is filled column by column.
 
-    A letter takes about 0.09 inches at this size, a handle and the gaps beside it 0.65.
+    A letter takes about 0.077 inches at this size, a handle and the gaps beside it 0.63.
     """
     lengths = [len(label) for label in labels]
     for columns in range(len(labels), 1, -1):
-        if sum(0.09 * max(part) + 0.65 for part in np.array_split(lengths, columns)) <= width:
+        if sum(0.077 * max(part) + 0.63 for part in np.array_split(lengths, columns)) <= width:
             return columns
     return 1
 
@@ -156,7 +160,7 @@ def draw_mean(frame: Axes, line: Line, x: str, y: str, scale: float = 1.0) -> No
         table[x], table["mean"] * scale, color=line.look.colour, marker=line.look.marker, linestyle=line.look.dash,
         markevery=often, zorder=3,
     )  # fmt: skip
-    if table["seeds"].max() < 3:
+    if table["seeds"].max() < FEWEST_SEEDS:
         for _, one in line.rows.groupby("seed"):
             frame.plot(one[x], one[y] * scale, color=line.look.colour, linewidth=0.8, alpha=0.5, zorder=2)
     else:
@@ -175,16 +179,21 @@ def spread(run: Run) -> str:
     return f"Mean over {seeds} seeds; the band is the 95 % interval of the mean."
 
 
-def note(run: Run, panels: list[Panel]) -> str:
+def half_width(table: pd.DataFrame) -> pd.Series[float]:
+    """Half of each interval of a table from `over_seeds`, for an error bar; empty with too few seeds."""
+    return (table["high"] - table["mean"]).where(table["seeds"] >= FEWEST_SEEDS)
+
+
+def note(run: Run, panels: list[Panel], rows: int = 1, beside: tuple[str, ...] = ()) -> str:
     """What a caption adds about panels and lines: whose values the lines are, and that not all panels are drawn."""
-    value_name = axis_name(line_axis(run) or "")
+    value_name = axis_name(line_axis(run, beside) or "")
     lines = [line for panel in panels for line in panel.lines]
     text = ""
     for name in dict.fromkeys(line.arm for line in lines if line.label.startswith(f"{value_name} = ")):
         label = arm(name, run.scenario["strategies"].get(name) or {}, run.axes)
         text += f" The lines named by {value_name} are {label}."
-    if len(panels) > MOST_PANELS:
-        text += f" The first {MOST_PANELS} of {len(panels)} combinations of varied values are drawn."
+    if drawn(panels, rows) < len(panels):
+        text += f" The first {drawn(panels, rows)} of {len(panels)} combinations of varied values are drawn."
     return text
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMES = {"lambda": "λ", "sigma": "σ", "lr": "learning rate", "fraction": "first fraction"}
+NAMES = {"lambda": "λ", "sigma": "σ", "lr": "learning rate", "fraction": "first fraction", "like": "data like"}
 
 
 def axis_name(column: str) -> str:

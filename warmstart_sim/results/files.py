@@ -5,27 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 
-@contextlib.contextmanager
-def atomic(path: Path, mode: str = "w") -> Iterator[IO[str] | IO[bytes]]:
-    """Opens a temporary file beside `path` and renames it to `path` when the block ends without an error.
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file in one rename: a process killed at any moment leaves the old file or the new one, never half of it.
 
-    A process that is killed at any moment leaves the old file, or the new one, never half of it.
-
-    Args:
-        path: The file to write; its folder is made where it is missing.
-        mode: "w" (UTF-8 text; default) or "wb".
+    The folder is made where it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
-            yield file
-        os.chmod(temporary, 0o644)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)  # mkstemp's own mode would hide the file from everybody else
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -34,6 +27,5 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[str] | IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    with atomic(path) as file:
-        file.write(text)  # type: ignore[call-overload]
+    """Writes a UTF-8 file in one rename."""
+    write_bytes(path, text.encode())

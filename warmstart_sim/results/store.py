@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.results.files import atomic, write_text
+from warmstart_sim.results.files import write_bytes, write_text
 
 ROUND_COLUMNS = (
     "round", "shared", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops", "converged",
@@ -94,8 +94,7 @@ class CellFolder:
 
         content = io.BytesIO()  # torch.save itself hides a full disk behind a RuntimeError
         torch.save(dict(state), content)
-        with atomic(self.path / name, "wb") as file:
-            file.write(content.getbuffer())
+        write_bytes(self.path / name, content.getbuffer())
 
     def _load(self, name: str) -> dict[str, Any] | None:
         import torch
@@ -185,8 +184,7 @@ class RunFolder:
         for name, columns in (("rounds", ROUND_COLUMNS), ("epochs", EPOCH_COLUMNS)):
             rows = [{**identity, **row} for identity, result in results for row in result[name]]
             table = pd.DataFrame(rows, columns=[*identity_columns, *columns])
-            with atomic(self.path / f"{name}.csv") as file:
-                table.to_csv(file, index=False)  # type: ignore[arg-type]
+            write_text(self.path / f"{name}.csv", table.to_csv(index=False))
 
     def _check_writable(self) -> None:
         try:

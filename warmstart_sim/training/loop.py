@@ -25,10 +25,11 @@ Step = Callable[[torch.Tensor], None]
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
     """A new optimiser over the parameters that train. Fused: one kernel for all tensors, on CPUs too."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+    rate, decay = settings.lr, settings.weight_decay
     if settings.name == "sgd":
-        return torch.optim.SGD(parameters, momentum=settings.momentum, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name](parameters, **common)
+        return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+    adam = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    return adam(parameters, lr=rate, weight_decay=decay, fused=True)
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ class RoundTraining:
 
         def autocast(inputs: torch.Tensor) -> torch.Tensor:
             with torch.autocast(self._device.type, dtype=torch.bfloat16):
-                return self.model(inputs).float()
+                logits: torch.Tensor = self.model(inputs)
+            return logits.float()
 
         return autocast
 
