@@ -68,8 +68,8 @@ OPTIMIZERS = [
     ({"name": "adam", "lr": 0.01}, lambda p: torch.optim.Adam(p, lr=0.01)),
     ({"name": "adamw", "lr": 0.01, "weight_decay": 0.1}, lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1)),
     (
-        {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01},
-        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.01),
+        {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.01},
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.01),
     ),
 ]
 
@@ -84,7 +84,7 @@ def test_the_loop_equals_a_naive_one(name, settings, reference):
     theirs = naive(other, reference(other.parameters()), epochs=3, batch_size=16)
     # Normalisation and the fused optimiser round differently in the last bit; training amplifies it a little.
     for key, tensor in model.state_dict().items():
-        assert torch.allclose(tensor.float(), other.state_dict()[key].float(), rtol=2e-3, atol=2e-4), key
+        assert torch.allclose(tensor.float(), other.state_dict()[key].float(), rtol=1e-3, atol=5e-5), key
     for epoch, (accuracy, loss) in zip(ours, theirs, strict=True):
         assert epoch.running_train_accuracy == pytest.approx(accuracy)
         assert epoch.running_train_loss == pytest.approx(loss, rel=1e-4)

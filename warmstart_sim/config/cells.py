@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 import json
@@ -12,9 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from warmstart_sim.config.scenario import Arm, Component, DataSettings, Scenario, dump, parse
-from warmstart_sim.config.source import set_path
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.config.component import Component, dump
+from warmstart_sim.config.problems import problem
+from warmstart_sim.config.scenario import Arm, DataSettings, Scenario, parse
+from warmstart_sim.config.source import plain, set_path, shown, split_key
+from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
+
+TAKEN = ("scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS)  # columns of the tables
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Cell:
     @cached_property
     def _first_phase_settings(self) -> dict[str, Any]:
         return {
-            "data": {**self.data.record(), **dump(self.data_settings)},
+            "data": {**dump(self.data_settings), **self.data.record()},
             "stream": self.stream.record(),
             "model": self.model.record(),
             "training": dump(self.arm.training),
@@ -68,11 +72,16 @@ class Cell:
         }
 
     @cached_property
+    def digest(self) -> str:
+        """Different whenever anything that decides the cell's numbers is."""
+        return _digest(self.settings)
+
+    @cached_property
     def id(self) -> str:
-        """The cell's folder: readable, and different whenever anything that decides its numbers is."""
+        """The cell's folder: the digest, made readable."""
         words = [self.arm.label, *(f"{k.rpartition('.')[2]}={v}" for k, v in self.varied.items() if v is not None)]
         readable = re.sub(r"[^A-Za-z0-9=._-]+", "_", "-".join(words))[:80]
-        return f"{readable}-seed{self.seed}-{_digest(self.settings)}"
+        return f"{readable}-seed{self.seed}-{self.digest}"
 
     @cached_property
     def first_phase_id(self) -> str:
@@ -81,7 +90,7 @@ class Cell:
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5).hexdigest()
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=5).hexdigest()
 
 
 def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
@@ -97,84 +106,121 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
     Raises:
         WarmstartError: Something is wrong with the scenario or with a value of an axis.
     """
-    raw = dict(raw)
-    axes = _axes(raw.pop("vary", None) or {}, raw, where)
-    # An axis below strategies.LABEL is that arm's alone: other arms are not repeated along it.
-    scenarios = []
-    for values in itertools.product(*axes.values()):
-        combined = copy.deepcopy(raw)
-        for key, value in zip(axes, values, strict=True):
-            set_path(combined, key, value)
-        note = ", ".join(f"{key}={value}" for key, value in zip(axes, values, strict=True))
-        scenarios.append((values, parse(combined, f"{where} ({note})" if note else where)))
-
+    axes = _axes(raw, where)
+    combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    scenarios = [_combined(raw, combination, where) for combination in combinations]
     cells: dict[str, Cell] = {}
-    for seed in scenarios[0][1].header.seeds:
-        for values, scenario in scenarios:
+    for seed in scenarios[0].header.seeds:
+        for combination, scenario in zip(combinations, scenarios, strict=True):
             for arm in scenario.arms:
-                varied = {
-                    column(key): value if _applies(key, arm.label) else None
-                    for key, value in zip(axes, values, strict=True)
-                }
                 cell = Cell(
-                    scenario.header.name, arm, seed, varied, scenario.data, scenario.data_settings, scenario.stream,
-                    scenario.rounds, scenario.model, scenario.header.measure.each_epoch,
+                    scenario.header.name, arm, seed, _varied(raw, combination, arm.label), scenario.data,
+                    scenario.data_settings, scenario.stream, scenario.rounds, scenario.model,
+                    scenario.header.measure.each_epoch,
                 )  # fmt: skip
-                cells.setdefault(cell.id, cell)
-    return scenarios[0][1], list(cells.values())
+                same = cells.setdefault(cell.digest, cell)
+                for name, value in cell.varied.items():  # along another arm's axis it is the same cell, without a value
+                    if value != same.varied[name]:
+                        text = f"{same.varied[name]} and {value} make no difference to strategy '{arm.label}'"
+                        raise problem(where, "vary", f"{name}: {text}")
+    return scenarios[0], list(cells.values())
 
 
-def column(key: str) -> str:
-    """The table's column for a varied key: `strategies.LABEL.lambda` is `lambda`, any other key is itself."""
-    return key.split(".", 2)[2] if key.startswith("strategies.") and key.count(".") >= 2 else key
+def column(raw: Mapping[str, Any], key: str) -> str:
+    """The table's column for a varied key: `strategies.LABEL.lambda` is `lambda`, any other key is itself.
+
+    >>> column({"strategies": {"shrink_perturb": {}}}, "strategies.shrink_perturb.lambda")
+    'lambda'
+    """
+    steps = split_key(raw, key)
+    return ".".join(steps[2:]) if steps[0] == "strategies" else key
 
 
-def _applies(key: str, label: str) -> bool:
-    return not key.startswith("strategies.") or key.split(".")[1] == label
+def _varied(raw: Mapping[str, Any], combination: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """An arm's values in the columns of the axes; None where an axis is another arm's."""
+    varied = dict.fromkeys(column(raw, key) for key in combination)
+    for key, value in combination.items():
+        if split_key(raw, key)[:2] == ["strategies", label] or not key.startswith("strategies."):
+            varied[column(raw, key)] = str(value) if isinstance(value, (list, dict)) else value
+    return varied
 
 
-def _axes(vary: Any, raw: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
-    if not isinstance(vary, Mapping):
-        raise WarmstartError(f"{where}: vary: expected a mapping of keys to lists of values, found {vary!r}")
+def _axes(raw: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
+    vary = plain(raw.get("vary")) or {}
+    if not isinstance(vary, dict):
+        raise problem(where, "vary", f"found {shown(vary)} (allowed: a mapping of dotted keys to lists of values)")
+    labels = list(raw.get("strategies") or {})
     for key, values in vary.items():
+        place, steps = f"vary.{key}", split_key(raw, key)
+        if len(steps) < (3 if steps[0] == "strategies" else 2):
+            raise problem(where, place, "expected the dotted key of a setting, such as training.optimizer.lr")
+        if steps[0] == "strategies" and steps[1] not in labels:
+            raise problem(where, place, unknown("strategy", steps[1], labels))
+        if column(raw, key) in TAKEN:
+            raise problem(where, place, f"the tables have a column `{column(raw, key)}`; give the option another name")
         if not isinstance(values, list) or not values:
-            raise WarmstartError(f"{where}: vary.{key}: expected a list of at least one value, found {values!r}")
-        if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
-            raise WarmstartError(f"{where}: vary.{key}: {values} names a value twice")
-        if key in ("seeds", "name", "strategies") or "." not in str(key):
-            raise WarmstartError(
-                f"{where}: vary.{key}: expected a dotted key of a setting, such as training.optimizer.lr"
-            )
-        if key.startswith("strategies.") and key.split(".")[1] not in (raw.get("strategies") or {}):
-            raise WarmstartError(f"{where}: vary.{key}: there is no strategy '{key.split('.')[1]}' in this scenario")
-    return dict(vary)
+            raise problem(where, place, f"found {shown(values)} (allowed: a list of one or more values)")
+        if None in values:
+            raise problem(where, place, "null cannot be a value of an axis; write what it stands for")
+        if any(value in values[:index] for index, value in enumerate(values)):
+            raise problem(where, place, f"{values} has a value twice; each must be given once")
+    return vary
+
+
+def _combined(raw: Mapping[str, Any], combination: Mapping[str, Any], where: str) -> Scenario:
+    """The scenario with one value of each axis."""
+    combined = {key: plain(value) for key, value in raw.items() if key != "vary"}
+    for key, value in combination.items():
+        try:
+            set_path(combined, key, plain(value))
+        except ValueError as error:
+            raise problem(where, f"vary.{key}", str(error)) from None
+    try:
+        return parse(combined, where)
+    except WarmstartError:
+        parse({**raw, "vary": None}, where)  # what is wrong without the axes is said without them
+        note = ", ".join(f"{key}: {shown(value)}" for key, value in combination.items())
+        parse(combined, f"{where} (vary {note})")
+        raise
 
 
 def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
     """The resolved scenario, every default spelt out, as plain values: what scenario.yaml of a run holds.
 
-    It is a scenario file itself: running it again means the same cells.
+    It is a scenario file itself: running it again means the same cells. Defaults that hang on a name that is varied
+    are not spelt out.
+
+    Args:
+        raw: The scenario as it was given to `plan`.
+        scenario: What `plan` gave for it.
     """
-    base = dump(scenario.training)
-    strategies = {}
-    for arm in scenario.arms:
-        own = {key: value for key, value in dump(arm.training).items() if value != base[key]}
-        strategies[arm.label] = {
-            "start": arm.start.name,
-            **arm.start.options,
-            **{part.name: dict(part.options) for part in arm.parts},
-            **({"training": own} if own else {}),
-        }
     header = dump(scenario.header)
+    vary = plain(raw.get("vary")) or {}
+    sections = {
+        "data": {"name": scenario.data.name, **dump(scenario.data_settings), **scenario.data.options},
+        "scenario": {"name": scenario.stream.name, "rounds": scenario.rounds, **scenario.stream.options},
+        "model": scenario.model.record(),
+        "training": dump(scenario.training),
+    }
     return {
         **{key: header[key] for key in ("name", "title", "rows")},
-        "data": {**scenario.data.record(), **dump(scenario.data_settings)},
-        "scenario": {**scenario.stream.record(), **({"rounds": scenario.rounds} if scenario.rounds else {})},
-        "model": scenario.model.record(),
-        "training": base,
-        "strategies": strategies,
+        **{key: raw[key] if f"{key}.name" in vary else section for key, section in sections.items()},
+        "strategies": {arm.label: _arm_record(arm, raw["strategies"][arm.label], vary) for arm in scenario.arms},
         "seeds": header["seeds"],
-        **({"vary": dict(raw["vary"])} if raw.get("vary") else {}),
+        **({"vary": vary} if vary else {}),
         "measure": header["measure"],
         "metric": scenario.metric,
+    }
+
+
+def _arm_record(arm: Arm, raw: Any, vary: Mapping[str, Any]) -> dict[str, Any]:
+    written = plain(raw) if isinstance(raw, Mapping) else {}
+    if f"strategies.{arm.label}.start" in vary:
+        return written
+    # Its own training settings stay as they were written: what they leave open, an axis may still decide.
+    return {
+        "start": arm.start.name,
+        **arm.start.options,
+        **{part.name: dict(part.options) for part in arm.parts},
+        **({"training": written["training"]} if written.get("training") else {}),
     }

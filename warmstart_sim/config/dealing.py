@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +69,34 @@ def training_sizes(cell: Cell, data_root: Path) -> list[int]:
     Raises:
         WarmstartError: As `load_dataset` and `deal`.
     """
-    if cell.data.name in IMAGE_SETS:
-        known = IMAGE_SETS[cell.data.name]  # type: ignore[index]
-        labels = np.arange(known.train_samples, dtype=np.int64) % known.classes
-    else:
+    known = IMAGE_SETS.get(cell.data.name)  # type: ignore[call-overload]
+    if known is None or cell.data.options.get("test_fraction", 1 / 3) != 1 / 3:  # noisy_digits splits as it is told
         labels = load_dataset(cell, data_root).train.labels
+    else:
+        labels = np.arange(known.train_samples, dtype=np.int64) % known.classes
     return [len(each.train) for each in deal(cell, labels, 0).rounds]
+
+
+def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> list[list[int]]:
+    """`training_sizes` of each cell, found out once for all cells that are dealt the same.
+
+    Args:
+        cells: The cells of a scenario.
+        data_root: The folder of the data sets.
+        where: What to name in errors.
+
+    Raises:
+        WarmstartError: As `training_sizes`.
+    """
+    sizes: dict[str, list[int]] = {}
+
+    def found(cell: Cell) -> list[int]:
+        key = repr((cell.data, cell.data_settings, cell.stream, cell.rounds, cell.seed))
+        if key not in sizes:
+            sizes[key] = training_sizes(cell, data_root)
+        return sizes[key]
+
+    try:
+        return [found(cell) for cell in cells]
+    except WarmstartError as error:
+        raise type(error)(f"{where}: {error}") from None

@@ -2,90 +2,131 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from warmstart_sim.config.cells import plan, record
+from warmstart_sim.config.scenario import DataSettings
+from warmstart_sim.config.source import plain, split_key
 from warmstart_sim.data.image_sets import IMAGE_SETS
 
 CELLS = 12
 ROUNDS = 3
-SAMPLES = 300
-EPOCHS = 4
-OFFLINE = ("digits", "noisy_digits", "synthetic", "image_folder", "arrays")
-SMALL_MODELS = {
-    "resnet18": {"width": 4},
-    "mlp": {"widths": [16, 16, 16]},
-    "small_cnn": {"channels": [4, 8]},
+LOCAL = ("digits", "noisy_digits", "synthetic", "image_folder", "arrays")  # data sets that need no stand-in
+
+# The most that a setting may be in a rehearsal: in its section, in an arm's own training, or on an axis.
+MOST = {
+    "data.train_samples": 300,
+    "data.test_samples": 300,
+    "scenario.rounds": ROUNDS,
+    "model.width": 4,
+    "model.widths": 16,
+    "model.channels": 8,
+    "training.batch_size": 64,
+    "training.until.max_epochs": 4,
+    "training.until.epochs": 4,
+    "training.until.steps": 40,
 }
+ALWAYS = ("data.train_samples", "data.test_samples", "scenario.rounds", "training.until.max_epochs")  # set where absent
 
 
 def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A reduced copy of a scenario: stand-in data of the same shape, few samples, rounds, epochs and cells, a small model.
+    """A reduced copy of a valid scenario: stand-in data of the same shape, fewer samples, rounds, epochs and cells.
 
-    At most twelve cells remain: the ends of each axis, two seeds or one, and as many arms as fit.
+    At most twelve cells remain: the ends of each axis, one seed or two, and as many arms as fit.
     """
-    small = copy.deepcopy(dict(raw))
-    small["name"] = f"{small.get('name', 'scenario')}-rehearsal"
-    small["data"] = _data(small["data"])
-    small["model"] = _model(small.get("model", "small_cnn"))
-    stream = _named(small.get("scenario", "static"))
-    if "chunk_size" in stream or stream["name"] == "online":
-        held_out = float(small["data"].get("validation_fraction", 0))
-        pool = min(small["data"].get("train_samples") or SAMPLES, SAMPLES)
-        stream["chunk_size"] = max(1, math.ceil(pool * (1 - held_out) / ROUNDS))
-    if "rounds" in stream:
-        stream["rounds"] = min(stream["rounds"], ROUNDS)
-    small["scenario"] = stream
-    small["training"] = _training(small.get("training") or {})
+    small = _spelt_out(raw)
+    small["name"] = f"{small['name']}-rehearsal"
+    _stand_in(small)
+    _reduce(small, MOST)
+    _reduce(small, {"scenario.chunk_size": math.ceil(_smallest_pool(small) / ROUNDS)})
     return _fewer_cells(small)
 
 
-def _named(value: Any) -> dict[str, Any]:
-    return {"name": value} if isinstance(value, str) else dict(value)
+def _spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The scenario with its defaults, so that they can be reduced; a user's own objects stay in it."""
+    scenario, _ = plan(raw, "scenario")
+    full = record(raw, scenario)
+    named = {"data": scenario.data, "scenario": scenario.stream, "model": scenario.model}
+    objects = {key: {**full[key], "name": each.target} for key, each in named.items() if each.target is not None}
+    return {**full, **objects, "strategies": plain(raw["strategies"])}
 
 
-def _data(value: Any) -> dict[str, Any]:
-    data = _named(value)
-    kept = {key: data[key] for key in ("validation_fraction", "normalize") if key in data}
-    if data["name"] in OFFLINE:
-        return {**data, "train_samples": SAMPLES, "test_samples": SAMPLES}
-    name = data["name"] if data["name"] in IMAGE_SETS else "cifar10"
-    return {"name": "synthetic", "like": name, "train_samples": SAMPLES, "test_samples": SAMPLES, **kept}
+def _stand_in(small: dict[str, Any]) -> None:
+    """Puts synthetic images in the place of image sets that might have to be downloaded."""
+    data, vary = small["data"], small.get("vary", {})
+    names = vary.get("data.name", [data["name"]])
+    known = all(isinstance(name, str) and name in IMAGE_SETS for name in names)
+    if not known or all(name in LOCAL for name in names):
+        return
+    settings = {key: data[key] for key in DataSettings.model_fields if key in data}
+    small["data"] = {"name": "synthetic", "like": names[0], **settings}
+    if vary:
+        small["vary"] = {"data.like" if key == "data.name" else key: values for key, values in vary.items()}
 
 
-def _model(value: Any) -> Any:
-    model = _named(value) if isinstance(value, (str, Mapping)) else value
-    if isinstance(model, dict):
-        model.update(SMALL_MODELS.get(model["name"], {}))
-    return model
+def _reduce(small: dict[str, Any], most: Mapping[str, int]) -> None:
+    """Cuts settings to the most that they may be, and axes to their two ends, which stay apart and in their order."""
+    own_training = [arm for arm in small["strategies"].values() if isinstance(arm, dict)]
+    for key, bound in most.items():
+        for place in (small, *own_training):
+            _cut(place, key, bound)
+    for key, values in small.get("vary", {}).items():
+        steps = split_key(small, key)
+        setting = ".".join(steps[2:]) if steps[0] == "strategies" else key
+        small["vary"][key] = _ends(values, most.get(setting))
 
 
-def _training(training: Mapping[str, Any]) -> dict[str, Any]:
-    small = dict(training)
-    until = dict(small.get("until") or {"train_accuracy": 0.99})
-    until["max_epochs"] = min(until.get("max_epochs", EPOCHS), EPOCHS)
-    for key, most in (("epochs", EPOCHS), ("steps", 10 * EPOCHS)):
-        if until.get(key):
-            until[key] = min(until[key], most)
-    small["until"] = until
-    small["batch_size"] = min(small.get("batch_size", 128), 64)
-    return small
+def _cut(place: Any, key: str, bound: int) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        place = place.get(parent) if isinstance(place, dict) else None
+    if not isinstance(place, dict):
+        return
+    if place.get(last) is not None:
+        place[last] = _at_most(place[last], bound)
+    elif key in ALWAYS:
+        place[last] = bound
+
+
+def _at_most(value: Any, bound: int) -> Any:
+    return [min(each, bound) for each in value] if isinstance(value, list) else min(value, bound)
+
+
+def _ends(values: list[Any], bound: int | None) -> list[Any]:
+    ends = [values[0], values[-1]] if len(values) > 1 else values
+    if bound is None:
+        return ends
+    cut = [_at_most(value, bound) for value in ends]
+    if cut[0] == cut[-1] and len(ends) > 1:
+        lesser = ends.index(min(ends))
+        cut[lesser] = _at_most(ends[lesser], max(1, bound // 2))
+    return cut if cut[0] != cut[-1] else cut[:1]
+
+
+def _smallest_pool(small: Mapping[str, Any]) -> int:
+    """The fewest samples that any cell has to deal out."""
+    vary, data = small.get("vary", {}), small["data"]
+    samples = min(vary.get("data.train_samples", [data["train_samples"]]))
+    held_out = max(vary.get("data.validation_fraction", [data["validation_fraction"]]))
+    return max(1, math.floor(samples * (1 - held_out)))
 
 
 def _fewer_cells(small: dict[str, Any]) -> dict[str, Any]:
-    axes = {}
-    for key, values in (small.get("vary") or {}).items():
-        ends = [values[0], values[-1]] if len(values) > 1 else list(values)
-        axes["data.like" if key == "data.name" else key] = ends  # the stand-ins of the data sets that the axis names
-    for key in reversed(axes):
-        if math.prod(map(len, axes.values())) * len(small["strategies"]) > CELLS:
-            axes[key] = axes[key][:1]
-    if axes:
-        small["vary"] = axes
-    combinations = math.prod(map(len, axes.values()))
-    small["strategies"] = dict(list(small["strategies"].items())[: max(1, CELLS // combinations)])
-    room = CELLS // (combinations * len(small["strategies"]))
-    small["seeds"] = list(small.get("seeds", [0]))[: max(1, min(2, room))]
+    """Leaves out seeds, then arms from the end, and then the second ends of axes, until twelve cells are left at most."""
+    small["seeds"] = small["seeds"][:2]
+    while len(plan(small, small["name"])[1]) > CELLS:
+        vary = small.get("vary", {})
+        needed = {split_key(small, key)[1] for key in vary if key.startswith("strategies.")}
+        spare = [label for label in list(small["strategies"])[1:] if label not in needed]
+        long = [key for key, values in vary.items() if len(values) > 1]
+        if len(small["seeds"]) > 1:
+            del small["seeds"][1:]
+        elif spare:
+            del small["strategies"][spare[-1]]
+        elif long:
+            del vary[long[-1]][1:]
+        else:
+            break
     return small

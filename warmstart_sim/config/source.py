@@ -194,13 +194,22 @@ def set_path(raw: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = split_key(raw, key)
     place = raw
     for depth, name in enumerate(parents):
-        inside = place.get(name)
-        if isinstance(inside, str) and (depth == 0 or parents[:depth] == ["strategies"]):
-            inside = {"start" if depth else "name": inside}  # `model: mlp`, and `strategies: {mine: warm_start}`
-        elif inside is None:
-            inside = {}
+        inside = _written_out(place.get(name), parents[:depth])
         if not isinstance(inside, dict):
             raise ValueError(f"{'.'.join(parents[: depth + 1])} is {shown(inside)}, which has no keys of its own")
         place[name] = inside
         place = inside
     place[last] = value
+
+
+def _written_out(value: Any, parents: list[str]) -> Any:
+    """The mapping that a shorthand stands for."""
+    if value is None:
+        return {}
+    if isinstance(value, str) and not parents:
+        return {"name": value}  # model: mlp
+    if isinstance(value, str) and parents == ["strategies"]:
+        return {"start": value}  # mine: warm_start
+    if isinstance(value, list) and parents[:1] == ["strategies"]:
+        return dict.fromkeys(map(str, value), True)  # augment: [random_crop, rotation]
+    return value

@@ -148,7 +148,7 @@ def on_dark(colour: str) -> str:
     """The colour's partner on a dark page: greys turn over, the others are lifted to a middle lightness.
 
     >>> on_dark("#ffffff"), on_dark("#0072b2")
-    ('#15191e', '#1fa8f9')
+    ('#15191e', '#1aacff')
     """
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)

@@ -1,0 +1,194 @@
+"""Which figures a run has, and that they draw the numbers of the tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_runs import ARMS, write_run
+
+from warmstart_sim.report import style
+from warmstart_sim.report.figures import REHEARSAL, draw
+from warmstart_sim.report.style import Chart
+from warmstart_sim.results.tables import load
+
+CURVES = ["learning_curves", "paired_differences", "tradeoff", "train_time", "epochs_per_round"]
+SPLIT = ["accuracy_by_epoch", "paired_differences", "tradeoff"]
+LAMBDA = {"strategies.shrink_perturb.lambda": [1, 0.6, 0]}
+
+
+def by_round(cell: dict[str, Any]) -> str:
+    return "isolated" if cell["round"] % 2 else "shared"
+
+
+def charts(folder: Path, **options: Any) -> dict[str, Chart]:
+    return {chart.name: chart for chart in draw(load(write_run(folder, **options)))}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, CURVES),
+        ({"seeds": 1}, CURVES),
+        ({"seeds": 2, "vary": LAMBDA}, [*CURVES, "along_lambda"]),
+        ({"seeds": 1, "vary": LAMBDA}, [*CURVES, "along_lambda"]),
+        ({"vary": {"data.name": ["cifar10", "svhn"]}}, CURVES),
+        ({"stream": "split"}, SPLIT),
+        ({"stream": "split", "vary": {"scenario.fraction": [0.1, 0.5]}}, [*SPLIT, "along_scenario_fraction"]),
+        ({"stream": "static"}, SPLIT),
+        ({"leave_out": lambda cell: True}, []),
+        ({"arms": {"warm_start": {"start": "warm_start"}}}, [name for name in CURVES if name != "paired_differences"]),
+        ({"vary": LAMBDA, "leave_out": lambda cell: "lambda" in cell}, CURVES),
+        ({"timing": by_round}, [name for name in CURVES if name != "tradeoff"]),
+        ({"vary": {"model.batch_norm": [True, False]}}, CURVES),
+    ],
+    ids=[
+        "online", "one seed", "lambda, two seeds", "lambda, one seed", "data", "split", "fraction", "static", "empty",
+        "one arm", "lambda to come", "mixed timing", "booleans",
+    ],
+)  # fmt: skip
+def test_a_run_has_the_figures_that_say_something(tmp_path: Path, options: dict[str, Any], expected: list[str]):
+    found = charts(tmp_path, **options)
+    assert list(found) == expected
+    for chart in found.values():
+        style.svg(chart)  # a warning while it is drawn is an error
+
+
+def lines(chart: Chart) -> dict[str, Any]:
+    """The lines of the first frame, by their colour."""
+    return {line.get_color(): line for line in chart.figure.axes[0].lines if len(line.get_xdata()) > 2}
+
+
+def test_learning_curves_are_means_over_seeds_in_per_cent(tmp_path: Path):
+    chart = charts(tmp_path)["learning_curves"]
+    rounds = load(tmp_path).rounds
+    for strategy, colour in (("random_init", style.INK), ("warm_start", style.PALETTE[0])):
+        expected = (
+            rounds[rounds["strategy"] == strategy].groupby("round")[["train_samples", "validation_accuracy"]].mean()
+        )
+        drawn = lines(chart)[colour]
+        np.testing.assert_allclose(drawn.get_xdata(), expected["train_samples"])
+        np.testing.assert_allclose(drawn.get_ydata(), 100 * expected["validation_accuracy"])
+    assert "Mean over 5 seeds; the band is the 95 % interval" in chart.caption
+
+
+def test_an_arm_looks_the_same_in_every_figure(tmp_path: Path):
+    found = charts(tmp_path)
+    for name in ("learning_curves", "train_time", "epochs_per_round"):
+        assert list(lines(found[name])) == [style.INK, *style.PALETTE[:2]]
+
+
+def test_values_of_an_arm_s_own_key_are_lines_in_order_of_a_scale(tmp_path: Path):
+    chart = charts(tmp_path, vary=LAMBDA)["learning_curves"]
+    labels = [text.get_text() for text in chart.figure.legends[0].get_texts()]
+    assert labels == ["random init", "warm start", "λ = 0", "λ = 0.6", "λ = 1"]
+    assert "The lines named by λ are shrink perturb (σ = 0.1)." in chart.caption
+    assert len(chart.figure.axes) == 1
+
+
+def test_values_of_a_key_of_all_arms_are_panels(tmp_path: Path):
+    chart = charts(tmp_path, vary={"data.name": ["svhn", "cifar10"]})["learning_curves"]
+    assert [frame.get_title(loc="left") for frame in chart.figure.axes] == ["data = cifar10", "data = svhn"]
+    assert chart.columns == 2
+
+
+def test_panels_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):
+    chart = charts(tmp_path, seeds=1, stream="static", vary={"model.width": list(range(1, 15))})["tradeoff"]
+    assert len(chart.figure.axes) == 12
+    assert "The first 12 of 14 combinations" in chart.caption
+
+
+def test_first_phase_is_one_line_where_arms_share_it(tmp_path: Path):
+    chart = charts(tmp_path, stream="split")["accuracy_by_epoch"]
+    labels = [text.get_text() for text in chart.figure.legends[0].get_texts()]
+    assert labels == ["first phase (shared)", "random init", "warm start", "shrink perturb (λ = 0.6, σ = 0.1)"]
+    grey, random, warm = (lines(chart)[colour] for colour in ("#808080", style.INK, style.PALETTE[0]))
+    assert warm.get_xdata()[0] == random.get_xdata()[0] == grey.get_xdata()[-1] + 1
+    assert "random init as well, starts its next round there" in chart.caption
+
+
+def test_a_first_phase_of_an_arm_s_own_stays_with_the_arm(tmp_path: Path):
+    run = load(write_run(tmp_path, stream="split"))
+    own = (run.epochs["strategy"] == "warm_start") & run.epochs["shared"]
+    run.epochs.loc[own, "running_train_loss"] += 1  # as with an augmentation: trained apart
+    chart = next(chart for chart in draw(run) if chart.name == "accuracy_by_epoch")
+    assert "#808080" not in lines(chart)
+    assert "shared by all arms" not in chart.caption
+
+
+def test_seeds_that_stopped_stay_at_their_last_value(tmp_path: Path):
+    chart = charts(tmp_path, stream="static")["accuracy_by_epoch"]
+    epochs = load(tmp_path).epochs
+    last = epochs[epochs["strategy"] == "warm_start"].groupby("seed")["validation_accuracy"].last()
+    assert lines(chart)[style.PALETTE[0]].get_ydata()[-1] == pytest.approx(100 * last.mean())
+
+
+def test_times_of_two_kinds_are_never_in_one_figure(tmp_path: Path):
+    found = charts(tmp_path, timing=lambda cell: "isolated" if cell["seed"] == 0 else "shared")
+    for name, count in (("train_time", 18), ("tradeoff", 3)):
+        assert "timed beside other cells" in found[name].caption
+        assert f"{count} " in found[name].caption
+        assert "otherwise are left out" in found[name].caption
+    frame = found["train_time"].figure.axes[0]
+    assert "timed beside other cells" in frame.get_ylabel()
+
+
+def test_failed_cells_are_left_out_and_counted_in_every_caption(tmp_path: Path):
+    found = charts(tmp_path, failed={("warm_start", 3): "diverged", ("shrink_perturb", 1): "gave_up"})
+    for chart in found.values():
+        assert "Left out: 2 of 15 cells (1 that diverged and 1 that gave up)." in chart.caption
+    drawn = lines(found["learning_curves"])[style.PALETTE[0]].get_ydata()
+    rounds = load(tmp_path).rounds
+    sound = rounds[(rounds["strategy"] == "warm_start") & (rounds["seed"] != 3)]
+    np.testing.assert_allclose(drawn, 100 * sound.groupby("round")["validation_accuracy"].mean())
+
+
+@pytest.mark.parametrize("rehearsal", [True, False])
+def test_a_rehearsal_is_marked_in_every_figure(tmp_path: Path, rehearsal: bool):
+    for chart in charts(tmp_path, stream="split", seeds=2, rehearsal=rehearsal).values():
+        assert (REHEARSAL in style.svg(chart)) == rehearsal
+
+
+def test_drawing_twice_gives_the_same_bytes(tmp_path: Path):
+    first, second = (
+        [(style.svg(chart), style.png(chart)) for chart in charts(tmp_path, stream="split", seeds=2).values()]
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_svg_text_is_text_and_small(tmp_path: Path):
+    for chart in charts(tmp_path).values():
+        text = style.svg(chart)
+        assert len(text) < 40_000
+        assert "random init" in text
+
+
+def test_labels_of_users_are_taken_literally(tmp_path: Path):
+    arms = {**ARMS, "_50 $ & <b>": {"start": "warm_start"}, "シ": {"start": "warm_start"}}
+    for chart in charts(tmp_path, stream="split", seeds=1, arms=arms).values():
+        assert "50 $ &amp; &lt;b&gt;" in style.svg(chart)
+        assert style.png(chart).startswith(b"\x89PNG")  # without a warning about letters that the font lacks
+
+
+def test_inline_figures_have_ids_of_their_own_and_colours_of_the_page(tmp_path: Path):
+    parts = [style.inline(style.svg(chart), name, "x") for name, chart in charts(tmp_path, stream="split").items()]
+    ids = [found for part in parts for found in re.findall(r'\bid="([^"]+)"', part)]
+    assert len(ids) == len(set(ids))
+    used = {
+        found for part in parts for found in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', part) for found in found
+    }
+    assert used - {""} <= set(ids)
+    assert not re.search(r"(fill|stroke): #", "".join(parts))
+
+
+def test_the_user_s_matplotlib_settings_stay(tmp_path: Path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    for chart in charts(tmp_path, stream="static", seeds=1).values():
+        style.svg(chart)
+    assert dict(matplotlib.rcParams) == before

@@ -1,0 +1,175 @@
+"""The sentence is true of the numbers in every case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from fake_runs import write_run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warmstart_sim.report.findings import describe, sentence, troubles
+from warmstart_sim.results.tables import load
+
+NAN = float("nan")
+METRIC = "test_accuracy"
+
+
+def row(strategy: str, accuracy: float = 0.7, **columns: Any) -> dict[str, Any]:
+    """A row of a summary: complete, one round, nothing to compare with, unless said otherwise."""
+    base = dict.fromkeys(
+        f"{quantity}{end}"
+        for quantity in ("difference", "curve_difference", "time_ratio")
+        for end in ("", "_low", "_high")
+    )
+    counts = {"seeds": 5, "unfinished": 0, "diverged": 0, "gave_up": 0, "pairs": 5}
+    return {"strategy": strategy, "final_accuracy": accuracy} | dict.fromkeys(base, NAN) | counts | columns
+
+
+def compared(strategy: str, difference: float, low: float = NAN, high: float = NAN, **columns: Any) -> dict[str, Any]:
+    """A row of an arm that was compared with the reference in one round."""
+    same = {"difference": difference, "difference_low": low, "difference_high": high}
+    return row(strategy, **same, **{f"curve_{key}": each for key, each in same.items()}, **columns)
+
+
+def say(*rows: dict[str, Any], axes: tuple[str, ...] = ()) -> str:
+    return describe(pd.DataFrame(rows), "random_init", axes, METRIC)
+
+
+def test_an_interval_below_zero_is_below():
+    text = say(
+        row("random_init"),
+        compared("warm_start", -0.084, -0.092, -0.075, time_ratio=0.27, time_ratio_low=0.24, time_ratio_high=0.3),
+    )
+    assert text == (
+        "Warm start is 8.4 points below random init in final test accuracy (95 % interval −9.2 to −7.5, 5 seeds) and "
+        "takes 0.27 times its training time (0.24 to 0.30)."
+    )
+
+
+def test_an_interval_above_zero_is_above():
+    assert "Warm start is 1.2 points above random init" in say(
+        row("random_init"), compared("warm_start", 0.012, 0.01, 0.014)
+    )
+
+
+def test_an_interval_that_holds_zero_is_not_clearly_different():
+    text = say(row("random_init"), compared("warm_start", 0.011, -0.002, 0.025))
+    assert "is not clearly different from random init" in text
+    assert "95 % interval −0.2 to +2.5, 5 seeds" in text
+    assert "above" not in text
+
+
+def test_a_bound_close_to_zero_is_not_printed_as_zero():
+    assert "+0.02 to +1.93" in say(row("random_init"), compared("warm_start", 0.0097, 0.0002, 0.0193))
+
+
+def test_the_average_over_rounds_is_judged_by_its_own_interval():
+    curve = {"curve_difference": 0.02, "curve_difference_low": 0.01, "curve_difference_high": 0.03}
+    text = say(row("random_init"), compared("shrink", 0.01, -0.01, 0.03) | curve)
+    assert "is not clearly different from random init in final test accuracy" in text
+    assert "2.0 points above it on average over the rounds (+1.0 to +3.0)" in text
+
+
+def test_one_seed_supports_no_interval():
+    text = say(row("random_init", seeds=1), compared("warm_start", -0.071, pairs=1, seeds=1, time_ratio=0.3))
+    assert "Warm start is 7.1 points below random init" in text
+    assert "(one seed, which supports no interval)" in text
+    assert "95 %" not in text
+
+
+def test_equal_arms_are_level():
+    assert "is exactly level with random init" in say(row("random_init"), compared("same", 0.0, 0.0, 0.0))
+    assert "is exactly level with random init" in say(row("random_init"), compared("same", 0.0, pairs=1))
+
+
+def test_unknown_times_are_not_mentioned():
+    assert "training time" not in say(row("random_init"), compared("warm_start", -0.05, -0.06, -0.04))
+
+
+def test_a_missing_reference_is_said():
+    text = say(row("warm_start", 0.64, pairs=0), row("shrink", 0.7, pairs=0))
+    assert "Warm start ends at 64.0 % test accuracy; there is no seed of a comparable cell to compare it with." in text
+    assert "below" not in text
+
+
+def test_a_single_arm_has_nothing_to_be_compared_with():
+    assert say(row("random_init", 0.7)) == (
+        "Random init ends at 70.0 % test accuracy; there is no other arm to compare it with."
+    )
+
+
+def test_nothing_measured_is_nothing_said():
+    for rows in ([row("random_init", NAN, seeds=0)], []):
+        summary = pd.DataFrame(rows, columns=list(row("x")))
+        assert describe(summary, "random_init", (), METRIC).startswith("No cell has come to its last round")
+
+
+def test_an_arm_without_numbers_is_passed_over():
+    text = say(
+        row("random_init"), compared("warm_start", -0.05, -0.06, -0.04), row("shrink", NAN, seeds=0, unfinished=2)
+    )
+    assert "Shrink" not in text
+    assert text.endswith("Left out: 2 of 2 cells of shrink (not finished yet).")
+
+
+def test_failed_cells_are_counted():
+    text = say(row("random_init"), compared("warm_start", -0.05, -0.06, -0.04, seeds=3, diverged=1, gave_up=1))
+    assert "Left out: 1 of 5 cells of warm start (diverged) and 1 of 5 cells of warm start (gave up)." in text
+
+
+def test_many_settings_are_sorted_by_what_their_intervals_say():
+    text = say(
+        row("random_init", **{"lambda": NAN}),
+        compared("shrink", -0.05, -0.06, -0.04, time_ratio=0.2, **{"lambda": 1.0}),
+        compared("shrink", 0.001, -0.01, 0.02, time_ratio=0.5, **{"lambda": 0.6}),
+        compared("shrink", 0.02, 0.01, 0.03, time_ratio=0.9, **{"lambda": 0.2}),
+        compared("shrink", 0.03, 0.02, 0.04, time_ratio=1.0, **{"lambda": 0.0}),
+        axes=("lambda",),
+    )
+    assert "below random init at λ = 1, not clearly different from random init at λ = 0.6 and above" in text
+    assert "above random init at λ = 0 and 0.2 in final test accuracy" in text
+    assert "the differences go from −5.0 (λ = 1) to +3.0 (λ = 0) points" in text
+    assert "its training takes 0.20 to 1.00 times as long" in text
+
+
+def test_settings_with_one_seed_are_named_apart():
+    text = say(
+        row("random_init", **{"lambda": NAN}),
+        compared("shrink", -0.05, -0.06, -0.04, **{"lambda": 1.0}),
+        compared("shrink", 0.02, pairs=1, **{"lambda": 0.5}),
+        axes=("lambda",),
+    )
+    assert "below random init at λ = 1" in text
+    assert "in one seed only, which supports no interval, at λ = 0.5" in text
+    assert "above" not in text
+
+
+@given(st.floats(-0.5, 0.5), st.floats(0.0001, 0.3))
+def test_a_side_is_taken_only_if_the_interval_is_on_it(difference: float, half: float):
+    text = say(row("random_init"), compared("warm_start", difference, difference - half, difference + half))
+    assert ("below random init" in text) == (difference + half < 0)
+    assert ("above random init" in text) == (difference - half > 0)
+    assert ("not clearly different" in text) == (difference - half <= 0 <= difference + half)
+
+
+def test_troubles_name_each_cell(tmp_path: Path):
+    folder = write_run(
+        tmp_path,
+        failed={("warm_start", 3): "diverged", ("shrink_perturb", 1): "gave_up"},
+        leave_out=lambda cell: cell["strategy"] == "warm_start" and cell["seed"] == 0,
+    )
+    assert troubles(load(folder)) == [
+        "warm start, seed 3: diverged, last round 1",
+        "shrink perturb, seed 1: gave up, last round 1",
+        "warm start, seed 0: not there (not run yet, or failed)",
+    ]
+
+
+def test_a_whole_run_reads_as_text(tmp_path: Path):
+    text = sentence(load(write_run(tmp_path)))
+    assert text.startswith("Warm start is ")
+    assert "points below random init in final validation accuracy (95 % interval" in text
+    assert troubles(load(tmp_path)) == []

@@ -1,0 +1,191 @@
+"""The page stands alone, says the important things, and everything is written whole."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_runs import ARMS, write_run
+from rich.console import Console
+
+from warmstart_sim import report
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.report import html, style
+from warmstart_sim.report.figures import draw
+from warmstart_sim.report.findings import sentence
+from warmstart_sim.report.terminal import terminal_table
+from warmstart_sim.results.tables import load
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Balance(HTMLParser):
+    """Collects ids and references, and checks that tags close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attributes: Any) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [value for key, value in attributes if key == "id"]
+        self.references += [value for key, value in attributes if key in ("src", "href", "xlink:href")]
+
+    def handle_startendtag(self, tag: str, attributes: Any) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(folder: Path, **options: Any) -> tuple[str, Balance]:
+    """The page of a made-up run, without what `write` leaves beside it."""
+    run = load(write_run(folder, **{"seeds": 3, **options}))
+    charts = draw(run)
+    text = html.page(run, run.summary(), charts, {chart.name: style.svg(chart) for chart in charts})
+    parsed = Balance()
+    parsed.feed(text)
+    assert parsed.open == []
+    return text, parsed
+
+
+def test_the_page_is_well_formed_and_stands_alone(tmp_path: Path):
+    text, parsed = page(tmp_path, vary={"strategies.shrink_perturb.lambda": [1, 0.6, 0]})
+    assert len(parsed.ids) == len(set(parsed.ids))
+    inside = {reference[1:] for reference in parsed.references if reference.startswith("#")}
+    assert inside <= set(parsed.ids)
+    assert not [reference for reference in parsed.references if ":" in reference]  # nothing from elsewhere
+    assert "<script" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert len(text) < 300_000
+
+
+def test_the_finding_comes_first_and_the_rest_is_there(tmp_path: Path):
+    text, parsed = page(tmp_path)
+    assert sentence(load(tmp_path)) in parsed.text
+    assert text.index("points below") < text.index("<h2>Summary</h2>") < text.index("<svg")
+    for content in (
+        "warmstart-sim run fake_online",
+        "noisy_digits",
+        "an <AMD> core & more",
+        "Every round",
+        "t-interval",
+    ):
+        assert content in parsed.text
+    assert "Missing or failed" not in parsed.text
+    assert "REHEARSAL" not in text
+
+
+def test_every_colour_of_the_figures_is_defined_for_light_and_dark(tmp_path: Path):
+    text, _ = page(tmp_path)
+    used = set(re.findall(r"var\((--c[0-9a-f]{6})\)", text))
+    light, dark = text.split("prefers-color-scheme: dark")
+    assert len(used) > 5
+    for half in (light, dark):
+        assert used <= set(re.findall(r"(--c[0-9a-f]{6}): #", half))
+
+
+def test_a_rehearsal_says_so_at_the_top(tmp_path: Path):
+    text, _ = page(tmp_path, rehearsal=True)
+    assert text.index("REHEARSAL: synthetic data, reduced size") < text.index('class="finding"')
+
+
+def test_a_partial_run_says_what_is_missing(tmp_path: Path):
+    _, parsed = page(tmp_path, leave_out=lambda cell: cell["strategy"] == "warm_start" and cell["seed"] > 1)
+    assert "warm start, seed 2: not there" in parsed.text
+
+
+def test_a_long_list_of_missing_cells_is_cut(tmp_path: Path):
+    _, parsed = page(tmp_path, seeds=30, leave_out=lambda cell: cell["seed"] > 0)
+    assert "and 47 more" in parsed.text
+
+
+def test_a_run_with_nothing_finished_has_a_page(tmp_path: Path):
+    _, parsed = page(tmp_path, leave_out=lambda cell: True)
+    assert "No cell has come to its last round" in parsed.text
+
+
+@pytest.mark.parametrize("stream", ["split", "static"])
+def test_without_a_curve_there_is_no_mean_over_rounds(tmp_path: Path, stream: str):
+    _, parsed = page(tmp_path, stream=stream)
+    assert "mean over rounds" not in parsed.text
+    assert ("first phase" in parsed.text) == (stream == "split")
+
+
+def test_what_users_wrote_is_escaped(tmp_path: Path):
+    arms = {**ARMS, "<script>alert(1)</script>": {"start": "warm_start"}}
+    text, _ = page(tmp_path, seeds=2, arms=arms)
+    assert "<script>alert" not in text
+
+
+def test_write_leaves_whole_files_only_and_the_same_the_second_time(tmp_path: Path):
+    write_run(tmp_path, stream="split", seeds=2)
+    found = []
+    for _ in range(2):
+        assert report.write(tmp_path) == tmp_path / "report.html"
+        found.append({path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()})
+    assert found[0] == found[1]
+    figures = {f"figures/{name}.{kind}" for name in ("accuracy_by_epoch", "paired_differences", "tradeoff")
+               for kind in ("svg", "png")}  # fmt: skip
+    tables = {"scenario.yaml", "environment.json", "rounds.csv", "epochs.csv"}
+    assert {str(path) for path in found[0]} == tables | figures | {"summary.csv", "report.html"}
+
+
+def test_links_of_the_page_lead_to_files_that_write_leaves(tmp_path: Path):
+    parsed = Balance()
+    parsed.feed(report.write(write_run(tmp_path, stream="split", seeds=2)).read_text(encoding="utf-8"))
+    links = [reference for reference in parsed.references if not reference.startswith("#")]
+    assert len(links) >= 9
+    assert all((tmp_path / link).is_file() for link in links)
+
+
+def test_a_folder_without_a_run_ends_in_one_line(tmp_path: Path):
+    with pytest.raises(WarmstartError, match="holds no run"):
+        report.write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_never_imports_torch_and_says_nothing(tmp_path: Path):
+    write_run(tmp_path / "run", stream="split", seeds=2)
+    code = (
+        "import sys, pathlib; from warmstart_sim import report; import warmstart_sim.report.terminal;"
+        "report.write(pathlib.Path(sys.argv[1])); assert 'torch' not in sys.modules"
+    )
+    # A new folder for matplotlib's font cache: on a new machine it would talk while it builds one.
+    environment = {"PATH": "", "MPLCONFIGDIR": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(tmp_path / "run")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"vary": {"strategies.shrink_perturb.lambda": [1, 0.6, 0]}}, {"seeds": 1}, {"rehearsal": True}],
+    ids=["online", "lambda", "one seed", "rehearsal"],
+)
+def test_the_terminal_s_table_fits_in_100_columns(tmp_path: Path, options: dict[str, Any]):
+    console = Console(width=100, file=io.StringIO())
+    console.print(terminal_table(load(write_run(tmp_path, **options))))
+    text = console.file.getvalue()
+    assert "shrink perturb" in text  # on one line, so nothing was squeezed
+    assert "…" not in text
+    assert ("REHEARSAL" in text) == bool(options.get("rehearsal"))
+    if not options:
+        assert re.search(r"warm start +5 +64\.\d ± \d\.\d +−8\.\d \[−9\.\d, −\d\.\d\] +\d\.\d s +0\.2\d +\d+", text)

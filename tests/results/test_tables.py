@@ -1,0 +1,341 @@
+"""Summaries against scipy's own statistics, and what may and may not enter a mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.results.tables import Run, load, missing, summary, write_summary
+
+METRIC = "test_accuracy"
+
+
+def cell(
+    strategy: str, seed: int, accuracies: list[float], seconds: list[float] | None = None, **other: Any
+) -> list[dict[str, Any]]:
+    """The rows of one cell; `other` are columns, a list where they differ by round."""
+    rows = []
+    for index, accuracy in enumerate(accuracies):
+        row = {
+            "scenario": "s", "strategy": strategy, "seed": seed, "round": index, "shared": False, METRIC: accuracy,
+            "epochs": 3, "steps": 30, "converged": True, "status": "converged", "timing": "isolated",
+            "train_seconds": seconds[index] if seconds else 1.0,
+        }  # fmt: skip
+        rows.append(row | {key: each[index] if isinstance(each, list) else each for key, each in other.items()})
+    return rows
+
+
+def table(*cells: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame([row for rows in cells for row in rows])
+
+
+def two_arms(a: list[float], b: list[float], seconds_b: list[float] | None = None) -> pd.DataFrame:
+    """Random init ends at `a[seed]`, warm start at `b[seed]`, both after a first round at 0.3."""
+    seconds_b = seconds_b or [0.5] * len(b)
+    return table(
+        *(cell("random_init", seed, [0.3, each]) for seed, each in enumerate(a)),
+        *(
+            cell("warm_start", seed, [0.3, each], [s / 2, s / 2])
+            for seed, (each, s) in enumerate(zip(b, seconds_b, strict=True))
+        ),
+    )
+
+
+def row(result: pd.DataFrame, strategy: str, **values: Any) -> pd.Series:
+    chosen = result[result["strategy"] == strategy]
+    for column, wanted in values.items():
+        chosen = chosen[chosen[column] == wanted]
+    assert len(chosen) == 1
+    return chosen.iloc[0]
+
+
+A, B, SECONDS = [0.71, 0.74, 0.70, 0.73], [0.66, 0.70, 0.68, 0.65], [0.5, 0.6, 0.4, 0.55]
+
+
+def test_means_and_intervals_are_those_of_scipy():
+    warm = row(summary(two_arms(A, B, SECONDS), [], METRIC, "random_init"), "warm_start")
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(B), scale=stats.sem(B))
+    assert warm["seeds"] == 4
+    assert warm["final_accuracy"] == pytest.approx(np.mean(B))
+    assert warm["final_accuracy_std"] == pytest.approx(np.std(B, ddof=1))
+    assert (warm["final_accuracy_low"], warm["final_accuracy_high"]) == pytest.approx((low, high))
+    assert warm["curve_accuracy"] == pytest.approx((0.3 + np.mean(B)) / 2)
+    assert warm["train_seconds"] == pytest.approx(np.mean(SECONDS))
+    assert (warm["epochs"], warm["steps"], warm["converged"], warm["timing"]) == (6, 60, 1, "isolated")
+
+
+def test_differences_are_a_paired_t_test():
+    warm = row(summary(two_arms(A, B), [], METRIC, "random_init"), "warm_start")
+    expected = stats.ttest_rel(B, A)
+    low, high = expected.confidence_interval(0.95)
+    assert warm["pairs"] == 4
+    assert warm["difference"] == pytest.approx(np.mean(np.subtract(B, A)))
+    assert (warm["difference_low"], warm["difference_high"]) == pytest.approx((low, high))
+    assert warm["difference_p"] == pytest.approx(expected.pvalue)
+    assert warm["curve_difference"] == pytest.approx(np.mean(np.subtract(B, A)) / 2)
+
+
+def test_time_ratio_is_the_geometric_mean_of_ratios_within_a_seed():
+    warm = row(summary(two_arms(A, B, SECONDS), [], METRIC, "random_init"), "warm_start")
+    logs = np.log(np.array(SECONDS) / 2.0)
+    low, high = stats.t.interval(0.95, 3, loc=logs.mean(), scale=stats.sem(logs))
+    assert warm["time_ratio"] == pytest.approx(stats.gmean(np.array(SECONDS) / 2.0))
+    assert (warm["time_ratio_low"], warm["time_ratio_high"]) == pytest.approx((np.exp(low), np.exp(high)))
+
+
+def test_the_reference_is_not_compared_with_itself():
+    reference = row(summary(two_arms(A, B), [], METRIC, "random_init"), "random_init")
+    assert reference["pairs"] == 0
+    assert reference[["difference", "difference_low", "difference_p", "time_ratio"]].isna().all()
+
+
+accuracies = st.lists(st.floats(0.1, 0.9), min_size=2, max_size=5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(accuracies, st.floats(-0.1, 0.1))
+def test_shifting_an_arm_shifts_its_difference_and_keeps_the_width(values: list[float], shift: float):
+    before, after = (
+        row(summary(two_arms((A + A)[: len(values)], [v + s for v in values]), [], METRIC, "random_init"), "warm_start")
+        for s in (0.0, shift)
+    )
+    assert after["difference"] - before["difference"] == pytest.approx(shift, abs=1e-9)
+    widths = [each["difference_high"] - each["difference_low"] for each in (before, after)]
+    assert widths[0] == pytest.approx(widths[1], abs=1e-9)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_nothing(random: Any):
+    rounds = two_arms(A, B, SECONDS)
+    order = list(range(len(rounds)))
+    random.shuffle(order)
+    expected, found = (summary(each, [], METRIC, "random_init") for each in (rounds, rounds.iloc[order]))
+    pd.testing.assert_frame_equal(expected, found, check_exact=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(0.01, 100))
+def test_slowing_an_arm_multiplies_its_ratio(factor: float):
+    before, after = (
+        row(summary(two_arms(A, B, [f * s for s in SECONDS]), [], METRIC, "random_init"), "warm_start")
+        for f in (1.0, factor)
+    )
+    for column in ("time_ratio", "time_ratio_low", "time_ratio_high"):
+        assert after[column] == pytest.approx(factor * before[column])
+
+
+def test_one_seed_has_values_but_no_interval():
+    warm = row(summary(two_arms(A[:1], B[:1]), [], METRIC, "random_init"), "warm_start")
+    assert warm["difference"] == pytest.approx(B[0] - A[0])
+    assert warm["time_ratio"] == pytest.approx(0.25)
+    empty = [c for c in warm.index if c.endswith(("_low", "_high", "_std", "_p"))]
+    assert len(empty) > 8
+    assert warm[empty].isna().all()
+
+
+def test_equal_arms_have_a_zero_interval_and_no_p_value():
+    warm = row(summary(two_arms(A, A), [], METRIC, "random_init"), "warm_start")
+    assert (warm["difference"], warm["difference_low"], warm["difference_high"]) == (0, 0, 0)
+    assert np.isnan(warm["difference_p"])
+
+
+def test_shared_rounds_are_reported_apart():
+    shared = [True, False]
+    rounds = table(
+        *(cell("random_init", seed, [0.5, A[seed]], [7.0, 2.0], shared=shared) for seed in range(2)),
+        *(cell("warm_start", seed, [0.5, B[seed]], [7.0, 1.0], shared=shared) for seed in range(2)),
+    )
+    warm = row(summary(rounds, [], METRIC, "random_init"), "warm_start")
+    assert (warm["first_phase_seconds"], warm["train_seconds"], warm["epochs"]) == (7, 1, 3)
+    assert warm["curve_accuracy"] == warm["final_accuracy"]
+    assert warm["time_ratio"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("status", ["diverged", "gave_up"])
+def test_failed_cells_are_counted_and_enter_no_mean(status: str):
+    nan = float("nan") if status == "diverged" else 0.1
+    rounds = table(
+        *(cell("random_init", seed, [0.3, A[seed]]) for seed in range(4)),
+        *(cell("warm_start", seed, [0.3, B[seed]]) for seed in range(3)),
+        cell("warm_start", 3, [0.3, nan], status=["converged", status]),
+    )
+    warm = row(summary(rounds, [], METRIC, "random_init"), "warm_start")
+    assert (warm["seeds"], warm[status], warm["pairs"]) == (3, 1, 3)
+    assert warm["final_accuracy"] == pytest.approx(np.mean(B[:3]))
+    assert warm["difference"] == pytest.approx(np.mean(np.subtract(B[:3], A[:3])))
+
+
+def test_a_cell_that_is_not_at_the_last_round_is_unfinished():
+    rounds = table(
+        *(cell("random_init", seed, [0.3, A[seed]]) for seed in range(2)),
+        cell("warm_start", 0, [0.3, B[0]]),
+        cell("warm_start", 1, [0.9]),
+    )
+    warm = row(summary(rounds, [], METRIC, "random_init"), "warm_start")
+    assert (warm["seeds"], warm["unfinished"], warm["pairs"]) == (1, 1, 1)
+    assert warm["final_accuracy"] == B[0]
+
+
+def test_cells_of_different_lengths_are_complete_where_their_setting_has_other_rounds():
+    rounds = table(
+        cell("random_init", 0, [0.3, 0.4], **{"scenario.chunk_size": 500}),
+        cell("random_init", 0, [0.3, 0.4, 0.5, 0.6], **{"scenario.chunk_size": 250}),
+    )
+    result = summary(rounds, ["scenario.chunk_size"], METRIC, "random_init")
+    assert list(result["unfinished"]) == [0, 0]
+
+
+def test_an_axis_that_the_reference_lacks_pairs_by_seed_alone():
+    rounds = table(
+        *(cell("random_init", seed, [A[seed]], **{"lambda": np.nan}) for seed in range(3)),
+        *(
+            cell("shrink_perturb", seed, [A[seed] + gain], **{"lambda": lam})
+            for seed in range(3)
+            for lam, gain in ((0.2, 0.01), (0.8, -0.03))
+        ),
+    )
+    result = summary(rounds, ["lambda"], METRIC, "random_init")
+    assert list(result["strategy"]) == ["random_init", "shrink_perturb", "shrink_perturb"]
+    assert row(result, "shrink_perturb", **{"lambda": 0.2})["difference"] == pytest.approx(0.01)
+    assert row(result, "shrink_perturb", **{"lambda": 0.8})["difference"] == pytest.approx(-0.03)
+
+
+def test_an_axis_that_the_reference_has_pairs_within_its_values():
+    rounds = table(
+        *(
+            cell(arm, seed, [A[seed] + gain], **{"scenario.fraction": fraction})
+            for seed in range(3)
+            for fraction, base in ((0.1, 0.0), (0.5, 0.1))
+            for arm, gain in (("random_init", base), ("warm_start", base - fraction))
+        )
+    )
+    result = summary(rounds, ["scenario.fraction"], METRIC, "random_init")
+    for fraction in (0.1, 0.5):
+        warm = row(result, "warm_start", **{"scenario.fraction": fraction})
+        assert (warm["pairs"], warm["difference"]) == (3, pytest.approx(-fraction))
+
+
+def test_times_that_were_not_measured_alike_give_no_ratio():
+    rounds = table(
+        cell("random_init", 0, [0.5, 0.7], timing="isolated"),
+        cell("random_init", 1, [0.5, 0.7], timing="isolated"),
+        cell("warm_start", 0, [0.5, 0.6], timing="shared"),
+        cell("warm_start", 1, [0.5, 0.6], timing=["isolated", "shared"]),
+    )
+    warm = row(summary(rounds, [], METRIC, "random_init"), "warm_start")
+    assert (warm["timing"], warm["pairs"]) == ("mixed", 2)
+    assert np.isnan(warm["time_ratio"])
+
+
+def test_a_reference_without_cells_leaves_differences_empty():
+    rounds = table(cell("warm_start", 0, [0.5, 0.6]))
+    warm = row(summary(rounds, [], METRIC, "random_init"), "warm_start")
+    assert (warm["final_accuracy"], warm["pairs"]) == (0.6, 0)
+    assert np.isnan(warm["difference"])
+
+
+def a_run(arms: dict[str, Any], rounds: pd.DataFrame | None = None, axes: tuple[str, ...] = (), **scenario: Any) -> Run:
+    rounds = rounds if rounds is not None else table(cell("random_init", 0, [0.5]))
+    return Run({"strategies": arms, "metric": METRIC, **scenario}, {}, rounds, rounds, axes, {})
+
+
+@pytest.mark.parametrize(
+    ("arms", "expected"),
+    [
+        ({"warm_start": {"start": "warm_start"}, "scratch": {"start": "random_init"}}, "scratch"),
+        ({"augmented": {"start": "random_init", "augment": ["flip"]}, "plain": {"start": "random_init"}}, "plain"),
+        ({"warm_start": {"start": "warm_start"}, "random_init": {}}, "random_init"),
+        ({"warm_start": {"start": "warm_start"}, "shrink": {"start": "shrink_perturb"}}, "warm_start"),
+    ],
+)
+def test_the_reference_is_the_plainest_random_init_else_the_first_arm(arms: dict[str, Any], expected: str):
+    assert a_run(arms).reference == expected
+
+
+def test_missing_cells_are_those_of_the_scenario_without_rows():
+    vary = {"strategies.shrink.lambda": [1, 0.5], "data.name": ["a", "b"]}
+    rounds = table(
+        *(cell("random_init", 0, [0.5], **{"lambda": np.nan, "data.name": data}) for data in ("a", "b")),
+        *(cell("shrink", 0, [0.5], **{"lambda": lam, "data.name": "a"}) for lam in (1.0, 0.5)),
+        cell("shrink", 0, [0.5], **{"lambda": 0.5, "data.name": "b"}),
+    )
+    run = a_run({"random_init": {}, "shrink": {}}, rounds, ("lambda", "data.name"), seeds=[0, 1], vary=vary)
+    absent = missing(run)
+    assert {"strategy": "shrink", "lambda": 1, "data.name": "b", "seed": 0} in absent
+    assert len(absent) == 1 + 2 + 4  # one cell of seed 0, all of seed 1
+    assert {"strategy": "random_init", "data.name": "b", "seed": 1} in absent
+
+
+def write(folder: Path, rounds: pd.DataFrame, arms: list[str]) -> Path:
+    scenario = {"name": "s", "strategies": {arm: {"start": arm} for arm in arms}, "seeds": [0, 1], "metric": METRIC}
+    (folder / "scenario.yaml").write_text(yaml.safe_dump(scenario, sort_keys=False))
+    (folder / "environment.json").write_text(json.dumps({"rehearsal": False}))
+    rounds.to_csv(folder / "rounds.csv", index=False)
+    rounds.to_csv(folder / "epochs.csv", index=False)
+    return folder
+
+
+def test_load_keeps_the_scenario_s_order_of_arms_and_finds_the_axes(tmp_path: Path):
+    columns = ["scenario", "strategy", "seed", "lambda", "data.name", "round", "shared", METRIC]
+    rounds = table(
+        cell("warm_start", 0, [0.5], **{"lambda": np.nan, "data.name": "None"}),
+        cell("random_init", 0, [0.5], **{"lambda": 0.5, "data.name": "NA"}),
+    )
+    rest = [column for column in rounds.columns if column not in columns]
+    run = load(write(tmp_path, rounds[columns + rest], ["warm_start", "random_init"]))
+    assert run.axes == ("lambda", "data.name")
+    assert list(run.summary()["strategy"].astype(str)) == ["warm_start", "random_init"]
+    assert list(run.rounds["data.name"]) == ["None", "NA"]  # names, not missing values
+
+
+def test_write_summary_writes_what_summary_says(tmp_path: Path):
+    write(tmp_path, two_arms(A, B), ["random_init", "warm_start"])
+    written = write_summary(tmp_path)
+    read = pd.read_csv(tmp_path / "summary.csv")
+    pd.testing.assert_frame_equal(read, written.astype({"strategy": str}), check_dtype=False)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_run_without_a_finished_cell_has_an_empty_summary(tmp_path: Path):
+    write(tmp_path, two_arms(A, B).head(0), ["random_init", "warm_start"])
+    assert write_summary(tmp_path).empty
+    assert len(missing(load(tmp_path))) == 4
+
+
+def test_recorded_errors_are_read(tmp_path: Path):
+    write(tmp_path, two_arms(A, B), ["random_init", "warm_start"])
+    (tmp_path / "cells" / "warm_start-seed1").mkdir(parents=True)
+    (tmp_path / "cells" / "warm_start-seed1" / "error.json").write_text(json.dumps({"reason": "out of memory"}))
+    assert load(tmp_path).failures == {"warm_start-seed1": "out of memory"}
+
+
+@pytest.mark.parametrize("name", ["scenario.yaml", "environment.json", "rounds.csv", "epochs.csv"])
+def test_a_missing_file_is_named_in_one_line(tmp_path: Path, name: str):
+    write(tmp_path, two_arms(A, B), ["random_init", "warm_start"])
+    (tmp_path / name).unlink()
+    with pytest.raises(WarmstartError, match=f"holds no run: {name} is missing"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("scenario.yaml", "a: [1"), ("scenario.yaml", ""), ("environment.json", "{"), ("rounds.csv", ""),
+     ("rounds.csv", "scenario,seed\ns,0\n"), ("rounds.csv", "\x00\x01")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_ends_in_one_line(tmp_path: Path, name: str, content: str):
+    write(tmp_path, two_arms(A, B), ["random_init", "warm_start"])
+    (tmp_path / name).write_text(content)
+    with pytest.raises(WarmstartError, match="cannot be read") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
