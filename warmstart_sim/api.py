@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from warmstart_sim import config
-from warmstart_sim.config.cells import record
+from warmstart_sim.config.cells import import_own, record
 from warmstart_sim.config.rehearsal import rehearsal
+from warmstart_sim.config.source import split_key
 from warmstart_sim.data.location import data_root as find_data_root
 from warmstart_sim.errors import RunError, WarmstartError, unknown
 from warmstart_sim.registry import STRATEGIES
@@ -146,12 +147,7 @@ def prepare(
     if data is not None:
         raw["data"] = {"name": _own_data(data)} if isinstance(data, Dataset) else data
     if strategies is not None:
-        raw["strategies"] = _chosen(strategies, raw.get("strategies") or {})
-        raw["vary"] = {
-            key: values
-            for key, values in (raw.get("vary") or {}).items()
-            if not key.startswith("strategies.") or key.split(".")[1] in raw["strategies"]
-        }
+        raw = _with_strategies(raw, strategies)
     if rehearse:
         config.plan(raw, where)  # what is wrong with the file is said of the file, not of its rehearsal
         raw = rehearsal(raw)
@@ -164,12 +160,16 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
     Raises:
         WarmstartError: Something that concerns the whole run.
     """
+    from warmstart_sim.config.dealing import all_training_sizes
     from warmstart_sim.results.environment import environment
 
     scenario, cells = config.plan(raw, where)
     run_folder = RunFolder(options.out or Path("runs") / scenario.header.name)
     device = choose_device(options.device)
     workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
+    unfinished = [cell for cell in cells if not run_folder.cell(cell.id).complete]
+    import_own(unfinished, where)
+    all_training_sizes(unfinished, find_data_root(options.data_root), where)
     with run_folder.locked():
         run_folder.open(record(raw, scenario), environment(device, workers, rehearsal), options.fresh)
         failures = _run_cells(cells, run_folder, device, workers, options)
@@ -227,12 +227,11 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
     Raises:
         WarmstartError: Something is wrong with the scenario, or with how its stream fits its data.
     """
-    from warmstart_sim.config.dealing import training_sizes
+    from warmstart_sim.config.dealing import all_training_sizes
 
     scenario, cells = config.plan(raw, where)
     rounds = steps = 0
-    for cell in cells:
-        sizes = training_sizes(cell, find_data_root(data_root))
+    for cell, sizes in zip(cells, all_training_sizes(cells, find_data_root(data_root), where), strict=True):
         until, batch = cell.arm.training.until, cell.arm.training.batch_size
         rounds += len(sizes)
         to_cap = (until.cap * math.ceil(count / batch) for count in sizes)
@@ -289,6 +288,16 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _with_strategies(raw: Mapping[str, Any], strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    """`raw` with the strategies that were asked for in the place of its own, and without the axes of those left out."""
+    before, vary = raw.get("strategies"), raw.get("vary")
+    chosen = _chosen(strategies, before if isinstance(before, Mapping) else {})
+    if isinstance(vary, Mapping) and isinstance(before, Mapping):
+        left_out = [["strategies", label] for label in before if label not in chosen]
+        vary = {key: values for key, values in vary.items() if split_key(raw, key)[:2] not in left_out}
+    return {**raw, "strategies": chosen, "vary": vary}
+
+
 def _chosen(strategies: Mapping[str, Any] | Sequence[Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
     """Labels and arms from what was asked for: names (the file's own arms first), functions, strategy objects."""
     if isinstance(strategies, Mapping):
@@ -299,7 +308,7 @@ def _chosen(strategies: Mapping[str, Any] | Sequence[Any], in_file: Mapping[str,
             registered = (name for name in STRATEGIES.names() if type(each) is STRATEGIES.get(name))
             label = next(registered, getattr(each, "__name__", type(each).__name__))
         elif each not in in_file and each not in STRATEGIES.names():
-            raise WarmstartError(f"--strategies: {unknown('strategy', each, [*in_file, *STRATEGIES.names()])}")
+            raise WarmstartError(f"--strategies: {unknown('strategy', each, dict.fromkeys([*in_file, *STRATEGIES.names()]))}")
         else:
             label = each
         if label in chosen:

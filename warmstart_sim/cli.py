@@ -1,129 +1,114 @@
-"""The command line. Thin: it reads arguments, calls the API, prints."""
+"""The command line. Thin: it reads arguments, calls the API, prints. Torch is imported by the commands that need it."""
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer import Argument, Option
 
 from warmstart_sim import __version__
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import RunError, WarmstartError
+
+# Newer versions of typer hold a copy of click, older ones import it: its errors are reached by way of one of them.
+(UsageError,) = typer.BadParameter.__bases__
+INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 app = typer.Typer(
     help="Data keep arriving; how should the next training run start? From scratch, from the last weights, or from the "
-    "last weights shrunk and perturbed (lambda, sigma)? Simulates the stream and measures accuracy beside training time.",
-    no_args_is_help=True,
-    add_completion=True,
+    "last weights shrunk and perturbed (lambda, sigma)? Simulates it, and shows accuracy beside training time.",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Scenario = Annotated[str, typer.Argument(help="A scenario file, or the name of a bundled one such as digits_online.")]
+Scenario = Annotated[str, Argument(help="A scenario file, or the name of a bundled one such as digits_online.")]
+RunDir = Annotated[Path, Argument(help="A run's folder, finished or not.")]
+DataName = Annotated[str, Argument(help="A data set of `warmstart-sim list`, or your own as module:function.")]
+
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a setting, such as training.optimizer.lr=0.01; repeatable."
-    ),
+    Option("--set", metavar="KEY=VALUE", help="Change a setting: training.optimizer.lr=0.01; repeatable."),
 ]
-Strategies = Annotated[str | None, typer.Option(metavar="A,B", help="Run these arms only.")]
-Seeds = Annotated[str | None, typer.Option(metavar="0,1,2", help="Run these seeds instead of the scenario's.")]
+DataSet = Annotated[
+    list[str] | None, Option("--set", metavar="KEY=VALUE", help="Give it an option: path=my_arrays.npz; repeatable.")
+]
+Strategies = Annotated[str | None, Option(metavar="A,B", help="Run these strategies only.")]
+Seeds = Annotated[str | None, Option(metavar="0,1,2", help="Run these seeds instead of the scenario's.")]
 Rehearse = Annotated[
-    bool, typer.Option("--rehearse", help="A reduced copy, end to end in about a minute: stand-in data, offline.")
+    bool, Option("--rehearse", help="A reduced copy, end to end in about a minute, offline, on stand-in data.")
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where data sets lie. [default: $WARMSTART_SIM_DATA, else the user's cache]"),
+    Option(metavar="DIR", show_default="$WARMSTART_SIM_DATA, else your cache folder", help="Where data sets lie."),
 ]
-Traceback = Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")]
+Out = Annotated[
+    Path | None,
+    Option(metavar="DIR", show_default="runs/NAME", help="The run's folder; an interrupted run goes on there."),
+]
+Device = Annotated[str, Option(metavar="NAME", help="auto (CUDA where there is one), cpu, cuda or cuda:N.")]
+Workers = Annotated[
+    int | None,
+    Option(min=1, metavar="N", show_default="all cores; 1 on a GPU", help="How many runs go side by side."),
+]
+Fresh = Annotated[bool, Option("--fresh", help="Delete what the run's folder holds, and begin again.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress.")]
+TensorBoard = Annotated[bool, Option("--tensorboard", help="Write TensorBoard logs to DIR/tensorboard.")]
+Deterministic = Annotated[bool, Option("--deterministic", help="On CUDA: the same bits every time, more slowly.")]
+# Every command takes it, for `--help`; `main` acts on it.
+Traceback = Annotated[bool, Option("--traceback", help="Show where an error comes from.")]
+Version = Annotated[bool, Option("--version", help="Show the version and exit.")]
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
-    """Options before a command."""
-    if version:
-        print(f"warmstart-sim {__version__}")
-        raise typer.Exit
+def root(context: typer.Context, version: Version = False) -> None:
+    """What happens without a command."""
+    if context.invoked_subcommand is None:
+        print(f"warmstart-sim {__version__}" if version else context.get_help())
 
 
 @app.command()
 def run(
     scenario: Scenario,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The run's folder; an interrupted run goes on there. [default: runs/NAME]"),
-    ] = None,
+    out: Out = None,
     set_: Set = None,
     strategies: Strategies = None,
     seeds: Seeds = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     data_root: DataRoot = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Cells that run side by side. [default: the cores on a CPU, 1 on a GPU]")
-    ] = None,
+    workers: Workers = None,
     rehearse: Rehearse = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what the folder holds, and begin again.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard logs to DIR/tensorboard.")
-    ] = False,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="On CUDA: only kernels that give the same bits every time.")
-    ] = False,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    tensorboard: TensorBoard = False,
+    deterministic: Deterministic = False,
     traceback: Traceback = False,
 ) -> None:
-    """Run every strategy and seed of a scenario, or go on with an interrupted run; write tables, figures, report.html."""
+    """Run a scenario, or go on with it; write tables, figures, report.
+
+    Runs every strategy with every seed. A run that was interrupted goes on when the same command is given again.
+    """
     from warmstart_sim import api
 
-    raw, where = api.prepare(
-        scenario, set=set_ or (), strategies=_words(strategies), seeds=_numbers(seeds), rehearse=rehearse
-    )
+    raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
     options = api.Options(out, device, data_root, workers, fresh, quiet, tensorboard, deterministic)
     outcome = api.execute(raw, where, options, rehearsal=rehearse)
     _report(outcome.folder)
     if outcome.failures:
-        print(f"warmstart-sim: {api.failure_lines(outcome)}", file=sys.stderr)
-        raise typer.Exit(1)
+        raise RunError(api.failure_lines(outcome))
 
 
 @app.command()
-def report(
-    run_dir: Annotated[Path, typer.Argument(help="A run's folder, finished or not.")], traceback: Traceback = False
-) -> None:
-    """Write a run's tables, figures and report.html again, from what is stored."""
+def report(run_dir: RunDir, traceback: Traceback = False) -> None:
+    """Write a run's tables, figures and report.html again."""
     from warmstart_sim import api
 
     api.collect(run_dir)
     _report(run_dir)
-
-
-@app.command(name="list")
-def list_(traceback: Traceback = False) -> None:
-    """List strategies, parts, data sets, models, scenario generators and bundled scenarios."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from warmstart_sim import registry
-    from warmstart_sim.config.source import bundled_scenarios, headline
-
-    groups = {
-        "strategies": registry.STRATEGIES,
-        "parts of an arm": registry.PARTS,
-        "data sets": registry.DATASETS,
-        "scenario generators": registry.STREAMS,
-        "models": registry.MODELS,
-    }
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for title, group in groups.items():
-        table.add_row(f"[bold]{title}")
-        for name in group.names():
-            table.add_row(f"  {name}", group.summary(name))
-    table.add_row("[bold]scenario files")
-    for name, path in bundled_scenarios().items():
-        table.add_row(f"  {name}", headline(path))
-    Console().print(table)
 
 
 @app.command()
@@ -136,31 +121,56 @@ def check(
     data_root: DataRoot = None,
     traceback: Traceback = False,
 ) -> None:
-    """Validate a scenario, and say how many cells, rounds and (at most) steps it means."""
+    """Validate a scenario, and say how much work it means.
+
+    Says how many cells (a strategy with a seed and a value of each axis), rounds and, at most, steps there are.
+    """
     from warmstart_sim import api
 
-    raw, where = api.prepare(
-        scenario, set=set_ or (), strategies=_words(strategies), seeds=_numbers(seeds), rehearse=rehearse
-    )
+    raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
     size = api.size(raw, where, data_root)
     print(
-        f"{where}: valid; {size.cells} cells ({size.arms} arms, {size.seeds} seeds), {size.rounds:,} rounds, "
-        f"at most {size.steps:,} steps"
+        f"{where}: valid; {_count(size.cells, 'cell')} ({_count(size.arms, 'strategy')}, {_count(size.seeds, 'seed')}), "
+        f"{_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}"
     )
+
+
+@app.command(name="list")
+def list_(traceback: Traceback = False) -> None:
+    """List what there is to choose from, with a line each.
+
+    Strategies, parts of a strategy, data sets, models, scenario generators, and the scenario files that come with
+    warmstart-sim.
+    """
+    from warmstart_sim import registry
+    from warmstart_sim.config.source import bundled_scenarios, headline
+
+    registries = {
+        "Strategies": registry.STRATEGIES,
+        "Parts of a strategy": registry.PARTS,
+        "Data sets": registry.DATASETS,
+        "Models": registry.MODELS,
+        "Scenario generators": registry.STREAMS,
+    }
+    groups = {title: {name: each.summary(name) for name in each.names()} for title, each in registries.items()}
+    groups["Scenario files"] = {name: headline(path) for name, path in bundled_scenarios().items()}
+    width = max(len(name) for lines in groups.values() for name in lines)
+    print("\n\n".join("\n".join([title, *_aligned(lines, width)]) for title, lines in groups.items()))
 
 
 @app.command()
 def data(
-    name: Annotated[str, typer.Argument(help="A data set of `warmstart-sim list`.")],
+    name: DataName,
+    set_: DataSet = None,
     data_root: DataRoot = None,
     traceback: Traceback = False,
 ) -> None:
     """Fetch or verify a data set, and say where it lies."""
-    from warmstart_sim import data as datasets
+    from warmstart_sim.config.dealing import load_by_name
     from warmstart_sim.data.location import data_root as find_data_root
 
     folder = find_data_root(data_root)
-    dataset = datasets.load(name, {}, folder, seed=0)
+    dataset = load_by_name(name, set_ or (), folder)
     shape = "x".join(map(str, dataset.input_shape))
     print(
         f"{name}: {len(dataset.train):,} training and {len(dataset.test):,} test samples of shape {shape} "
@@ -170,7 +180,7 @@ def data(
 
 @app.command()
 def schema(traceback: Traceback = False) -> None:
-    """Print the JSON schema of a scenario file."""
+    """Print the JSON schema of a scenario file, for editors."""
     import json
 
     from warmstart_sim.config.schema import json_schema
@@ -180,16 +190,44 @@ def schema(traceback: Traceback = False) -> None:
 
 def main() -> None:
     """The entry point: a user's mistake ends in one line on stderr, not in a traceback."""
+    sys.path.append(os.getcwd())  # where a user's own modules may lie; a script that pip made leaves it out
     try:
-        app()
-    except KeyboardInterrupt:
-        print("warmstart-sim: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+        code = app(prog_name="warmstart-sim", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "warmstart-sim"
+        _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", error.exit_code)
     except WarmstartError as error:
-        if "--traceback" in sys.argv:
-            traceback.print_exc()
-        print(f"warmstart-sim: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        _fail(
+            f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error})", RunError.exit_code
+        )
+    if code == INTERRUPTED:
+        print("warmstart-sim: interrupted; give the same command again to go on", file=sys.stderr)
+    sys.exit(code)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    if "--traceback" in sys.argv:
+        traceback.print_exc()
+    print(f"warmstart-sim: error: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _prepared(
+    scenario: str, set_: list[str] | None, strategies: str | None, seeds: str | None, rehearse: bool
+) -> tuple[dict[str, Any], str]:
+    """The scenario with the changes that the options ask for, and its name in errors."""
+    from warmstart_sim import api
+
+    labels = None if strategies is None else [label.strip() for label in strategies.split(",") if label.strip()]
+    try:
+        numbers = None if seeds is None else [int(word) for word in seeds.split(",")]
+    except ValueError:
+        raise WarmstartError(f"--seeds '{seeds}': expected whole numbers with commas, such as 0,1,2") from None
+    return api.prepare(scenario, set=set_ or (), strategies=labels, seeds=numbers, rehearse=rehearse)
 
 
 def _report(folder: Path) -> None:
@@ -208,14 +246,10 @@ def _report(folder: Path) -> None:
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 
-def _words(text: str | None) -> list[str] | None:
-    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+def _aligned(lines: dict[str, str], width: int) -> list[str]:
+    return [f"  {name:<{width}}  {text}".rstrip() for name, text in lines.items()]
 
 
-def _numbers(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise WarmstartError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2") from None
+def _count(number: int, noun: str) -> str:
+    plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"

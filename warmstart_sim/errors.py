@@ -29,18 +29,26 @@ def nearest(name: object, valid: Iterable[str]) -> str:
 
     >>> nearest("warm_strat", ["random_init", "warm_start"])
     "; did you mean 'warm_start'?"
+    >>> nearest("ResNet-18", ["resnet18", "mlp"])
+    "; did you mean 'resnet18'?"
     >>> nearest("zebra", ["random_init", "warm_start"])
     ''
     """
-    matches = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.6)
-    return f"; did you mean '{matches[0]}'?" if matches else ""
+    spelt = {_letters(choice): choice for choice in valid}
+    matches = difflib.get_close_matches(_letters(name), spelt, n=1, cutoff=0.6)
+    return f"; did you mean '{spelt[matches[0]]}'?" if matches else ""
+
+
+def _letters(name: object) -> str:
+    """A name without what people write in different ways: `ResNet-18` is close to `resnet18`."""
+    return str(name).lower().replace("-", "_").replace(" ", "_")
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     """The line for a name that does not exist.
 
-    >>> unknown("strategy", "warm", ["random_init", "warm_start"])
-    "unknown strategy 'warm'; did you mean 'warm_start'? (there are: random_init, warm_start)"
+    >>> unknown("strategy", "warmstart", ["random_init", "warm_start"])
+    "unknown strategy 'warmstart'; did you mean 'warm_start'? (there are: random_init, warm_start)"
     """
     choices = list(valid)
     return f"unknown {kind} '{name}'{nearest(name, choices)} (there are: {', '.join(choices)})"

@@ -92,20 +92,20 @@ def run_cell(cell: Cell, run: RunFolder, place: Place, notify: Notify = lambda p
     lab = Lab(cell, place)
     history = None
     if shares_first_round(cell):
-        run_first_phase(cell, run, place, notify)
-        phase = run.first_phase(cell.first_phase_id)
-        result = phase.result()
-        assert result is not None
-        history = History(phase.weights(), result["rounds"], result["epochs"])
+        history = run_first_phase(cell, run, place, notify)
     _run_rounds(lab, lab.rounds, folder, history or History(), notify)
 
 
-def run_first_phase(cell: Cell, run: RunFolder, place: Place, notify: Notify = lambda progress: None) -> None:
-    """Trains the first round that all arms share, unless it is stored already."""
+def run_first_phase(cell: Cell, run: RunFolder, place: Place, notify: Notify = lambda progress: None) -> History:
+    """The first round that all arms share: trained once and stored, then read."""
     folder = run.first_phase(cell.first_phase_id)
-    if not folder.complete:
-        lab = Lab(cell, place)
-        _run_rounds(lab, lab.rounds[:1], folder, History(), notify)
+    weights, result = folder.weights(), folder.result()
+    if weights is not None and result is not None:
+        return History(weights, result["rounds"], result["epochs"])
+    lab = Lab(cell, place)
+    history = History()
+    _run_rounds(lab, lab.rounds[:1], folder, history, notify)
+    return history
 
 
 def shares_first_round(cell: Cell) -> bool:
@@ -222,11 +222,11 @@ def _check_start(weights: Any, fresh: StateDict, name: str) -> None:
 
 
 def _run_rounds(lab: Lab, rounds: Sequence[Round], folder: CellFolder, history: History, notify: Notify) -> None:
-    """Runs the rounds that are not in `history` or in the folder's checkpoint yet, and stores the result."""
+    """Adds to `history` the rounds that are not in it yet, from the folder's checkpoint on, and stores the result."""
     checkpoint = folder.checkpoint()
     inside = None
     if checkpoint is not None:
-        history = History(checkpoint["weights"], checkpoint["rounds"], checkpoint["epochs"])
+        history.weights, history.rounds, history.epochs = (checkpoint[key] for key in ("weights", "rounds", "epochs"))
         inside = checkpoint["training"]
     for round_ in rounds[len(history.rounds) :]:
         _run_round(lab, round_, rounds, folder, history, inside, notify)

@@ -102,7 +102,7 @@ def test_the_reference_is_not_compared_with_itself():
 accuracies = st.lists(st.floats(0.1, 0.9), min_size=2, max_size=5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(accuracies, st.floats(-0.1, 0.1))
 def test_shifting_an_arm_shifts_its_difference_and_keeps_the_width(values: list[float], shift: float):
     before, after = (
@@ -114,7 +114,7 @@ def test_shifting_an_arm_shifts_its_difference_and_keeps_the_width(values: list[
     assert widths[0] == pytest.approx(widths[1], abs=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(random: Any):
     rounds = two_arms(A, B, SECONDS)
@@ -124,7 +124,7 @@ def test_the_order_of_rows_changes_nothing(random: Any):
     pd.testing.assert_frame_equal(expected, found, check_exact=True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.floats(0.01, 100))
 def test_slowing_an_arm_multiplies_its_ratio(factor: float):
     before, after = (

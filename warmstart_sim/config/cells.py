@@ -6,16 +6,17 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from warmstart_sim.config.component import Component, dump
+from warmstart_sim.config.component import Component, check_own, dump
 from warmstart_sim.config.problems import problem
 from warmstart_sim.config.scenario import Arm, DataSettings, Scenario, parse
 from warmstart_sim.config.source import plain, set_path, shown, split_key
 from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.registry import DATASETS, MODELS, STRATEGIES, STREAMS
 from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
 
 TAKEN = ("scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS)  # columns of the tables
@@ -121,8 +122,8 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                 same = cells.setdefault(cell.digest, cell)
                 for name, value in cell.varied.items():  # along another arm's axis it is the same cell, without a value
                     if value != same.varied[name]:
-                        text = f"{same.varied[name]} and {value} make no difference to strategy '{arm.label}'"
-                        raise problem(where, "vary", f"{name}: {text}")
+                        both = f"{shown(same.varied[name])} and {shown(value)}"
+                        raise problem(where, f"vary: {name}", f"{both} come to the same for strategy '{arm.label}'")
     return scenarios[0], list(cells.values())
 
 
@@ -146,7 +147,7 @@ def _varied(raw: Mapping[str, Any], combination: Mapping[str, Any], label: str) 
 
 
 def _axes(raw: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
-    vary = plain(raw.get("vary")) or {}
+    vary = {} if raw.get("vary") is None else plain(raw["vary"])
     if not isinstance(vary, dict):
         raise problem(where, "vary", f"found {shown(vary)} (allowed: a mapping of dotted keys to lists of values)")
     labels = list(raw.get("strategies") or {})
@@ -182,6 +183,26 @@ def _combined(raw: Mapping[str, Any], combination: Mapping[str, Any], where: str
         note = ", ".join(f"{key}: {shown(value)}" for key, value in combination.items())
         parse(combined, f"{where} (vary {note})")
         raise
+
+
+def import_own(cells: Iterable[Cell], where: str) -> None:
+    """Imports what the cells name as `module:attribute`, so that a name that is wrong fails before anything starts.
+
+    Raises:
+        WarmstartError: One cannot be imported, or does not take its options.
+    """
+    for cell in cells:
+        for key, registry, component in (
+            ("data", DATASETS, cell.data),
+            ("scenario", STREAMS, cell.stream),
+            ("model", MODELS, cell.model),
+            (f"strategies.{cell.arm.label}", STRATEGIES, cell.arm.start),
+        ):
+            if component.is_own:
+                try:
+                    check_own(component, registry)
+                except WarmstartError as error:
+                    raise problem(where, key, str(error)) from error
 
 
 def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from warmstart_sim import data as datasets
-from warmstart_sim.config.cells import Cell
+from warmstart_sim.config.cells import Cell, plan
+from warmstart_sim.config.source import set_values
 from warmstart_sim.data.image_sets import IMAGE_SETS
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import DATASETS, STREAMS
@@ -100,3 +101,20 @@ def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> li
         return [found(cell) for cell in cells]
     except WarmstartError as error:
         raise type(error)(f"{where}: {error}") from None
+
+
+def load_by_name(name: str, assignments: Iterable[str], data_root: Path) -> Dataset:
+    """A data set by itself.
+
+    Args:
+        name: As in a scenario file.
+        assignments: Its options, each "KEY=VALUE".
+        data_root: The folder of the data sets.
+
+    Raises:
+        WarmstartError: No such data set, or no such option.
+        DataError: It is missing or damaged.
+    """
+    raw = {"name": "data", "data": {"name": name}, "strategies": {"random_init": {}}}
+    _, (cell,) = plan(set_values(raw, (f"data.{each}" for each in assignments)), name)
+    return load_dataset(cell, data_root)

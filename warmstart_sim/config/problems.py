@@ -57,18 +57,21 @@ def _place_and_problem(
     path = _inside(value, first["loc"])
     place = key + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     place = place.removeprefix(".")
-    root = schema.model_json_schema(by_alias=True)
+    # The schema of what comes out: it has the bounds of values that are converted on their way in.
+    root = schema.model_json_schema(by_alias=True, mode="serialization")
     if first["type"] == "extra_forbidden":
-        siblings = _fragment(root, path[:-1]).get("properties", {})
-        return place, unknown_key(path[-1], [*(also if len(path) == 1 else ()), *siblings])
+        (around, *_) = _alternatives(_fragment(root, path[:-1]), root)
+        return place, unknown_key(path[-1], [*(also if len(path) == 1 else ()), *around.get("properties", {})])
     if first["type"] == "missing":
         return place, f"is missing (expected {allowed(_fragment(root, path), root)})"
     if first["type"] == "value_error":  # one of our own checks of several values together
         return place, str(first["ctx"]["error"])
     found, fragment = first["input"], _fragment(root, path)
     hint = nearest(found, _choices(fragment, root)) if isinstance(found, str) else ""
-    finite = "finite, " if first["type"] == "finite_number" else ""
-    return place, f"found {shown(found)}{hint} (allowed: {finite}{allowed(fragment, root)})"
+    words = allowed(fragment, root)
+    if first["type"] == "finite_number":
+        words = words.replace("number", "finite number")
+    return place, f"found {shown(found)}{hint} (allowed: {words})"
 
 
 def _inside(value: Any, location: tuple[int | str, ...]) -> list[int | str]:

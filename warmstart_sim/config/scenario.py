@@ -147,7 +147,9 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     model, _ = check.section(MODELS, given.get("model", "small_cnn"), "model", Settings)
     training_raw = check.mapping(given.get("training", {}), "training")
     training = validated(Training, training_raw, where, "training")
-    arms = check.arms(check.mapping(given["strategies"], "strategies"), training_raw)
+    arms = check.arms(
+        check.mapping(given["strategies"], "strategies", allowed="a mapping of labels to options"), training_raw
+    )
 
     if not data_settings.validation_fraction:
         needs = "needs validation data; set data.validation_fraction above 0"
@@ -164,22 +166,20 @@ class _Checker:
     def __init__(self, where: str) -> None:
         self.where = where
 
-    def mapping(self, value: Any, key: str, shorthand: str = "") -> dict[str, Any]:
+    def mapping(self, value: Any, key: str, shorthand: str = "", allowed: str = "a mapping") -> dict[str, Any]:
         """A copy of a mapping; where there is a shorthand, `model: mlp` stands for `model: {name: mlp}`."""
         if shorthand and not isinstance(value, Mapping) and (isinstance(value, str) or callable(value)):
             return {shorthand: value}
         if not isinstance(value, Mapping):
-            raise problem(self.where, key, f"found {shown(value)} (allowed: a mapping)")
+            raise problem(self.where, key, f"found {shown(value)} (allowed: {allowed})")
         return {str(name): plain(each) for name, each in value.items()}
 
-    def section(
-        self, registry: Registry[Any], value: Any, key: str, settings: type[S]
-    ) -> tuple[Component, S]:
+    def section(self, registry: Registry[Any], value: Any, key: str, settings: type[S]) -> tuple[Component, S]:
         """A section that names something: that, and the settings which all of its kind have.
 
         A setting that the named one has as an option of its own is the option: `static` has rounds of its own.
         """
-        raw = self.mapping(value, key, shorthand="name")
+        raw = self.mapping(value, key, shorthand="name", allowed="a name, or a mapping")
         name = raw.pop("name", None)
         if name is None:
             raise problem(self.where, f"{key}.name", f"is missing (there are: {', '.join(registry.names())})")
@@ -207,7 +207,9 @@ class _Checker:
             try:
                 return from_object(registry, name, options)
             except TypeError:
-                raise problem(self.where, place, f"found {shown(name)} (allowed: the name of a {registry.kind})") from None
+                raise problem(
+                    self.where, place, f"found {shown(name)} (allowed: the name of a {registry.kind})"
+                ) from None
         if ":" in name:  # a user's own: imported when the run starts, so that checking a file executes nothing
             if not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
                 raise problem(self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute")
@@ -225,7 +227,7 @@ class _Checker:
         key = f"strategies.{label}"
         if not label or "/" in label:
             raise problem(self.where, "strategies", f"'{label}' cannot be a label: a label is text without a slash")
-        raw = self.mapping({} if value is None else value, key, shorthand="start")
+        raw = self.mapping({} if value is None else value, key, "start", "a strategy's name, or a mapping")
         if "start" not in raw and label not in STRATEGIES.names():
             hint = f"unknown strategy '{label}'{nearest(label, STRATEGIES.names())}"
             names = ", ".join(STRATEGIES.names())
@@ -244,8 +246,8 @@ class _Checker:
     def part(self, name: str, value: Any, key: str) -> Component:
         if isinstance(value, list):  # augment: [random_crop, rotation] names features at their usual strength
             value = dict.fromkeys(map(str, value), True)
-        schema = PARTS.schema(name)
-        return Component(name, dump(validated(schema, self.mapping(value, key), self.where, key)))
+        options = self.mapping(value, key, allowed="a list of names, or a mapping")
+        return Component(name, dump(validated(PARTS.schema(name), options, self.where, key)))
 
 
 def _own_training(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

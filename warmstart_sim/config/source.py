@@ -114,7 +114,8 @@ def parse_yaml(text: str) -> Any:
     except Exception as error:  # beside its own errors PyYAML lets others through, as for `!!bool maybe`
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        words = [getattr(error, "context", None), getattr(error, "problem", None)]
+        problem = ", ".join(filter(None, words)) or str(error).partition("\n")[0]
         raise ValueError(f"{place}YAML syntax: {problem}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -97,11 +98,17 @@ def perform(task: Task, run: RunFolder, place: Place, notify: Notify) -> str | N
 
 
 def _execute_here(queue: Queue, run: RunFolder, place: Place, watcher: Watcher) -> dict[str, str]:
+    import torch
+
     failures: dict[str, str] = {}
-    while task := queue.take():
-        watcher.started(task)
-        error = perform(task, run, place, lambda progress, task=task: watcher.progress(task, progress))  # type: ignore[misc]
-        _settle(queue, task, error, failures, watcher)
+    threads = torch.get_num_threads()  # cells set their own number; the process is the caller's
+    try:
+        while task := queue.take():
+            watcher.started(task)
+            error = perform(task, run, place, functools.partial(watcher.progress, task))
+            _settle(queue, task, error, failures, watcher)
+    finally:
+        torch.set_num_threads(threads)
     return failures
 
 

@@ -1,0 +1,243 @@
+"""What the documentation says is true: its scenarios are valid, its code runs, its command lines exist."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+import warmstart_sim
+from warmstart_sim import api, config, registry
+from warmstart_sim.cli import app
+from warmstart_sim.config.source import bundled_scenarios
+from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+REGISTRIES = (registry.STRATEGIES, registry.PARTS, registry.DATASETS, registry.STREAMS, registry.MODELS)
+MINIMAL = {"name": "fragment", "data": "digits", "strategies": {"random_init": {}}}
+MODULES = ["warmstart_sim", *(m.name for m in pkgutil.walk_packages(warmstart_sim.__path__, "warmstart_sim."))]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    title: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(*languages: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```(\w+)[ \t]*([^\n]*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
+            language, attributes, body = match.groups()
+            title = re.search(r'title="([^"]*)"', attributes)
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(Block(page.name, line, language, title[1] if title else "", body))
+    return [block for block in found if block.language in languages]
+
+
+def command_lines() -> list[str]:
+    """All `warmstart-sim ...` in blocks, in code within a sentence, and in the heads of scenario files."""
+    found = []
+    for block in blocks("console", "bash", "sh", "shell"):
+        lines = block.text.replace("\\\n", " ").splitlines()
+        found += [match[1] for line in lines if (match := re.match(r"^[$ ]*(?:\S*/)?(warmstart-sim .*)", line))]
+    for page in PAGES:
+        found += re.findall(r"`(warmstart-sim [^`\n]+)`", page.read_text(encoding="utf-8"))
+    for path in bundled_scenarios().values():
+        found += re.findall(r"^# (warmstart-sim .*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return sorted(set(found))
+
+
+@pytest.fixture
+def documented_modules() -> Iterator[dict[str, types.ModuleType]]:
+    """The modules of the package that the pages show as examples, imported and registered, and taken out again."""
+    before = [(each, dict(each._targets), dict(each._traits)) for each in REGISTRIES if each.names()]
+    modules = {}
+    for block in blocks("python"):
+        if block.title.startswith("warmstart_sim/"):
+            name = block.title.removesuffix(".py").replace("/", ".")
+            modules[name] = sys.modules[name] = types.ModuleType(name)
+            exec(compile(block.text, str(block), "exec", dont_inherit=True), vars(modules[name]))
+    yield modules
+    for name in modules:
+        del sys.modules[name]
+    for each, targets, traits in before:
+        for entries, kept in ((each._targets, targets), (each._traits, traits)):
+            entries.clear()
+            entries.update(kept)
+
+
+def test_there_is_something_to_check():
+    assert len(blocks("yaml")) > 5
+    assert len(blocks("python")) > 5
+    assert len(command_lines()) > 10
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_scenarios_and_fragments_of_scenarios_are_valid(block, documented_modules):
+    raw = yaml.safe_load(block.text)
+    config.plan(raw if "name" in raw else {**MINIMAL, **raw}, str(block))
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python_compiles_and_what_it_imports_from_us_is_there(block, documented_modules):
+    tree = ast.parse(block.text, str(block))
+    compile(tree, str(block), "exec", dont_inherit=True)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("warmstart_sim"):
+            module = importlib.import_module(str(node.module))
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    (block,) = (b for b in blocks("python") if b.page == "own_data_and_model.md" and "results = run(" in b.text)
+    code = block.text.replace("seeds=[0, 1, 2]", "seeds=[0, 1], quiet=True")
+    assert code != block.text
+    monkeypatch.chdir(tmp_path)
+    module = types.ModuleType("documented_example")
+    monkeypatch.setitem(sys.modules, "documented_example", module)
+    exec(compile(code, str(block), "exec", dont_inherit=True), vars(module))
+    assert list(module.results.summary()["strategy"]) == ["random_init", "warm_start", "shrink_perturb", "average"]
+    assert (tmp_path / "runs" / "mine" / "report.html").exists()
+
+
+def test_modules_shown_for_the_package_register_something_with_a_schema(documented_modules):
+    kinds = {module.split(".")[1] for module in documented_modules}
+    assert kinds == {"strategies", "data", "streams", "models", "parts"}
+    for name in documented_modules:
+        entries = [(e, n) for e in REGISTRIES for n in e.names() if getattr(e.get(n), "__module__", "") == name]
+        assert len(entries) == 1, name
+        (each, registered) = entries[0]
+        assert each.schema(registered).model_json_schema()["additionalProperties"] is False
+        assert each.summary(registered)
+
+
+def test_tests_shown_for_the_package_pass(documented_modules):
+    shown = [block for block in blocks("python") if block.title.startswith("tests/")]
+    assert shown
+    for block in shown:
+        names = {}
+        exec(compile(block.text, str(block), "exec", dont_inherit=True), names)
+        tests = [function for name, function in names.items() if name.startswith("test_")]
+        assert tests
+        for test in tests:
+            test()
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_command_lines_exist_and_their_scenarios_are_valid(line, documented_modules):
+    words = shlex.split(line, comments=True)[1:]
+    words = words[: words.index(">")] if ">" in words else words
+    command = typer.main.get_command(app)
+    try:
+        context = command.make_context("warmstart-sim", list(words))
+        name, subcommand, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = subcommand.make_context(name, rest, parent=context)
+    except typer.Exit:  # --help and --version answer while they are read
+        return
+    given = context.params
+    if name not in ("run", "check"):
+        return
+    if re.fullmatch(r"photos\.yaml|SCENARIO|FILE", given["scenario"]):  # a reader's own
+        return
+    strategies, seeds = (given[key].split(",") if given[key] else None for key in ("strategies", "seeds"))
+    scenario, where = api.prepare(
+        given["scenario"], set=given["set_"], strategies=strategies,
+        seeds=seeds and [int(seed) for seed in seeds], rehearse=given["rehearse"],
+    )  # fmt: skip
+    config.plan(scenario, where)
+
+
+def test_every_column_and_every_name_is_explained():
+    text = {page.stem: page.read_text(encoding="utf-8") for page in PAGES}
+    columns = {column for column in (*ROUND_COLUMNS, *EPOCH_COLUMNS) if f"`{column}`" not in text["results_and_report"]}
+    assert columns == set()
+    names = {name for each in (registry.STRATEGIES, registry.PARTS) for name in each.names()}
+    assert {name for name in names if f"## `{name}`" not in text["strategies_and_parts"]} == set()
+    names = {name for each in (registry.DATASETS, registry.STREAMS, registry.MODELS) for name in each.names()}
+    assert {name for name in names if f"`{name}`" not in text["scenarios"]} == set()
+    options = {
+        option
+        for each in (registry.STRATEGIES, registry.PARTS)
+        for name in each.names()
+        for option in fields(each, name)
+    }
+    assert {option for option in options if f"`{option}`" not in text["strategies_and_parts"]} == set()
+    options = {
+        option
+        for each in (registry.DATASETS, registry.STREAMS, registry.MODELS)
+        for name in each.names()
+        for option in fields(each, name)
+    }
+    assert {option for option in options if f"`{option}`" not in text["scenarios"]} == set()
+
+
+def fields(each: registry.Registry, name: str) -> list[str]:
+    return [field.alias or key for key, field in each.schema(name).model_fields.items()]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name):
+    module = importlib.import_module(name)
+    tests = [test for test in doctest.DocTestFinder(exclude_empty=True).find(module) if test.examples]
+    found = sum(len(test.examples) for test in tests)
+    assert found == count_of_examples(module), "doctest does not see every example"
+    runner = doctest.DocTestRunner(verbose=False)
+    report: list[str] = []
+    for test in tests:
+        runner.run(test, out=report.append)
+    assert not report, "".join(report)
+
+
+def count_of_examples(module: types.ModuleType) -> int:
+    """How often `>>>` opens an example in the docstrings of the source."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, documented)]
+    return sum(len(re.findall(r"^\s*>>> ", ast.get_docstring(node) or "", flags=re.MULTILINE)) for node in nodes)
+
+
+def test_public_names_are_all_there_and_come_without_torch():
+    code = (
+        "import sys, warmstart_sim\n"
+        "assert set(warmstart_sim.__all__) <= set(dir(warmstart_sim))\n"
+        "assert not {'numpy', 'pydantic', 'torch'} & set(sys.modules), 'the package itself is quick'\n"
+        "for name in warmstart_sim.__all__:\n"
+        "    assert getattr(warmstart_sim, name).__name__ == name\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_are_in_the_reference():
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert {name for name in warmstart_sim.__all__ if f".{name}\n" not in reference} == set()
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'warmstart_sim' has no attribute 'shrink'"):
+        _ = warmstart_sim.shrink
