@@ -12,7 +12,6 @@ import shlex
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,22 +72,20 @@ def command_lines() -> list[str]:
 
 
 @pytest.fixture
-def documented_modules() -> Iterator[dict[str, types.ModuleType]]:
+def documented_modules(monkeypatch) -> dict[str, types.ModuleType]:
     """The modules of the package that the pages show as examples, imported and registered, and taken out again."""
-    before = [(each, dict(each._targets), dict(each._traits)) for each in REGISTRIES if each.names()]
-    modules = {}
-    for block in blocks("python"):
-        if block.title.startswith("warmstart_sim/"):
-            name = block.title.removesuffix(".py").replace("/", ".")
-            modules[name] = sys.modules[name] = types.ModuleType(name)
-            exec(compile(block.text, str(block), "exec", dont_inherit=True), vars(modules[name]))
-    yield modules
-    for name in modules:
-        del sys.modules[name]
-    for each, targets, traits in before:
-        for entries, kept in ((each._targets, targets), (each._traits, traits)):
-            entries.clear()
-            entries.update(kept)
+    ours = [block for block in blocks("python") if block.title.startswith("warmstart_sim/")]
+    shown = {block.title.removesuffix(".py").replace("/", "."): block for block in ours}
+    for each in REGISTRIES:
+        own = {n: target for n in each.names() if (target := each.get(n)).__module__ not in shown}  # somebody added one
+        monkeypatch.setattr(each, "_targets", own)
+        monkeypatch.setattr(each, "_loaded", own)
+        monkeypatch.setattr(each, "_traits", dict(each._traits))
+    modules = {name: types.ModuleType(name) for name in shown}
+    for name, block in shown.items():
+        monkeypatch.setitem(sys.modules, name, modules[name])
+        exec(compile(block.text, str(block), "exec", dont_inherit=True), vars(modules[name]))
+    return modules
 
 
 def test_there_is_something_to_check():
@@ -178,7 +175,7 @@ def test_every_column_and_every_name_is_explained():
     columns = {column for column in (*ROUND_COLUMNS, *EPOCH_COLUMNS) if f"`{column}`" not in text["results_and_report"]}
     assert columns == set()
     names = {name for each in (registry.STRATEGIES, registry.PARTS) for name in each.names()}
-    assert {name for name in names if f"## `{name}`" not in text["strategies_and_parts"]} == set()
+    assert {name for name in names if f"\n## `{name}`" not in text["strategies_and_parts"]} == set()
     names = {name for each in (registry.DATASETS, registry.STREAMS, registry.MODELS) for name in each.names()}
     assert {name for name in names if f"`{name}`" not in text["scenarios"]} == set()
     options = {

@@ -165,11 +165,14 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
 
     scenario, cells = config.plan(raw, where)
     run_folder = RunFolder(options.out or Path("runs") / scenario.header.name)
-    device = choose_device(options.device)
-    workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
-    unfinished = [cell for cell in cells if not run_folder.cell(cell.id).complete]
+    # What is wrong with a user's own modules, or with how the stream fits the data, is said before a folder is made.
+    fresh = options.fresh or not run_folder.path.is_dir()
+    unfinished = [cell for cell in cells if fresh or not run_folder.cell(cell.id).complete]
     import_own(unfinished, where)
     all_training_sizes(unfinished, find_data_root(options.data_root), where)
+
+    device = choose_device(options.device)
+    workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
     with run_folder.locked():
         run_folder.open(record(raw, scenario), environment(device, workers, rehearsal), options.fresh)
         failures = _run_cells(cells, run_folder, device, workers, options)
@@ -259,15 +262,15 @@ def choose_device(device: str) -> str:
     Raises:
         WarmstartError: No such device.
     """
+    kind, _, index = device.partition(":")
+    if device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and index.isdecimal()):
+        raise WarmstartError(f"--device {device}: expected auto, cpu, cuda or cuda:N")
+    if device == "cpu":
+        return "cpu"
     import torch
 
     if device == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
-        raise WarmstartError(f"--device {device}: expected auto, cpu, cuda or cuda:N")
-    if kind == "cpu":
-        return "cpu"
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= count:
         raise WarmstartError(
@@ -308,7 +311,8 @@ def _chosen(strategies: Mapping[str, Any] | Sequence[Any], in_file: Mapping[str,
             registered = (name for name in STRATEGIES.names() if type(each) is STRATEGIES.get(name))
             label = next(registered, getattr(each, "__name__", type(each).__name__))
         elif each not in in_file and each not in STRATEGIES.names():
-            raise WarmstartError(f"--strategies: {unknown('strategy', each, dict.fromkeys([*in_file, *STRATEGIES.names()]))}")
+            there_are = dict.fromkeys([*in_file, *STRATEGIES.names()])
+            raise WarmstartError(f"--strategies: {unknown('strategy', each, there_are)}")
         else:
             label = each
         if label in chosen:

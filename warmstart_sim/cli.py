@@ -15,7 +15,7 @@ from warmstart_sim import __version__
 from warmstart_sim.errors import RunError, WarmstartError
 
 # Newer versions of typer hold a copy of click, older ones import it: its errors are reached by way of one of them.
-(UsageError,) = typer.BadParameter.__bases__
+UsageError: Any = typer.BadParameter.__base__
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 
 app = typer.Typer(
@@ -35,7 +35,8 @@ Set = Annotated[
     Option("--set", metavar="KEY=VALUE", help="Change a setting: training.optimizer.lr=0.01; repeatable."),
 ]
 DataSet = Annotated[
-    list[str] | None, Option("--set", metavar="KEY=VALUE", help="Give it an option: path=my_arrays.npz; repeatable.")
+    list[str] | None,
+    Option("--set", metavar="KEY=VALUE", help="Set one of its options, such as path=mine.npz; repeatable."),
 ]
 Strategies = Annotated[str | None, Option(metavar="A,B", help="Run these strategies only.")]
 Seeds = Annotated[str | None, Option(metavar="0,1,2", help="Run these seeds instead of the scenario's.")]
@@ -129,10 +130,8 @@ def check(
 
     raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
     size = api.size(raw, where, data_root)
-    print(
-        f"{where}: valid; {_count(size.cells, 'cell')} ({_count(size.arms, 'strategy')}, {_count(size.seeds, 'seed')}), "
-        f"{_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}"
-    )
+    cells = f"{_count(size.cells, 'cell')} ({_count(size.arms, 'strategy')}, {_count(size.seeds, 'seed')})"
+    print(f"{where}: valid; {cells}, {_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}")
 
 
 @app.command(name="list")
@@ -201,9 +200,7 @@ def main() -> None:
     except WarmstartError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
-        _fail(
-            f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error})", RunError.exit_code
-        )
+        _fail(f"{error.filename or 'files'}: cannot be read or written ({error.strerror or error})", RunError.exit_code)
     if code == INTERRUPTED:
         print("warmstart-sim: interrupted; give the same command again to go on", file=sys.stderr)
     sys.exit(code)

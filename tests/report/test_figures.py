@@ -47,6 +47,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Cha
         ({"stream": "split", "vary": {"scenario.fraction": [0.1, 0.5]}}, [*SPLIT, "along_scenario_fraction"]),
         ({"stream": "static"}, SPLIT),
         ({"leave_out": lambda cell: True}, []),
+        ({"failed": {(arm, seed): "gave_up" for arm in ARMS for seed in range(3)}}, []),
         ({"stream": "static", "arms": {"warm_start": {"start": "warm_start"}}}, ["accuracy_by_epoch", "tradeoff"]),
         ({"stream": "static", "vary": LAMBDA, "leave_out": lambda cell: "lambda" in cell}, SPLIT),
         ({"timing": by_round}, [name for name in CURVES if name != "tradeoff"]),
@@ -54,7 +55,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Cha
     ],
     ids=[
         "one seed", "lambda, two seeds", "lambda, one seed", "data", "split", "fraction", "static", "empty",
-        "one arm", "lambda to come", "mixed timing", "booleans",
+        "all failed", "one arm", "lambda to come", "mixed timing", "booleans",
     ],
 )  # fmt: skip
 def test_a_run_has_the_figures_that_say_something(tmp_path: Path, options: dict[str, Any], expected: list[str]):

@@ -13,7 +13,8 @@ from typing import Any
 
 from warmstart_sim.config.component import Component, check_own, dump
 from warmstart_sim.config.problems import problem
-from warmstart_sim.config.scenario import Arm, DataSettings, Scenario, parse
+from warmstart_sim.config.scenario import Arm, Scenario, parse
+from warmstart_sim.config.sections import DataSettings
 from warmstart_sim.config.source import plain, set_path, shown, split_key
 from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.registry import DATASETS, MODELS, STRATEGIES, STREAMS
@@ -192,17 +193,10 @@ def import_own(cells: Iterable[Cell], where: str) -> None:
         WarmstartError: One cannot be imported, or does not take its options.
     """
     for cell in cells:
-        for key, registry, component in (
-            ("data", DATASETS, cell.data),
-            ("scenario", STREAMS, cell.stream),
-            ("model", MODELS, cell.model),
-            (f"strategies.{cell.arm.label}", STRATEGIES, cell.arm.start),
-        ):
+        named = ((DATASETS, cell.data), (STREAMS, cell.stream), (MODELS, cell.model), (STRATEGIES, cell.arm.start))
+        for registry, component in named:
             if component.is_own:
-                try:
-                    check_own(component, registry)
-                except WarmstartError as error:
-                    raise problem(where, key, str(error)) from error
+                check_own(component, registry, where)
 
 
 def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A data set, stream, model, strategy or part as a scenario names it: a registered name or a user's own, with options."""
+"""What a scenario names (data set, stream, model, strategy, part): a registered one or a user's own, with options."""
 
 from __future__ import annotations
 
@@ -68,8 +68,13 @@ def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any])
     return Component(_name_of(value), plain(options), target=value)
 
 
-def check_own(component: Component, registry: Registry[Any]) -> None:
+def check_own(component: Component, registry: Registry[Any], where: str) -> None:
     """Imports a user's own component and sees whether it takes its options; it is not called.
+
+    Args:
+        component: What is checked.
+        registry: Of what kind it is.
+        where: What to name in errors.
 
     Raises:
         WarmstartError: It cannot be imported, or does not know an option.
@@ -78,11 +83,15 @@ def check_own(component: Component, registry: Registry[Any]) -> None:
         target, options = component.bind(registry)
         if options:
             inspect.signature(target).bind_partial(**options)
-    except WarmstartError:
-        raise
-    except Exception as error:  # a user's module may raise anything while it is imported
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise WarmstartError(f"{registry.kind} '{component.name}' cannot be used ({reason})") from error
+    except WarmstartError as error:
+        raise WarmstartError(f"{where}: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
+        raise WarmstartError(f"{where}: {registry.kind} '{component.name}': {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What a user's own code raised, in one line."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def dump(model: BaseModel) -> dict[str, Any]:
@@ -106,4 +115,5 @@ def _state(value: Any) -> Any:
     """What a callable holds beside its source: what a function closes over, or an instance's attributes."""
     if inspect.isfunction(value):
         return value.__defaults__, value.__kwdefaults__, [cell.cell_contents for cell in value.__closure__ or ()]
-    return vars(value) if type(value).__repr__ is object.__repr__ and hasattr(value, "__dict__") else value
+    plain_object = type(value).__repr__ is object.__repr__  # type: ignore[comparison-overlap]
+    return vars(value) if plain_object and hasattr(value, "__dict__") else value

@@ -10,9 +10,10 @@ import numpy as np
 
 from warmstart_sim import data as datasets
 from warmstart_sim.config.cells import Cell, plan
+from warmstart_sim.config.component import first_line
 from warmstart_sim.config.source import set_values
 from warmstart_sim.data.image_sets import IMAGE_SETS
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import DataError, WarmstartError
 from warmstart_sim.registry import DATASETS, STREAMS
 from warmstart_sim.streams import held_out, limited
 from warmstart_sim.types import Dataset, IntArray, Round
@@ -33,10 +34,17 @@ def load_dataset(cell: Cell, data_root: Path) -> Dataset:
     Raises:
         DataError: It is missing or damaged.
     """
-    if cell.data.target is not None:
-        return datasets.validate(cell.data.target(data_root, cell.seed))
-    _, options = cell.data.bind(DATASETS)
-    return datasets.load(cell.data.name, options, data_root, cell.seed)
+    function, options = cell.data.bind(DATASETS)
+    try:
+        if cell.data.target is not None:
+            return datasets.validate(function(data_root, cell.seed, **options))
+        return datasets.load(cell.data.name, options, data_root, cell.seed)
+    except WarmstartError:
+        raise
+    except Exception as error:
+        if not cell.data.is_own:
+            raise
+        raise DataError(f"data set '{cell.data.name}': {first_line(error)}") from error
 
 
 def deal(cell: Cell, labels: IntArray, test_count: int) -> Dealt:

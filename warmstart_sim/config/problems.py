@@ -62,7 +62,7 @@ def _place_and_problem(
     if first["type"] == "extra_forbidden":
         (around, *_) = _alternatives(_fragment(root, path[:-1]), root)
         return place, unknown_key(path[-1], [*(also if len(path) == 1 else ()), *around.get("properties", {})])
-    if first["type"] == "missing":
+    if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return place, f"is missing (expected {allowed(_fragment(root, path), root)})"
     if first["type"] == "value_error":  # one of our own checks of several values together
         return place, str(first["ctx"]["error"])
@@ -78,10 +78,13 @@ def _inside(value: Any, location: tuple[int | str, ...]) -> list[int | str]:
     """Pydantic's location without the names of the types that it tried, which come after the last key."""
     path: list[int | str] = []
     for step in location:
-        if not isinstance(value, list if isinstance(step, int) else Mapping):
+        if isinstance(step, str) and isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(step, int) and isinstance(value, list) and step < len(value):
+            value = value[step]
+        else:
             break
         path.append(step)
-        value = value.get(step) if isinstance(value, Mapping) else value[step]
     return path
 
 
@@ -106,8 +109,8 @@ def _alternatives(fragment: Fragment, root: Fragment) -> list[Fragment]:
 
 def _items(fragment: Fragment) -> Fragment:
     """What each value of a list is; the lists of fixed length that there are hold values of one type."""
-    first, *_ = fragment.get("prefixItems") or [fragment.get("items", {})]
-    return first
+    items: list[Fragment] = fragment.get("prefixItems") or [fragment.get("items", {})]
+    return items[0]
 
 
 def _choices(fragment: Fragment, root: Fragment) -> list[str]:

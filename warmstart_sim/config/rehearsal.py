@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from warmstart_sim.config.cells import plan, record
-from warmstart_sim.config.scenario import DataSettings
+from warmstart_sim.config.sections import DataSettings
 from warmstart_sim.config.source import plain, split_key
 from warmstart_sim.data.image_sets import IMAGE_SETS
 
@@ -108,13 +108,13 @@ def _ends(values: list[Any], bound: int | None) -> list[Any]:
 def _smallest_pool(small: Mapping[str, Any]) -> int:
     """The fewest samples that any cell has to deal out."""
     vary, data = small.get("vary", {}), small["data"]
-    samples = min(vary.get("data.train_samples", [data["train_samples"]]))
-    held_out = max(vary.get("data.validation_fraction", [data["validation_fraction"]]))
+    samples: int = min(vary.get("data.train_samples", [data["train_samples"]]))
+    held_out: float = max(vary.get("data.validation_fraction", [data["validation_fraction"]]))
     return max(1, math.floor(samples * (1 - held_out)))
 
 
 def _fewer_cells(small: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out seeds, then arms from the end, and then the second ends of axes, until twelve cells are left at most."""
+    """Leaves out seeds, then arms from the end, and then the second ends of axes, until at most twelve cells remain."""
     small["seeds"] = small["seeds"][:2]
     while len(plan(small, small["name"])[1]) > CELLS:
         vary = small.get("vary", {})

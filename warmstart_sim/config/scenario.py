@@ -4,76 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import Field, PositiveInt, StringConstraints
+from typing import Any, TypeVar
 
 from warmstart_sim.config.component import Component, dump, from_object
 from warmstart_sim.config.problems import problem, unknown_key, validated
+from warmstart_sim.config.sections import DataSettings, Header, StreamSettings
 from warmstart_sim.config.source import plain, shown
-from warmstart_sim.errors import WarmstartError, nearest, unknown
+from warmstart_sim.errors import nearest, unknown
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES, STREAMS, Registry
 from warmstart_sim.training.settings import Settings, Training
 
 S = TypeVar("S", bound=Settings)
-
-
-class DataSettings(Settings):
-    """The keys of `data:` that every data set has; the rest are the data set's own options.
-
-    Attributes:
-        validation_fraction: The share of the training samples held out at random, in [0, 1). Default 0.
-        normalize: "train" (default): mean and deviation of the training set; "cifar10", "imagenet", "half": constants;
-            "none".
-        train_samples: At most this many training samples (after holding out), drawn at random. Default all.
-        test_samples: At most this many test samples. Default all.
-    """
-
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    normalize: Literal["train", "cifar10", "imagenet", "half", "none"] = "train"
-    train_samples: PositiveInt | None = None
-    test_samples: PositiveInt | None = None
-
-
-class StreamSettings(Settings):
-    """The key of `scenario:` that every stream has.
-
-    Attributes:
-        rounds: At most this many rounds. Default all that the stream deals out.
-    """
-
-    rounds: PositiveInt | None = None
-
-
-class Measure(Settings):
-    """Probes beyond the standard columns.
-
-    Attributes:
-        each_epoch: "accuracy": train, validation and test accuracy in full after every epoch.
-    """
-
-    each_epoch: tuple[Literal["accuracy"], ...] = ()
-
-
-class Header(Settings):
-    """The keys of a scenario file that are plain values.
-
-    Attributes:
-        name: Names the run's folder.
-        title: A line for the report's head.
-        rows: The papers' tables and figures that this reproduces, such as A-F2.
-        seeds: Default [0].
-        measure: See `Measure`.
-        metric: Which accuracy the report is about: "validation_accuracy" or "test_accuracy". Default: validation where
-            something is held out, else test.
-    """
-
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    title: str = ""
-    rows: tuple[str, ...] = ()
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-    measure: Measure = Measure()
-    metric: Literal["validation_accuracy", "test_accuracy"] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,9 +88,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     model, _ = check.section(MODELS, given.get("model", "small_cnn"), "model", Settings)
     training_raw = check.mapping(given.get("training", {}), "training")
     training = validated(Training, training_raw, where, "training")
-    arms = check.arms(
-        check.mapping(given["strategies"], "strategies", allowed="a mapping of labels to options"), training_raw
-    )
+    arms = check.arms(given["strategies"], training_raw)
 
     if not data_settings.validation_fraction:
         needs = "needs validation data; set data.validation_fraction above 0"
@@ -207,18 +146,19 @@ class _Checker:
             try:
                 return from_object(registry, name, options)
             except TypeError:
-                raise problem(
-                    self.where, place, f"found {shown(name)} (allowed: the name of a {registry.kind})"
-                ) from None
+                allowed = f"the name of a {registry.kind}"
+                raise problem(self.where, place, f"found {shown(name)} (allowed: {allowed})") from None
         if ":" in name:  # a user's own: imported when the run starts, so that checking a file executes nothing
-            if not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
+            # In a run's record a Python object has a name with a digest, which nobody could import.
+            if "#" not in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
                 raise problem(self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute")
             return Component(name, options)
         if name not in registry.names():
             raise problem(self.where, place, unknown(registry.kind, name, registry.names()))
         return Component(name, dump(validated(registry.schema(name), options, self.where, key, (name_key, *also))))
 
-    def arms(self, raw: Mapping[str, Any], training: Mapping[str, Any]) -> tuple[Arm, ...]:
+    def arms(self, value: Any, training: Mapping[str, Any]) -> tuple[Arm, ...]:
+        raw = self.mapping(value, "strategies", allowed="a mapping of labels to options")
         if not raw:
             raise problem(self.where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
         return tuple(self.arm(label, value, training) for label, value in raw.items())

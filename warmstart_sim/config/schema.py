@@ -4,69 +4,92 @@ from __future__ import annotations
 
 from typing import Any
 
-from warmstart_sim.config.scenario import DataSettings, Header
+from pydantic import BaseModel
+
+from warmstart_sim.config.sections import DataSettings, Header, StreamSettings
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES, STREAMS, Registry
-from warmstart_sim.training.settings import Training
+from warmstart_sim.training.settings import Settings, Training
 
-OWN_NAME = {"type": "string", "pattern": ".+:.+", "description": "your own function, module:attribute"}
+Schema = dict[str, Any]
+
+OWN_NAME: Schema = {
+    "type": "string",
+    "pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+    "description": "your own, as module:attribute",
+}
+NOTHING: Schema = {"type": "null"}
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> Schema:
     """The schema of a whole scenario file, with the options of everything that is registered."""
-    definitions: dict[str, Any] = {}
-    header = _inline(Header, definitions)
-    training = _inline(Training, definitions)
-    common = _inline(DataSettings, definitions)["properties"]
-    rounds = {"rounds": {"type": "integer", "minimum": 1, "description": "the most rounds that are run"}}
-    definitions["training"] = training
-    definitions["arm"] = _arm(definitions)
+    definitions: Schema = {}
+    definitions["Training"] = _inline(Training, definitions)
+    sections = {
+        **_inline(Header, definitions)["properties"],
+        "data": _named(DATASETS, DataSettings, definitions),
+        "scenario": _named(STREAMS, StreamSettings, definitions),
+        "model": _named(MODELS, Settings, definitions),
+        "training": {"$ref": "#/$defs/Training"},
+        "strategies": _strategies(definitions),
+        "vary": {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}},
+    }
+    required = ["name", "data", "strategies"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "warmstart-sim scenario",
         "type": "object",
         "additionalProperties": False,
-        "required": ["name", "data", "strategies"],
+        "required": required,
+        # A section that says nothing stands for its default.
         "properties": {
-            **header["properties"],
-            "data": _choice(DATASETS, definitions, common),
-            "scenario": _choice(STREAMS, definitions, rounds),
-            "model": _choice(MODELS, definitions, {}),
-            "training": {"$ref": "#/$defs/training"},
-            "strategies": {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/arm"}},
-            "vary": {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}},
+            key: section if key in required else {"anyOf": [section, NOTHING]} for key, section in sections.items()
         },
         "$defs": definitions,
     }
 
 
-def _inline(model: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    schema = model.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+def _inline(model: type[BaseModel], definitions: Schema) -> Schema:
+    schema: Schema = model.model_json_schema(by_alias=True)
     definitions.update(schema.pop("$defs", {}))
     return schema
 
 
-def _choice(registry: Registry[Any], definitions: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    """A bare name, or a mapping with a name and that name's options."""
-    branches: list[dict[str, Any]] = [{"enum": registry.names()}]
+def _named(registry: Registry[Any], settings: type[BaseModel], definitions: Schema) -> Schema:
+    """A bare name, or a mapping with a name, that name's options, and the settings which all of the kind have."""
+    common = _inline(settings, definitions).get("properties", {})
+    branches: list[Schema] = [{"enum": registry.names()}, OWN_NAME]
     for name in registry.names():
         schema = _inline(registry.schema(name), definitions)
-        schema["properties"] = {"name": {"const": name}, **schema.get("properties", {}), **common}
-        schema["required"] = ["name", *schema.get("required", [])]
-        branches.append({**schema, "description": registry.summary(name)})
-    branches.append({"type": "object", "properties": {"name": OWN_NAME}, "required": ["name"]})
+        properties = {"name": {"const": name}, **common, **schema.get("properties", {})}
+        required = ["name", *schema.get("required", [])]
+        branches.append(
+            {**schema, "properties": properties, "required": required, "description": registry.summary(name)}
+        )
+    branches.append({"type": "object", "properties": {"name": OWN_NAME, **common}, "required": ["name"]})
     return {"anyOf": branches}
 
 
-def _arm(definitions: dict[str, Any]) -> dict[str, Any]:
-    """An arm: a start with its options, parts, and training options of its own."""
-    properties: dict[str, Any] = {
-        "start": {"anyOf": [{"enum": STRATEGIES.names()}, OWN_NAME]},
-        "training": {"$ref": "#/$defs/training"},
-    }
-    for name in STRATEGIES.names():
-        properties.update(_inline(STRATEGIES.schema(name), definitions).get("properties", {}))
+def _strategies(definitions: Schema) -> Schema:
+    """Labels and arms. An arm says with `start` which strategy it is, unless its label is a strategy's name."""
+    arm: Schema = {"training": {"anyOf": [{"$ref": "#/$defs/Training"}, NOTHING]}}
     for name in PARTS.names():
         schema = _inline(PARTS.schema(name), definitions)
-        features = {"type": "array", "items": {"enum": list(schema.get("properties", {}))}}
-        properties[name] = {"anyOf": [schema, features], "description": PARTS.summary(name)}
-    return {"type": ["object", "null"], "properties": properties}
+        names = {"type": "array", "items": {"enum": list(schema["properties"])}}
+        arm[name] = {"anyOf": [schema, names], "description": PARTS.summary(name)}
+
+    started: list[Schema] = [{"enum": STRATEGIES.names()}, OWN_NAME]
+    labelled: Schema = {}
+    for name in STRATEGIES.names():
+        schema = _inline(STRATEGIES.schema(name), definitions)
+        schema["properties"] = {"start": {"const": name}, **schema.get("properties", {}), **arm}
+        definitions[name] = {**schema, "description": STRATEGIES.summary(name)}
+        started.append({"$ref": f"#/$defs/{name}", "required": ["start"]})
+        labelled[name] = {"anyOf": [{"$ref": f"#/$defs/{name}"}, NOTHING, {"$ref": "#/$defs/started"}]}
+    started.append({"type": "object", "properties": {"start": OWN_NAME, **arm}, "required": ["start"]})
+    definitions["started"] = {"anyOf": started}
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "properties": labelled,
+        "additionalProperties": {"$ref": "#/$defs/started"},
+    }

@@ -9,12 +9,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from warmstart_sim.report.panels import BAND, Line, across, canvas, half_width, has_values, label_frames, note, split
-from warmstart_sim.report.style import INK, Chart, looks, styled, time_unit
+from warmstart_sim.report.panels import (
+    BAND,
+    Line,
+    across,
+    canvas,
+    half_width,
+    has_values,
+    label_frames,
+    looks_of_arms,
+    note,
+    split,
+)  # fmt: skip
+from warmstart_sim.report.style import INK, Chart, styled, time_unit
 from warmstart_sim.report.wording import TIMING, arm, axis_name, plain, points, setting, value
 from warmstart_sim.results.tables import Run, cells, over_seeds, paired
 
-MOST_DIFFERENCES = 40
+MOST_DIFFERENCES = 24  # rows that a slide can hold
 
 
 def complete_cells(run: Run) -> pd.DataFrame:
@@ -94,8 +105,7 @@ def paired_differences(run: Run) -> Chart | None:
     table = over_seeds(pairs, keys, "difference").dropna(subset="mean")
     if table.empty or len(table) > MOST_DIFFERENCES:
         return None
-    arms = run.scenario["strategies"]
-    look = looks(list(arms), run.reference)
+    look = looks_of_arms(run)
     pairs = pairs.merge(table[keys].assign(row=range(len(table))), on=keys)
     figure = Figure(figsize=(6.4, 1.1 + 0.55 * len(table)))
     frame = figure.subplots()
@@ -171,10 +181,11 @@ def along_axis(run: Run, axis: str) -> Chart | None:
     for frame in frames[-columns:]:
         frame.set_xlabel(axis_name(axis))
     _scale_x(frames[0], complete[axis])
+    times = f" and the train time of all rounds, {timing}," if len(alike) else ""
     caption = (
-        f"Final {plain(run.metric)}, its difference from {name} with the same seed, and the train time of all rounds, "
-        f"{timing}, against {axis_name(axis)}. Mean over seeds; the bars are 95 % intervals, from three seeds on. An "
-        f"arm that has no {axis_name(axis)} is a level line."
+        f"Final {plain(run.metric)}, its difference from {name} with the same seed,{times} against {axis_name(axis)}. "
+        f"Mean over seeds; the bars are 95 % intervals, from three seeds on. An arm that has no {axis_name(axis)} is a "
+        "level line."
     )
     caption += left_out(complete, alike) + note(run, panels, len(drawings), (axis,))
     return Chart(f"along_{axis.replace('.', '_')}", f"Along {axis_name(axis)}", caption, figure, columns)

@@ -10,6 +10,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from warmstart_sim.report.panels import (
     BAND,
+    FEWEST_SEEDS,
     Line,
     Panel,
     across,
@@ -20,7 +21,7 @@ from warmstart_sim.report.panels import (
     note,
     split,
     spread,
-)
+)  # fmt: skip
 from warmstart_sim.report.style import INK, Chart, Look, styled, time_unit
 from warmstart_sim.report.wording import TIMING, capital, plain
 from warmstart_sim.results.tables import Run, over_seeds
@@ -36,16 +37,8 @@ def learning_curves(run: Run) -> Chart | None:
     if not _is_curve(run) or not has_values(run.rounds, run.metric):
         return None
     caption = f"{capital(run.metric)} after each round, against the training samples so far. {spread(run)}"
-    return _by_round(
-        run,
-        run.rounds,
-        "learning_curves",
-        "Accuracy as data arrive",
-        caption,
-        run.metric,
-        100,
-        f"{plain(run.metric)} (%)",
-    )
+    label = f"{plain(run.metric)} (%)"
+    return _by_round(run, run.rounds, "learning_curves", "Accuracy as data arrive", caption, run.metric, 100, label)
 
 
 @styled
@@ -152,8 +145,8 @@ def _draw_rounds(frame: Axes, panel: Panel, metric: str) -> int:
         length = int(of_round["epoch"].max())
         if of_round["train_samples"].nunique() == 1:
             samples = f"{of_round['train_samples'].iloc[0]:,.0f} samples"
-            across = frame.get_xaxis_transform()
-            frame.text(start + length / 2, 1.01, samples, ha="center", va="bottom", size=9.5, transform=across)
+            above = frame.get_xaxis_transform()
+            frame.text(start + length / 2, 1.01, samples, ha="center", va="bottom", size=9.5, transform=above)
         start += length
     return start
 
@@ -166,7 +159,7 @@ def _draw_epochs(frame: Axes, line: Line, metric: str, start: int) -> None:
     table = over_seeds(long.dropna(), ["epoch"], metric)
     x, mean, colour = table["epoch"] + start, 100 * table["mean"], line.look.colour
     frame.plot(x, mean, color=colour, linestyle=line.look.dash, marker=line.look.marker, markevery=[-1], zorder=3)
-    if table["seeds"].max() < 3:
+    if table["seeds"].max() < FEWEST_SEEDS:
         frame.plot(by_seed.index + start, 100 * by_seed, color=colour, linewidth=0.7, alpha=0.5, zorder=2)
     else:
         frame.fill_between(x, 100 * table["low"], 100 * table["high"], color=colour, alpha=BAND, linewidth=0)

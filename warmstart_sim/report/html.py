@@ -169,7 +169,8 @@ def _with_keys(table: pd.DataFrame, run: Run, head: list[str], rows: list[list[s
 
 def _with_interval(row: Mapping[Any, Any], column: str) -> str:
     low, high = row[f"{column}_low"], row[f"{column}_high"]
-    bounds = "" if is_empty(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    # With few seeds a t-interval can leave the range that an accuracy has.
+    bounds = "" if is_empty(low) else f" [{100 * max(low, 0):.1f}, {100 * min(high, 1):.1f}]"
     return percent(row[column]) + bounds
 
 

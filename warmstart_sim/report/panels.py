@@ -58,9 +58,9 @@ def split(run: Run, frame: pd.DataFrame, beside: tuple[str, ...] = ()) -> list[P
     """
     by_value = line_axis(run, beside)
     facets = [axis for axis in run.axes if axis not in (by_value, *beside) and frame[axis].notna().any()]
-    combinations = frame[facets].dropna().drop_duplicates().sort_values(facets) if facets else pd.DataFrame(index=[0])
+    found = frame[facets].dropna().drop_duplicates().sort_values(facets).to_dict("records") if facets else [{}]
     panels = []
-    for combination in combinations.to_dict("records"):
+    for combination in found:
         rows = frame
         for axis, wanted in combination.items():
             rows = rows[(rows[axis] == wanted) | rows[axis].isna()]
@@ -68,9 +68,14 @@ def split(run: Run, frame: pd.DataFrame, beside: tuple[str, ...] = ()) -> list[P
     return panels
 
 
+def looks_of_arms(run: Run) -> dict[str, Look]:
+    """One look for each arm, the same in every figure."""
+    return looks([str(name) for name in run.rounds["strategy"].cat.categories], run.reference)
+
+
 def _lines(run: Run, rows: pd.DataFrame, by_value: str | None) -> Iterator[Line]:
     arms = run.scenario["strategies"]
-    look = looks([str(name) for name in rows["strategy"].cat.categories], run.reference)
+    look = looks_of_arms(run)
     scale = sorted(run.rounds[by_value].dropna().unique()) if by_value else []
     colours = dict(zip(scale, sequence(len(scale)), strict=True))
     having = run.rounds.dropna(subset=by_value)["strategy"].nunique() if by_value else 0
@@ -171,12 +176,16 @@ def draw_mean(frame: Axes, line: Line, x: str, y: str, scale: float = 1.0) -> No
 
 def spread(run: Run) -> str:
     """What the lines and bands of `draw_mean` are, for a caption."""
-    seeds = run.rounds["seed"].nunique()
-    if seeds == 1:
+    counts = run.rounds.groupby(["strategy", *run.axes], observed=True, dropna=False)["seed"].nunique()
+    fewest, most = counts.min(), counts.max()
+    if most == 1:
         return "One seed: a line says nothing about how far another seed would be from it."
-    if seeds == 2:
-        return "Mean over two seeds; each seed as a thin line (too few for an interval worth drawing)."
-    return f"Mean over {seeds} seeds; the band is the 95 % interval of the mean."
+    mean = f"Mean over {most} seeds" if fewest == most else f"Mean over {fewest} to {most} seeds"
+    if most < FEWEST_SEEDS:
+        return f"{mean}; each seed as a thin line (too few for an interval worth drawing)."
+    return f"{mean}; the band is the 95 % interval of the mean" + (
+        "." if fewest >= FEWEST_SEEDS else f", drawn from {FEWEST_SEEDS} seeds on."
+    )
 
 
 def half_width(table: pd.DataFrame) -> pd.Series[float]:

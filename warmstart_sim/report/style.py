@@ -22,7 +22,8 @@ DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 STYLE: Any = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.dpi": 100,
-    "figure.constrained_layout.use": True, "font.family": "DejaVu Sans", "font.size": 11,
+    "figure.constrained_layout.use": True, "font.family": "sans-serif", "font.size": 11,
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.9, "axes.axisbelow": True,
     "axes.titlesize": 11, "axes.titleweight": "normal", "axes.labelsize": 11, "legend.fontsize": 10.5,

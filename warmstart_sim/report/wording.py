@@ -104,7 +104,7 @@ def duration(seconds: float) -> str:
     if is_empty(seconds):
         return "–"
     if seconds < 1:
-        return f"{seconds:.2g} s"
+        return f"{_two_digits(seconds)} s"
     if seconds < 119.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

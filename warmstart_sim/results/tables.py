@@ -76,6 +76,8 @@ def load(run_dir: Path) -> Run:
         rounds, epochs = (_read_table(run_dir / name, scenario["strategies"]) for name in ("rounds.csv", "epochs.csv"))
         errors = sorted(run_dir.glob("*/*/error.json"))
         failures = {path.parent.name: str(json.loads(path.read_text(encoding="utf-8"))["reason"]) for path in errors}
+        columns = list(rounds.columns)
+        axes = tuple(columns[columns.index("seed") + 1 : columns.index("round")])
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise WarmstartError(
@@ -84,8 +86,7 @@ def load(run_dir: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise WarmstartError(f"the run in {run_dir} cannot be read: {reason}") from error
-    columns = list(rounds.columns)
-    return Run(scenario, environment, rounds, epochs, tuple(columns[3 : columns.index("round")]), failures)
+    return Run(scenario, environment, rounds, epochs, axes, failures)
 
 
 def _read_table(path: Path, arms: Sequence[str]) -> pd.DataFrame:

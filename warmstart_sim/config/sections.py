@@ -1,0 +1,67 @@
+"""The keys of a scenario file that are plain settings, whatever data set, stream or model it names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, StringConstraints
+
+from warmstart_sim.training.settings import Settings
+
+
+class DataSettings(Settings):
+    """The keys of `data:` that every data set has; the rest are the data set's own options.
+
+    Attributes:
+        validation_fraction: The share of the training samples held out at random, in [0, 1). Default 0.
+        normalize: "train" (default): mean and deviation of the training set; "cifar10", "imagenet", "half": constants;
+            "none".
+        train_samples: At most this many training samples (after holding out), drawn at random. Default all.
+        test_samples: At most this many test samples. Default all.
+    """
+
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    normalize: Literal["train", "cifar10", "imagenet", "half", "none"] = "train"
+    train_samples: PositiveInt | None = None
+    test_samples: PositiveInt | None = None
+
+
+class StreamSettings(Settings):
+    """The key of `scenario:` that every stream has.
+
+    Attributes:
+        rounds: At most this many rounds. Default all that the stream deals out.
+    """
+
+    rounds: PositiveInt | None = None
+
+
+class Measure(Settings):
+    """Probes beyond the standard columns.
+
+    Attributes:
+        each_epoch: "accuracy": train, validation and test accuracy in full after every epoch.
+    """
+
+    each_epoch: tuple[Literal["accuracy"], ...] = ()
+
+
+class Header(Settings):
+    """The keys of a scenario file that are plain values.
+
+    Attributes:
+        name: Names the run's folder.
+        title: A line for the report's head.
+        rows: The papers' tables and figures that this reproduces, such as A-F2.
+        seeds: Default [0].
+        measure: See `Measure`.
+        metric: Which accuracy the report is about: "validation_accuracy" or "test_accuracy". Default: validation where
+            something is held out, else test.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: str = ""
+    rows: tuple[str, ...] = ()
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    measure: Measure = Measure()
+    metric: Literal["validation_accuracy", "test_accuracy"] | None = None
