@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from warmstart_sim.config.rehearsal import rehearsal
 from warmstart_sim.config.source import split_key
 from warmstart_sim.data.location import data_root as find_data_root
 from warmstart_sim.errors import RunError, WarmstartError, unknown
-from warmstart_sim.registry import STRATEGIES
+from warmstart_sim.registry import DATASETS, STRATEGIES
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.types import Dataset
 
@@ -145,7 +144,7 @@ def prepare(
     if model is not None:
         raw["model"] = model
     if data is not None:
-        raw["data"] = {"name": _own_data(data)} if isinstance(data, Dataset) else data
+        raw["data"] = {"name": _OwnData(data, data.digest())} if isinstance(data, Dataset) else data
     if strategies is not None:
         raw = _with_strategies(raw, strategies)
     if rehearse:
@@ -193,7 +192,7 @@ def _run_cells(
         tensorboard=options.tensorboard, deterministic=options.deterministic,
     )  # fmt: skip
     queue = Queue(cells, run_folder)
-    _fetch_data([task.cell for task in queue.ready], place.data_root)
+    run_folder.check_data(_fetch_data([task.cell for task in queue.ready], place.data_root))
     tasks = [task.id for task in queue.ready] + [task.id for waiting in queue.waiting.values() for task in waiting]
     console = Console(stderr=True)
     watcher = Quiet() if options.quiet else (Live if console.is_terminal else Plain)(tasks, console)
@@ -201,12 +200,19 @@ def _run_cells(
         return execute_cells(cells, run_folder, place, workers, watcher)
 
 
-def _fetch_data(cells: Sequence[config.Cell], data_root: Path) -> None:
-    """Loads each data set once before any worker starts: one download, and one error if it cannot be had."""
+def _fetch_data(cells: Sequence[config.Cell], data_root: Path) -> dict[str, str]:
+    """Loads each data set once before any worker starts: one download, and one error if it cannot be had.
+
+    Returns:
+        The digest of each; for a data set that depends on the seed, with the first seed alone.
+    """
     from warmstart_sim.config.dealing import load_dataset
 
-    for cell in {str(cell.data.record()): cell for cell in cells}.values():
-        load_dataset(cell, data_root)
+    digests = {}
+    for cell in {str(cell.data.record()): cell for cell in reversed(cells)}.values():
+        seed = "" if DATASETS.has_trait(cell.data.name, "same_for_every_seed") else f" seed {cell.seed}"
+        digests[f"{cell.data.record()}{seed}"] = load_dataset(cell, data_root).digest()
+    return digests
 
 
 def _identity(cell: config.Cell) -> dict[str, Any]:
@@ -332,8 +338,3 @@ class _OwnData:
         return self.dataset
 
 
-def _own_data(dataset: Dataset) -> _OwnData:
-    digest = hashlib.blake2b(digest_size=8)
-    for samples in (dataset.train, dataset.test):
-        digest.update(samples.inputs.tobytes() + samples.labels.tobytes())
-    return _OwnData(dataset, digest.hexdigest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -52,6 +53,14 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input, such as (3, 32, 32)."""
         return tuple(self.train.inputs.shape[1:])
+
+    def digest(self) -> str:
+        """A digest of all inputs and labels."""
+        digest = hashlib.blake2b(digest_size=8)
+        for samples in (self.train, self.test):
+            digest.update(np.ascontiguousarray(samples.inputs))
+            digest.update(np.ascontiguousarray(samples.labels))
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from warmstart_sim import api
+from warmstart_sim import data as datasets
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.store import SECONDS, RunFolder
 
@@ -153,3 +155,23 @@ def test_a_full_disk_ends_in_one_clear_line_and_keeps_what_is_complete(tiny_scen
         assert not list(disk.rglob("*.part"))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_data_that_changed_under_the_same_name_are_not_mixed_into_a_run(tiny_scenario, tmp_path):
+    generator = np.random.default_rng(0)
+    file = tmp_path / "mine.npz"
+    labels = np.arange(200) % 10
+    np.savez(file, x_train=generator.normal(size=(200, 1, 8, 8)).astype(np.float32), y_train=labels)
+    tiny_scenario["data"] = {"name": "arrays", "path": str(file), "train_samples": 150}
+    execute({**tiny_scenario, "seeds": [0]}, tmp_path / "run", workers=1)
+    execute({**tiny_scenario, "seeds": [1]}, tmp_path / "run", workers=1)
+    np.savez(file, x_train=generator.normal(size=(200, 1, 8, 8)).astype(np.float32), y_train=labels)
+    datasets.loading._recent.clear()  # another process
+    with pytest.raises(WarmstartError, match=r"mine.npz.*has changed since this run began.*--fresh"):
+        execute({**tiny_scenario, "seeds": [2]}, tmp_path / "run", workers=1)
+
+
+def test_a_folder_in_which_nothing_was_trained_is_taken_over(tiny_scenario, tmp_path):
+    with pytest.raises(WarmstartError, match="chunk_size"):
+        execute({**tiny_scenario, "scenario": {"name": "online", "chunk_size": 5000}}, tmp_path, workers=1)
+    assert execute({**tiny_scenario, "seeds": [0]}, tmp_path, workers=1).failures == {}

@@ -144,6 +144,9 @@ class RunFolder:
         if fresh:
             self._clear()
         before = self.scenario()
+        if before is not None and not self._holds_work():  # its first command failed before anything was trained
+            self._clear()
+            before = None
         if before is None:
             strangers = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
             if strangers:
@@ -186,6 +189,28 @@ class RunFolder:
             table = pd.DataFrame(rows, columns=[*identity_columns, *columns])
             write_text(self.path / f"{name}.csv", table.to_csv(index=False))
 
+    def check_data(self, digests: Mapping[str, str]) -> None:
+        """Makes sure that the data sets are still those that the run began with.
+
+        Args:
+            digests: A digest of the content of each data set, by its settings.
+
+        Raises:
+            WarmstartError: One has changed.
+        """
+        path = self.path / "data.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        for name, digest in digests.items():
+            if before.get(name, digest) != digest:
+                raise WarmstartError(
+                    f"--out {self.path}: the content of the data set {name} has changed since this run began; "
+                    "choose another --out, or pass --fresh to delete what is there"
+                )
+        write_text(path, json.dumps({**before, **digests}, indent=1))
+
+    def _holds_work(self) -> bool:
+        return any(self.path.glob("*/*/result.json")) or any(self.path.glob("*/*/checkpoint.pt"))
+
     def _check_writable(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -200,7 +225,7 @@ class RunFolder:
             return
         for name in ("cells", "first_phases", "figures", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("rounds.csv", "epochs.csv", "summary.csv", "report.html", "environment.json", "scenario.yaml"):
+        for name in ("rounds.csv", "epochs.csv", "summary.csv", "report.html", "environment.json", "data.json", "scenario.yaml"):
             (self.path / name).unlink(missing_ok=True)
 
 
