@@ -189,8 +189,8 @@ def schema(traceback: Traceback = False) -> None:
 
 def main() -> None:
     """The entry point: a user's mistake ends in one line on stderr, not in a traceback."""
-    sys.path.append(os.getcwd())  # where a user's own modules may lie; a script that pip made leaves it out
     try:
+        sys.path.append(os.getcwd())  # where a user's own modules may lie; a script that pip made leaves it out
         code = app(prog_name="warmstart-sim", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -25,6 +25,7 @@ LABEL = f"(a label of your own needs `start:` with one of {NAMES})"
 STREAMS = f"(there are: {', '.join(registry.STREAMS.names())})"
 MODELS = f"(there are: {', '.join(registry.MODELS.names())})"
 ACTIVATIONS = "(allowed: 'tanh', 'relu')"
+ROTATION = "(allowed: true or false or a number >= 0 and <= 180)"
 OPTIMIZERS = "(allowed: 'adam', 'adamw', 'sgd')"
 SEEDS = "(allowed: a list of one or more, each a whole number >= 0)"
 WIDTHS = "(allowed: a list of one or more, each a whole number >= 1)"
@@ -104,6 +105,7 @@ MISTAKES = [
     ("training.until.validation_patience", 3, f"~: {VALIDATION} (strategy 'random_init')"),
     # Strategies.
     ("strategies", {}, f"~: there is none; there are: {NAMES}"),
+    ("strategies", 5, "~: found 5 (allowed: a mapping of labels to options)"),
     ("strategies", ["a"], "~: found ['a'] (allowed: a mapping of labels to options)"),
     ("strategies.warm_strat", {}, f"~: unknown strategy 'warm_strat'; did you mean 'warm_start'? {LABEL}"),
     ("strategies.mine.start", "warm_strt", f"~: unknown strategy 'warm_strt'; did you mean 'warm_start'? {STARTS}"),
@@ -119,6 +121,7 @@ MISTAKES = [
     ("strategies.mine.augmnt", [], f"~: unknown key; did you mean 'augment'? {ARM_KEYS}"),
     ("strategies.mine.augment", True, "~: found true (allowed: a list of names, or a mapping)"),
     ("strategies.mine.augment", ["rotaton"], f"~.rotaton: unknown key; did you mean 'rotation'? {AUGMENT_KEYS}"),
+    ("strategies.mine.augment.rotation", -1, f"~: found -1 {ROTATION}"),
     ("strategies.mine.training", {"batch_size": 0}, "~.batch_size: found 0 (allowed: a whole number > 0)"),
 ]  # fmt: skip
 

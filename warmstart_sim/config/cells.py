@@ -151,7 +151,8 @@ def _axes(raw: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
     vary = {} if raw.get("vary") is None else plain(raw["vary"])
     if not isinstance(vary, dict):
         raise problem(where, "vary", f"found {shown(vary)} (allowed: a mapping of dotted keys to lists of values)")
-    labels = list(raw.get("strategies") or {})
+    strategies = raw.get("strategies")
+    labels = list(strategies) if isinstance(strategies, Mapping) else []
     for key, values in vary.items():
         place, steps = f"vary.{key}", split_key(raw, key)
         if len(steps) < (3 if steps[0] == "strategies" else 2):
@@ -211,15 +212,19 @@ def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
     """
     header = dump(scenario.header)
     vary = plain(raw.get("vary")) or {}
-    sections = {
-        "data": {"name": scenario.data.name, **dump(scenario.data_settings), **scenario.data.options},
-        "scenario": {"name": scenario.stream.name, "rounds": scenario.rounds, **scenario.stream.options},
-        "model": scenario.model.record(),
-        "training": dump(scenario.training),
-    }
+
+    def section(key: str, named: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
+        if f"{key}.name" not in vary:
+            return {"name": named.name, **settings, **named.options}
+        written = plain(raw[key]) if isinstance(raw.get(key), Mapping) else {}
+        return {"name": named.name, **{name: value for name, value in settings.items() if value is not None}, **written}
+
     return {
         **{key: header[key] for key in ("name", "title", "rows")},
-        **{key: raw[key] if f"{key}.name" in vary else section for key, section in sections.items()},
+        "data": section("data", scenario.data, dump(scenario.data_settings)),
+        "scenario": section("scenario", scenario.stream, {"rounds": scenario.rounds}),
+        "model": section("model", scenario.model, {}),
+        "training": dump(scenario.training),
         "strategies": {arm.label: _arm_record(arm, raw["strategies"][arm.label], vary) for arm in scenario.arms},
         "seeds": header["seeds"],
         **({"vary": vary} if vary else {}),

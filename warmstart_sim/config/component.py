@@ -114,6 +114,8 @@ def _name_of(value: Any) -> str:
 def _state(value: Any) -> Any:
     """What a callable holds beside its source: what a function closes over, or an instance's attributes."""
     if inspect.isfunction(value):
-        return value.__defaults__, value.__kwdefaults__, [cell.cell_contents for cell in value.__closure__ or ()]
+        code = value.__code__ if value.__name__ == "<lambda>" else None  # two lambdas may share their source, a line
+        captured = [cell.cell_contents for cell in value.__closure__ or ()]
+        return value.__defaults__, value.__kwdefaults__, captured, code and (code.co_code, code.co_consts)
     plain_object = type(value).__repr__ is object.__repr__  # type: ignore[comparison-overlap]
     return vars(value) if plain_object and hasattr(value, "__dict__") else value

@@ -14,6 +14,16 @@ from warmstart_sim.errors import WarmstartError, nearest
 M = TypeVar("M", bound=BaseModel)
 Fragment = Mapping[str, Any]  # of a JSON schema
 
+NOUNS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "text",
+    "object": "a mapping",
+}
+BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+PYDANTIC_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
 
 def validated(schema: type[M], value: Mapping[str, Any], where: str, key: str = "", also: Iterable[str] = ()) -> M:
     """`value` as an instance of `schema`, by the strict rules of JSON: "0.1" is no number, and true is no integer.
@@ -32,6 +42,15 @@ def validated(schema: type[M], value: Mapping[str, Any], where: str, key: str = 
         return schema.model_validate_json(json.dumps(value, default=str), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         raise problem(where, *_place_and_problem(error, schema, value, key, also)) from None
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a model, under the names that files use."""
+    schema: dict[str, Any] = model.model_json_schema(by_alias=True)
+    for each in schema.get("properties", {}).values():
+        for name in PYDANTIC_BOUNDS.keys() & each.keys():  # of values that a validator converts first
+            each[PYDANTIC_BOUNDS[name]] = each.pop(name)
+    return schema
 
 
 def problem(where: str, key: str, text: str) -> WarmstartError:
@@ -57,8 +76,7 @@ def _place_and_problem(
     path = _inside(value, first["loc"])
     place = key + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     place = place.removeprefix(".")
-    # The schema of what comes out: it has the bounds of values that are converted on their way in.
-    root = schema.model_json_schema(by_alias=True, mode="serialization")
+    root = schema_of(schema)
     if first["type"] == "extra_forbidden":
         (around, *_) = _alternatives(_fragment(root, path[:-1]), root)
         return place, unknown_key(path[-1], [*(also if len(path) == 1 else ()), *around.get("properties", {})])
@@ -103,7 +121,8 @@ def _alternatives(fragment: Fragment, root: Fragment) -> list[Fragment]:
     if "$ref" in fragment:
         return _alternatives(root["$defs"][fragment["$ref"].rpartition("/")[2]], root)
     if "anyOf" in fragment:
-        return [each for branch in fragment["anyOf"] for each in _alternatives(branch, root)]
+        bounds = {bound: fragment[bound] for bound in BOUNDS if bound in fragment}
+        return [{**bounds, **each} for branch in fragment["anyOf"] for each in _alternatives(branch, root)]
     return [] if fragment.get("type") == "null" else [fragment]
 
 
@@ -115,16 +134,6 @@ def _items(fragment: Fragment) -> Fragment:
 
 def _choices(fragment: Fragment, root: Fragment) -> list[str]:
     return [str(choice) for each in _alternatives(fragment, root) for choice in each.get("enum", [])]
-
-
-NOUNS = {
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "string": "text",
-    "object": "a mapping",
-}
-BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 def allowed(fragment: Fragment, root: Fragment) -> str:
@@ -148,5 +157,6 @@ def _in_words(fragment: Fragment, root: Fragment) -> str:
         return f"a list{count}, each {allowed(_items(fragment), root)}"
     if kind == "string" and ("pattern" in fragment or "format" in fragment):
         return f"text that matches {fragment['pattern']}" if "pattern" in fragment else f"a {fragment['format']}"
+    noun = NOUNS.get(kind, "a value")
     bounds = " and ".join(f"{sign} {fragment[bound]:g}" for bound, sign in BOUNDS.items() if bound in fragment)
-    return f"{NOUNS.get(kind, 'a value')} {bounds}".strip()
+    return f"{noun} {bounds}".strip() if kind in ("integer", "number") else noun

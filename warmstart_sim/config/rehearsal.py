@@ -109,7 +109,7 @@ def _smallest_pool(small: Mapping[str, Any]) -> int:
     """The fewest samples that any cell has to deal out."""
     vary, data = small.get("vary", {}), small["data"]
     samples: int = min(vary.get("data.train_samples", [data["train_samples"]]))
-    held_out: float = max(vary.get("data.validation_fraction", [data["validation_fraction"]]))
+    held_out: float = max(vary.get("data.validation_fraction", [data.get("validation_fraction", 0)]))
     return max(1, math.floor(samples * (1 - held_out)))
 
 

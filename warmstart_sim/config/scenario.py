@@ -125,11 +125,11 @@ class _Checker:
         options = registry.schema(name).model_fields if name in registry.names() else ()
         shared = [field for field in settings.model_fields if field not in options]
         common = {field: raw.pop(field) for field in shared if field in raw}
-        component = self.component(registry, name, raw, key, "name", shared)
+        component = self.component(registry, name, raw, key, shared)
         return component, validated(settings, common, self.where, key)
 
     def component(
-        self, registry: Registry[Any], name: Any, options: dict[str, Any], key: str, name_key: str, also: Iterable[str]
+        self, registry: Registry[Any], name: Any, options: dict[str, Any], key: str, also: Iterable[str]
     ) -> Component:
         """A named thing and its options.
 
@@ -138,9 +138,9 @@ class _Checker:
             name: Its name, or a user's object.
             options: What is said of it beside the name.
             key: Where the options stand.
-            name_key: The key below that at which the name stands.
             also: Other keys that are allowed beside the options.
         """
+        name_key = "start" if registry is STRATEGIES else "name"
         place = f"{key}.{name_key}"
         if not isinstance(name, str):
             try:
@@ -178,7 +178,7 @@ class _Checker:
         parts = tuple(self.part(name, raw.pop(name), f"{key}.{name}") for name in PARTS.names() if name in raw)
         return Arm(
             label,
-            self.component(STRATEGIES, start, raw, key, "start", ("training", *PARTS.names())),
+            self.component(STRATEGIES, start, raw, key, ("training", *PARTS.names())),
             parts,
             validated(Training, _own_training(training, own), self.where, f"{key}.training" if own else "training"),
         )

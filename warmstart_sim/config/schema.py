@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from warmstart_sim.config.problems import schema_of
 from warmstart_sim.config.sections import DataSettings, Header, StreamSettings
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES, STREAMS, Registry
 from warmstart_sim.training.settings import Settings, Training
@@ -49,7 +50,7 @@ def json_schema() -> Schema:
 
 
 def _inline(model: type[BaseModel], definitions: Schema) -> Schema:
-    schema: Schema = model.model_json_schema(by_alias=True)
+    schema = schema_of(model)
     definitions.update(schema.pop("$defs", {}))
     return schema
 

@@ -1,0 +1,292 @@
+"""The command line: what it prints, how it ends, and that a mistake is one line on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from warmstart_sim import __version__, api, cli, registry
+from warmstart_sim.config.source import bundled_scenarios
+
+COMMANDS = ["run", "report", "check", "list", "data", "schema"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys) -> Callable[..., Ended]:
+    """Runs `warmstart-sim ARGUMENTS` in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["warmstart-sim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return Ended(ended.value.code or 0, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def scenario(tmp_path, tiny_scenario) -> Path:
+    """A scenario file that takes seconds."""
+    tiny_scenario["seeds"] = [0]
+    tiny_scenario["scenario"]["rounds"] = 2
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_scenario, sort_keys=False))
+    return path
+
+
+def in_a_new_process(*arguments: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from warmstart_sim.cli import main; main()", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+# What it says.
+
+
+def test_without_a_command_it_helps(command):
+    bare, helped = command(), command("--help")
+    assert bare.code == helped.code == 0
+    assert bare.out == helped.out
+    for name in COMMANDS:
+        assert f"\n  {name} " in helped.out
+    assert "..." not in helped.out.partition("Commands:")[2]  # no summary is cut short
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_helps_and_can_show_tracebacks(command, name):
+    helped = command(name, "--help")
+    assert helped.code == 0
+    assert "--traceback" in helped.out
+    assert command(name, "-h").out == helped.out
+
+
+def test_it_knows_its_version(command):
+    assert command("--version").out == f"warmstart-sim {__version__}\n"
+
+
+def test_list_has_a_line_for_everything(command):
+    lines = command("list").out.splitlines()
+    registries = (registry.STRATEGIES, registry.PARTS, registry.DATASETS, registry.STREAMS, registry.MODELS)
+    named = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert sorted(named) == sorted([*(name for each in registries for name in each.names()), *bundled_scenarios()])
+    assert [line for line in lines if line and not line.startswith(" ")] == [
+        "Strategies", "Parts of a strategy", "Data sets", "Models", "Scenario generators", "Scenario files"
+    ]  # fmt: skip
+
+
+def test_schema_prints_json(command):
+    assert json.loads(command("schema").out)["title"] == "warmstart-sim scenario"
+
+
+def test_check_says_how_much_work_it_is(command, scenario):
+    # At most 12 epochs of 2 and of 4 batches (of 50 and of 100 samples) for three strategies.
+    expected = "valid; 3 cells (3 strategies, 1 seed), 6 rounds, at most 216 steps\n"
+    assert command("check", scenario).out == f"{scenario}: {expected}"
+    assert "1 cell (1 strategy, 1 seed), 2 rounds" in command("check", scenario, "--strategies", "warm_start").out
+    assert "9 cells (3 strategies, 3 seeds)" in command("check", scenario, "--seeds", "3, 4,5").out
+    assert "18 rounds" not in command("check", scenario, "--set", "scenario.rounds=1").out
+
+
+@pytest.mark.parametrize("name", bundled_scenarios())
+def test_every_bundled_scenario_is_valid_and_so_is_its_rehearsal(command, name):
+    assert command("check", name).code == 0
+    assert command("check", name, "--rehearse").code == 0
+
+
+def test_data_says_what_there_is(command, tmp_path):
+    said = command("data", "noisy_digits", "--set", "test_draws=1", "--data-root", tmp_path).out
+    assert said == (
+        "noisy_digits: 1,198 training and 599 test samples of shape 1x8x8 (float32), 10 classes; "
+        f"data folder {tmp_path}\n"
+    )
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        ("bogus", 2, "No such command 'bogus'; see `warmstart-sim --help`"),
+        ("check", 2, "Missing argument 'scenario'; see `warmstart-sim check --help`"),
+        ("list x", 2, "Got unexpected extra argument"),
+        ("check tiny.yaml --bogus", 2, "No such option: --bogus"),
+        ("run tiny.yaml --workers 0", 2, "Invalid value for '--workers': "),
+        ("run tiny.yaml --workers two", 2, "Invalid value for '--workers': "),
+        ("check digits_onlin", 2, "digits_onlin: no such scenario file; did you mean 'digits_online'?"),
+        ("check .", 2, ".: is a directory, not a scenario file"),
+        ("check tiny.yaml --set x", 2, "--set x: expected KEY=VALUE, such as training.optimizer.lr=0.01"),
+        ("check tiny.yaml --set training.lr=1", 2, "tiny.yaml: training.lr: unknown key"),
+        ("check tiny.yaml --seeds a", 2, "--seeds 'a': expected whole numbers with commas, such as 0,1,2"),
+        ("check tiny.yaml --seeds ''", 2, "--seeds '': expected whole numbers with commas, such as 0,1,2"),
+        ("check tiny.yaml --seeds 1,1", 2, "tiny.yaml: seeds: [1, 1] has a seed twice"),
+        ("check tiny.yaml --seeds -1", 2, "tiny.yaml: seeds[0]: found -1 (allowed: a whole number >= 0)"),
+        ("check tiny.yaml --strategies warm_strt", 2, "--strategies: unknown strategy 'warm_strt'; did you mean"),
+        ("check tiny.yaml --strategies ''", 2, "tiny.yaml: strategies: there is none"),
+        ("check tiny.yaml --set scenario.chunk_size=9999", 2, "tiny.yaml: scenario.chunk_size: 9999 is more than the"),
+        ("run tiny.yaml --device gpu", 2, "--device gpu: expected auto, cpu, cuda or cuda:N"),
+        ("run tiny.yaml --set model=no_such:f", 2, "tiny.yaml: model 'no_such:f': cannot import no_such ("),
+        ("run tiny.yaml --out tiny.yaml", 2, "--out tiny.yaml: cannot be written ("),
+        ("run tiny.yaml --out tiny.yaml/sub", 2, "--out tiny.yaml/sub: cannot be written (Not a directory)"),
+        ("run tiny.yaml --out /proc/run", 2, "--out /proc/run: cannot be written ("),
+        ("run tiny.yaml --out .", 2, "--out .: the folder holds other files (tiny.yaml ...); choose another"),
+        ("report .", 2, ".: holds no run; `warmstart-sim run SCENARIO --out .` makes one"),
+        ("data digts", 2, "digts: data.name: unknown data set 'digts'; did you mean 'digits'?"),
+        ("data arrays", 2, "arrays: data.path: is missing (expected a path)"),
+        ("data arrays --set path=x.npz", 3, "arrays: there is no file x.npz"),
+        ("check tiny.yaml --set 'data={name: arrays, path: x.npz}'", 3, "tiny.yaml: arrays: there is no file x.npz"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_on_stderr(command, scenario, arguments, code, line):
+    ended = command(*shlex.split(arguments))
+    assert ended.code == code
+    assert ended.err.startswith(f"warmstart-sim: error: {line}")
+    assert ended.err.count("\n") == 1
+    assert ended.out == ""
+
+
+def test_a_mistake_leaves_no_folder_behind(command, scenario, tmp_path):
+    for setting in ("training.batch_size=0", "scenario.chunk_size=9999", "model=no_such_module:f", "data=no_such:f"):
+        assert command("run", scenario, "--set", setting).code == 2
+    assert list(tmp_path.iterdir()) == [scenario]
+
+
+def test_cuda_where_there_is_none_is_a_mistake(command, scenario, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "--device cuda: this machine has no CUDA devices; use --device cpu" in command(
+        "run", scenario, "--device", "cuda"
+    ).err  # fmt: skip
+
+
+def test_the_traceback_is_shown_where_it_is_asked_for(command):
+    plain, traced = command("check", "nothing.yaml"), command("check", "nothing.yaml", "--traceback")
+    assert plain.err.count("\n") == 1
+    assert traced.err.startswith("Traceback (most recent call last):")
+    assert traced.err.endswith(plain.err)
+    assert traced.code == plain.code
+
+
+def test_a_full_disk_is_one_line(command, scenario, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device", "runs/tiny/rounds.csv")
+
+    monkeypatch.setattr(api, "execute", full)
+    ended = command("run", scenario)
+    assert ended.code == 1
+    assert ended.err == (
+        "warmstart-sim: error: runs/tiny/rounds.csv: cannot be read or written (No space left on device)\n"
+    )
+
+
+# Runs.
+
+
+def test_a_run_ends_with_tables_and_a_report_and_can_be_reported_again(command, scenario, tmp_path):
+    ended = command("run", scenario, "--workers", "1", "--quiet", "--strategies", "random_init,warm_start")
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "runs" / "tiny"
+    assert "warm start" in ended.out
+    assert "report: runs/tiny/report.html" in ended.out
+    rounds = (folder / "rounds.csv").read_text()
+    for name in ("rounds.csv", "summary.csv", "report.html"):
+        (folder / name).unlink()
+    assert command("report", folder).code == 0
+    assert (folder / "rounds.csv").read_text() == rounds
+    assert (folder / "report.html").exists()
+
+    more = command("run", scenario, "--workers", "1", "--quiet", "--strategies", "shrink_perturb")
+    assert more.code == 0
+    assert rounds.rstrip("\n") in (folder / "rounds.csv").read_text()  # what was there stays as it was
+    assert {"random_init", "warm_start", "shrink_perturb"} == {
+        path.name.split("-")[0] for path in folder.glob("cells/*")
+    }
+
+    other = command("run", scenario, "--quiet", "--set", "training.batch_size=33")
+    assert other.code == 2
+    assert "holds a run with other settings (training.batch_size: 32 there, 33 here)" in other.err
+
+
+def test_a_strategy_of_ones_own_lies_in_the_working_folder(command, scenario, tmp_path):
+    (tmp_path / "my_strategies.py").write_text(
+        "def halved(previous, fresh, context, *, share=0.5):\n"
+        "    return {name: tensor * share if tensor.ndim else tensor for name, tensor in previous.items()}\n"
+        "def failing(previous, fresh, context):\n"
+        "    raise ArithmeticError('one\\ntwo')\n"
+    )
+    arms = "{halved: {start: 'my_strategies:halved', share: 0.25}, failing: 'my_strategies:failing'}"
+    ended = command("run", scenario, "--workers", "1", "--quiet", "--set", f"strategies={arms}")
+    assert ended.code == 1
+    assert "1 of the cells failed; the others are complete." in ended.err
+    assert ended.err.rstrip().endswith("ArithmeticError: one")
+    assert "halved" in (tmp_path / "runs" / "tiny" / "rounds.csv").read_text()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_control_c_ends_in_one_line(scenario, tmp_path):
+    slow = ["--set", "training.until={epochs: 100000}", "--workers", "1"]
+    process = in_a_new_process("run", str(scenario), *slow, cwd=tmp_path)
+    folder = tmp_path / "runs" / "tiny"
+    while not (folder / "scenario.yaml").exists():
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "warmstart-sim: interrupted; give the same command again to go on\n"
+
+
+# What it leaves unimported.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"], ["run", "--help"], ["--version"], ["list"], ["schema"],
+        ["check", "digits_online"], ["check", "cifar10_online"], ["check", "cifar10_online", "--rehearse"],
+        ["run", "digits_online", "--set", "training.batch_size=0"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_needs_no_torch_does_not_import_it(arguments, tmp_path):
+    code = (
+        "import sys, atexit; from warmstart_sim.cli import main\n"
+        "heavy = {'torch', 'torchvision', 'avalanche', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'rich'}\n"
+        "atexit.register(lambda: print('imported:', sorted(heavy & set(sys.modules))))\n"
+        "main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    imported = ended.stdout.rpartition("imported: ")[2].strip()
+    assert imported in ("[]", "['rich']"), ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_imports_nothing_but_the_command_line():
+    code = "import sys, atexit; from warmstart_sim.cli import main\n" + (
+        "atexit.register(lambda: print(*sorted({m.partition('.')[0] for m in sys.modules})))\nmain()"
+    )
+    said = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True).stdout
+    assert not {"pydantic", "yaml", "numpy", "torch", "rich"} & set(said.splitlines()[-1].split())
