@@ -18,7 +18,6 @@ import contextlib
 import datetime
 import multiprocessing
 import os
-import platform
 import statistics
 import time
 import warnings
@@ -201,7 +200,10 @@ def main() -> None:
                     times[loop].append(seconds(epoch, device))
             rate = {loop: SAMPLES[name] / statistics.median(each) for loop, each in times.items()}
             paired = {loop: [b / t for b, t in zip(times["bare"], times[loop], strict=True)] for loop in LOOPS}
-            cells = [f"{rate[loop]:,.0f} ({statistics.median(paired[loop]):.2f})" for loop in ("ours", "DataLoader", "Avalanche")]
+            cells = [
+                f"{rate[loop]:,.0f} ({statistics.median(paired[loop]):.2f})"
+                for loop in ("ours", "DataLoader", "Avalanche")
+            ]
             spread = f"{statistics.median(paired['ours']):.3f} ({min(paired['ours']):.2f}-{max(paired['ours']):.2f})"
             print(f"| {name} | {rate['bare']:,.0f} | {' | '.join(cells)} | {spread} |", flush=True)
     print("\nIn brackets: the median of the ratios to bare, turn by turn.")

@@ -60,7 +60,7 @@ def test_a_failing_strategy_raises_after_the_others_are_done(tiny_scenario, tmp_
     def broken(previous, fresh, context):
         raise ZeroDivisionError("mine")
 
-    with pytest.raises(RunError, match="1 of the cells failed.*\n.*broken.*ZeroDivisionError: mine"):
+    with pytest.raises(RunError, match=r"1 of the cells failed.*\n.*broken.*ZeroDivisionError: mine"):
         run(tiny_scenario, strategies=["random_init", broken], seeds=[0], **{**QUICK, "out": tmp_path})
     assert set(pd.read_csv(tmp_path / "rounds.csv")["strategy"]) == {"random_init"}
 
@@ -78,9 +78,7 @@ def test_the_callers_threads_and_generators_are_left_alone(tiny_scenario, tmp_pa
 def test_tensorboard_logs_hold_every_epoch(tiny_scenario, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    results = run(
-        tiny_scenario, strategies=["warm_start"], seeds=[0], tensorboard=True, **{**QUICK, "out": tmp_path}
-    )
+    results = run(tiny_scenario, strategies=["warm_start"], seeds=[0], tensorboard=True, **{**QUICK, "out": tmp_path})
     (folder,) = (tmp_path / "tensorboard").iterdir()
     log = EventAccumulator(str(folder)).Reload()
     losses = [event.value for event in log.Scalars("epoch/running_train_loss")]

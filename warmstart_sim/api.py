@@ -170,10 +170,11 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
     import_own(unfinished, where)
     all_training_sizes(unfinished, find_data_root(options.data_root), where)
 
-    device = choose_device(options.device)
-    workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
     with run_folder.locked():
-        run_folder.open(record(raw, scenario), environment(device, workers, rehearsal), options.fresh)
+        run_folder.open(record(raw, scenario), options.fresh)
+        device = choose_device(options.device)
+        workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
+        run_folder.describe(environment(device, workers, rehearsal))
         failures = _run_cells(cells, run_folder, device, workers, options)
         collect(run_folder.path)  # all cells of the folder, which may hold other seeds and arms than were asked for
     return Outcome(run_folder.path, failures)
@@ -336,5 +337,3 @@ class _OwnData:
 
     def __call__(self, root: Path, seed: int) -> Dataset:
         return self.dataset
-
-

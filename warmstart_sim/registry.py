@@ -59,6 +59,7 @@ class Registry(Generic[T]):
         self._package = package
         self._targets: dict[str, T] = {}
         self._traits: dict[str, frozenset[str]] = {}
+        self._schemas: dict[str, type[BaseModel]] = {}
 
     def register(self, name: str, *traits: str) -> Callable[[T], T]:
         """A decorator that gives a function or class its name, and what must be known of it without a call."""
@@ -106,7 +107,9 @@ class Registry(Generic[T]):
 
     def schema(self, name: str) -> type[BaseModel]:
         """The options of a registered name as a pydantic model."""
-        return option_schema(self.get(name), name)
+        if name not in self._schemas:
+            self._schemas[name] = option_schema(self.get(name), name)
+        return self._schemas[name]
 
 
 def _import_target(kind: str, name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from warmstart_sim.data import load, loading, validate
+from warmstart_sim.data import load, validate
 from warmstart_sim.data.image_sets import IMAGE_SETS, ImageSetName
 from warmstart_sim.data.location import data_root
 from warmstart_sim.errors import DataError

@@ -108,7 +108,9 @@ def test_a_split_trains_its_first_half_once_and_all_arms_share_it(tiny_scenario,
     tiny_scenario["seeds"] = [0]
     starts = []
     original = Lab.start
-    monkeypatch.setattr(Lab, "start", lambda lab, index, previous: starts.append(index) or original(lab, index, previous))
+    monkeypatch.setattr(
+        Lab, "start", lambda lab, index, previous: starts.append(index) or original(lab, index, previous)
+    )
     results = {cell.arm.label: result(cell, tmp_path, place) for cell in cells_of(tiny_scenario)}
     assert starts == [0, 1, 1, 1]
     assert len(list((tmp_path / "first_phases").iterdir())) == 1
@@ -146,7 +148,7 @@ def test_a_diverged_round_is_recorded_and_random_init_recovers(tiny_scenario, tm
 
 def test_a_strategy_that_returns_something_else_is_refused_by_name(tiny_scenario, tmp_path, place):
     tiny_scenario["strategies"] = {"mine": {"start": "tests.experiment.poison:incomplete"}}
-    with pytest.raises(WarmstartError, match="incomplete.*must return a state dict"):
+    with pytest.raises(WarmstartError, match=r"incomplete.*must return a state dict"):
         result(cells_of(tiny_scenario)[0], tmp_path, place)
 
 

@@ -186,6 +186,8 @@ class _Checker:
     def part(self, name: str, value: Any, key: str) -> Component:
         if isinstance(value, list):  # augment: [random_crop, rotation] names features at their usual strength
             value = dict.fromkeys(map(str, value), True)
+        if type(value) is PARTS.get(name):
+            return from_object(PARTS, value, {})
         options = self.mapping(value, key, allowed="a list of names, or a mapping")
         return Component(name, dump(validated(PARTS.schema(name), options, self.where, key)))
 

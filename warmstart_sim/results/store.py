@@ -33,6 +33,16 @@ EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
     "train_accuracy", "validation_accuracy", "test_accuracy", "train_seconds",
 )  # fmt: skip
+# What a run writes at the top of its folder; the record of its scenario goes last when it is deleted.
+FILES = (
+    "rounds.csv",
+    "epochs.csv",
+    "summary.csv",
+    "report.html",
+    "environment.json",
+    "data.json",
+    "scenario.yaml",
+)
 SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
 
 Row = dict[str, Any]
@@ -123,18 +133,27 @@ class RunFolder:
         return CellFolder(self.path / "first_phases" / phase_id)
 
     def scenario(self) -> dict[str, Any] | None:
-        """The resolved scenario that this run belongs to, or None for a new folder."""
-        try:
-            return yaml.safe_load((self.path / "scenario.yaml").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
+        """The resolved scenario that this run belongs to, or None for a new folder.
 
-    def open(self, scenario: Mapping[str, Any], environment: Mapping[str, Any], fresh: bool = False) -> None:
+        Raises:
+            WarmstartError: There is a record of it that cannot be read.
+        """
+        path = self.path / "scenario.yaml"
+        try:
+            stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise WarmstartError(f"{path}: cannot be read as the record of a run ({type(error).__name__})") from None
+        if not isinstance(stored, dict):
+            raise WarmstartError(f"{path}: is not the record of a run")
+        return stored
+
+    def open(self, scenario: Mapping[str, Any], fresh: bool = False) -> None:
         """Makes the folder, or goes on with what it holds; seeds and strategies may be added to it.
 
         Args:
             scenario: The resolved scenario.
-            environment: Versions, device, commit and so on, for environment.json.
             fresh: Delete what the folder holds first.
 
         Raises:
@@ -157,6 +176,9 @@ class RunFolder:
         else:
             merged = _merge(before, scenario, self.path)
         write_text(self.path / "scenario.yaml", yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
+
+    def describe(self, environment: Mapping[str, Any]) -> None:
+        """Writes environment.json: versions, device, commit and so on, of the last command that ran here."""
         write_text(self.path / "environment.json", json.dumps(environment, indent=1))
 
     @contextlib.contextmanager
@@ -221,11 +243,11 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Removes a run's files. Only a folder that holds a run is cleared."""
-        if self.scenario() is None:
+        if not (self.path / "scenario.yaml").exists():
             return
         for name in ("cells", "first_phases", "figures", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("rounds.csv", "epochs.csv", "summary.csv", "report.html", "environment.json", "data.json", "scenario.yaml"):
+        for name in FILES:
             (self.path / name).unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -171,7 +172,8 @@ class _Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self.run, self.place), daemon=True)
-        process.start()
+        with _interrupts_ignored():  # inherited: Ctrl-C is for the parent, also while a worker still imports torch
+            process.start()
         theirs.close()
         self.workers.append(_Worker(process, ours))
         return self.workers[-1]
@@ -204,7 +206,6 @@ class _Pool:
 
 def _work(connection: Connection, run: RunFolder, place: Place) -> None:
     """The life of a worker: tasks come in, progress and ends go out. It never outlives its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
@@ -216,6 +217,18 @@ def _work(connection: Connection, run: RunFolder, place: Place) -> None:
             connection.send(("ended", perform(task, run, place, notify)))
         except WarmstartError as error:
             connection.send(("fatal", error))
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _die_with_parent() -> None:
