@@ -61,7 +61,7 @@ def tradeoff(run: Run) -> Chart | None:
         for line in panel.lines:
             _draw_point(frame, line, length)
         _join_values(frame, panel.lines, length)
-    frames[0].set_xlim(left=0)  # the frames share their axes
+    frames[0].set_xlim(0, 1.04 * frames[0].get_xlim()[1])  # the frames share their axes
     label_frames(frames, f"train time of all rounds ({unit})\n{timing}", _final(run.metric))
     caption = (
         f"Final {plain(run.metric)} against the train time of all of an arm's own rounds, {timing}. Large: the mean "
@@ -90,7 +90,7 @@ def _draw_point(frame: Axes, line: Line, length: float) -> None:
 
 def _join_values(frame: Axes, lines: list[Line], length: float) -> None:
     """Joins the points of one arm at several values of a varied key by a thin line, in the order of the values."""
-    for name in {line.arm for line in lines}:
+    for name in dict.fromkeys(line.arm for line in lines):
         means = [line.rows[["train_seconds", "final_accuracy"]].mean() for line in lines if line.arm == name]
         time, accuracy = ([mean[column] for mean in means] for column in ("train_seconds", "final_accuracy"))
         frame.plot(np.divide(time, length), np.multiply(accuracy, 100), color="#808080", linewidth=1, zorder=1)
