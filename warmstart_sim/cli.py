@@ -237,7 +237,7 @@ def _report(folder: Path) -> None:
 
     path = reports.write(folder)
     stored = load(folder)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 100)  # in a pipe rich would take 80, and cut names
     console.print(terminal_table(stored))
     console.print(sentence(stored), highlight=False)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
