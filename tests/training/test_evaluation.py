@@ -28,7 +28,7 @@ def test_the_early_exit_decides_as_a_full_pass_does(marks, threshold, batch):
     model, samples = scored(np.array(marks))
     indices = torch.arange(len(marks))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "BATCH", batch)
+        patch.setitem(evaluation.BATCH, "cpu", batch)
         full = train_accuracy(model, samples, indices)
         early = train_accuracy(model, samples, indices, at_least=threshold)
     assert full == sum(marks) / len(marks)
@@ -42,7 +42,7 @@ def test_the_early_exit_looks_no_further_than_it_must():
     seen = []
     model.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "BATCH", 5)
+        patch.setitem(evaluation.BATCH, "cpu", 5)
         assert train_accuracy(model, samples, torch.arange(100), at_least=0.99) is None
     assert seen == [5]
 
@@ -55,7 +55,7 @@ def test_fewest_correct_is_the_boundary_of_the_comparison(threshold, count):
 
 
 def test_accuracy_weighs_samples_and_not_batches(monkeypatch):
-    monkeypatch.setattr(evaluation, "BATCH", 4)
+    monkeypatch.setitem(evaluation.BATCH, "cpu", 4)
     model, samples = scored(np.array([True] * 4 + [False]))  # batches of 4 and 1: a mean of batches would say 0.5
     accuracy, loss = evaluate(model, samples, torch.arange(5))
     assert accuracy == 0.8

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from warmstart_sim.training.batches import DeviceSamples
 
-BATCH = 1000  # a multiple of nothing in particular: large enough to fill a GPU, small enough for a CPU's cache
+# A CPU's cache holds the activations of small batches only: in batches of 1,024 ResNet-18 takes 1.8 times as long for a
+# sample as in batches of 128. And the smaller the batch, the earlier an early exit.
+BATCH = {"cpu": 128, "cuda": 2048}
 
 
 def evaluate(model: nn.Module, samples: DeviceSamples, indices: torch.Tensor) -> tuple[float, float]:
@@ -75,7 +77,7 @@ def _predictions(
     was_training = model.training
     model.eval()
     try:
-        for index in indices.split(BATCH):
+        for index in indices.split(BATCH[indices.device.type]):
             inputs, labels = samples.batch(index)
             with torch.no_grad():
                 logits = model(inputs)
