@@ -56,6 +56,17 @@ def test_own_arrays_and_an_own_model(tiny_scenario, tmp_path):
     )
 
 
+def test_parts_given_as_objects_are_those_of_a_file(tiny_scenario):
+    from warmstart_sim import Augment, config
+
+    def cell(part):
+        arms = {"augmented": {"start": "warm_start", "augment": part}}
+        return config.plan({**tiny_scenario, "strategies": arms}, "scenario")[1][0]
+
+    assert cell(Augment(random_crop=4)).digest == cell({"random_crop": 4}).digest == cell(["random_crop"]).digest
+    assert cell(Augment(random_crop=2)).digest != cell(["random_crop"]).digest
+
+
 def test_a_failing_strategy_raises_after_the_others_are_done(tiny_scenario, tmp_path):
     def broken(previous, fresh, context):
         raise ZeroDivisionError("mine")
