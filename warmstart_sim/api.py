@@ -250,7 +250,7 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
 
 
 def collect(run_dir: Path) -> None:
-    """Writes rounds.csv and epochs.csv of a run again, from its complete cells.
+    """Writes rounds.csv and epochs.csv of a run again, from its complete cells; a copy without cells keeps its own.
 
     Raises:
         WarmstartError: The folder holds no run.
@@ -259,6 +259,8 @@ def collect(run_dir: Path) -> None:
     stored = folder.scenario()
     if stored is None:
         raise WarmstartError(f"{run_dir}: holds no run; `warmstart-sim run SCENARIO --out {run_dir}` makes one")
+    if (run_dir / "rounds.csv").exists() and not (run_dir / "cells").is_dir():
+        return
     _, cells = config.plan(stored, str(run_dir / "scenario.yaml"))
     folder.write_tables([(cell.id, _identity(cell)) for cell in cells])
 

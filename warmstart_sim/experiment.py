@@ -20,7 +20,7 @@ from warmstart_sim.config import Cell
 from warmstart_sim.config.dealing import deal, load_dataset
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import MODELS, PARTS, STRATEGIES, STREAMS
-from warmstart_sim.results.store import SECONDS, CellFolder, Row, RunFolder
+from warmstart_sim.results.store import EPOCH_COLUMNS, SECONDS, CellFolder, Row, RunFolder
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.evaluation import evaluate
@@ -314,11 +314,7 @@ def _finish_round(lab: Lab, round_: Round, training: RoundTraining, seconds: dic
 
 
 def _epoch_row(epoch: Epoch) -> Row:
-    columns = (
-        "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss", "train_accuracy",
-        "validation_accuracy", "test_accuracy", "train_seconds",
-    )  # fmt: skip
-    return {name: getattr(epoch, name) for name in columns}
+    return {name: getattr(epoch, name) for name in EPOCH_COLUMNS if name not in ("round", "shared")}
 
 
 def _save(folder: CellFolder, history: History, inside: dict[str, Any] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,3 +176,24 @@ def test_a_folder_in_which_nothing_was_trained_is_taken_over(tiny_scenario, tmp_
     with pytest.raises(WarmstartError, match="chunk_size"):
         execute({**tiny_scenario, "scenario": {"name": "online", "chunk_size": 5000}}, tmp_path, workers=1)
     assert execute({**tiny_scenario, "seeds": [0]}, tmp_path, workers=1).failures == {}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_users_folder_with_a_scenario_file_of_its_own_is_refused_and_nothing_in_it_is_deleted(
+    tiny_scenario, tmp_path, fresh
+):
+    (tmp_path / "scenario.yaml").write_text(yaml.safe_dump(tiny_scenario))
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "precious.png").write_text("mine")
+    with pytest.raises(WarmstartError, match="holds other files"):
+        execute({**tiny_scenario, "seeds": [0]}, tmp_path, workers=1, fresh=fresh)
+    assert (tmp_path / "figures" / "precious.png").read_text() == "mine"
+    assert (tmp_path / "scenario.yaml").exists()
+
+
+def test_a_published_folder_without_its_cells_keeps_its_tables_when_reported_again(tiny_scenario, tmp_path):
+    execute({**tiny_scenario, "seeds": [0]}, tmp_path, workers=1)
+    before = (tmp_path / "rounds.csv").read_text()
+    shutil.rmtree(tmp_path / "cells")
+    api.collect(tmp_path)
+    assert (tmp_path / "rounds.csv").read_text() == before

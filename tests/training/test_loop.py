@@ -217,3 +217,15 @@ def test_bf16_keeps_float32_weights_and_learns():
     epochs = train(result)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert epochs[-1].running_train_loss < epochs[0].running_train_loss
+
+
+def test_a_round_that_diverges_keeps_its_best_weights(monkeypatch):
+    model = fresh()
+    result = training(model, {"until": {"validation_patience": 9, "max_epochs": 9}})
+    result.run_epoch()
+    best = {name: tensor.clone() for name, tensor in result.best_state.items()}
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.nan)
+    result.run_epoch()
+    assert result.status == "diverged"
+    assert all(torch.equal(best[name], tensor) for name, tensor in result.best_state.items())

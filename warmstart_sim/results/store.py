@@ -33,6 +33,8 @@ EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
     "train_accuracy", "validation_accuracy", "test_accuracy", "train_seconds",
 )  # fmt: skip
+# Says that a folder was made by us, so that its files may be deleted; a user may have a scenario.yaml too.
+MARKER = ".warmstart-sim"
 # What a run writes at the top of its folder; the record of its scenario goes last when it is deleted.
 FILES = (
     "rounds.csv",
@@ -160,21 +162,18 @@ class RunFolder:
             WarmstartError: The folder cannot be written, holds other files, or holds the run of another scenario.
         """
         self._check_writable()
-        if fresh:
-            self._clear()
-        before = self.scenario()
-        if before is not None and not self._holds_work():  # its first command failed before anything was trained
-            self._clear()
-            before = None
-        if before is None:
-            strangers = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
+        holds_work = self._holds_work()
+        if not holds_work and not (self.path / MARKER).exists():  # never touch a folder that is not ours
+            strangers = sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
             if strangers:
                 raise WarmstartError(
                     f"--out {self.path}: the folder holds other files ({strangers[0]} ...); choose another"
                 )
-            merged = dict(scenario)
-        else:
-            merged = _merge(before, scenario, self.path)
+        if fresh or not holds_work:  # without work, its first command failed before anything was trained
+            self._clear()
+        before = self.scenario()
+        merged = dict(scenario) if before is None else _merge(before, scenario, self.path)
+        write_text(self.path / MARKER, "")
         write_text(self.path / "scenario.yaml", yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
 
     def describe(self, environment: Mapping[str, Any]) -> None:
@@ -242,9 +241,7 @@ class RunFolder:
             raise WarmstartError(f"--out {self.path}: cannot be written ({error.strerror})") from None
 
     def _clear(self) -> None:
-        """Removes a run's files. Only a folder that holds a run is cleared."""
-        if not (self.path / "scenario.yaml").exists():
-            return
+        """Removes a run's files; the caller has made sure that they are ours."""
         for name in ("cells", "first_phases", "figures", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in FILES:

@@ -52,7 +52,6 @@ class Estimate:
 
     def update(self, task: Task, done: float) -> None:
         """The share of a running task that is done."""
-        self._running.setdefault(task.id, 0.0)
         self._running[task.id] = done
 
     def end(self, task: Task) -> None:

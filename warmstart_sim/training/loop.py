@@ -128,10 +128,10 @@ class RoundTraining:
 
         if math.isfinite(running_loss):
             self.status = self.rule.after_epoch(self.epochs, self.steps, running_accuracy, checked, validation)
+            if self.rule.needs_validation_accuracy and self.rule.epochs_without_validation_improvement == 0:
+                self.best_state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         else:
             self.status = "diverged"
-        if self.rule.needs_validation_accuracy and self.rule.epochs_without_validation_improvement == 0:
-            self.best_state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         return Epoch(
             self.epochs, self.steps, rate, running_accuracy, running_loss, checked, validation, test,
             train_seconds, criterion_seconds, evaluation_seconds,
