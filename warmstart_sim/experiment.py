@@ -296,6 +296,7 @@ def _finish_round(lab: Lab, round_: Round, training: RoundTraining, seconds: dic
     row = {
         "round": round_.index,
         "shared": round_.index == 0 and shares_first_round(lab.cell),
+        "dataset": lab.dataset.name,
         "train_samples": len(round_.train),
         "new_samples": len(round_.new),
         "epochs": training.epochs,

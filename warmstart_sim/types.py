@@ -22,7 +22,8 @@ class Samples:
     """Inputs and their labels, in memory.
 
     Attributes:
-        inputs: uint8 pixels (n, channels, height, width), or float32 values (n, ...), or int64 tokens (n, length).
+        inputs: uint8 pixels (n, channels, height, width), or float32 values (n, ...), or int64 tokens (n, length): a
+            text's tokens first, then zeros up to the length.
         labels: int64 class indices, shape (n,).
     """
 
@@ -42,12 +43,16 @@ class Dataset:
         train: Samples that streams deal out (held-out validation data come from here as well).
         test: Samples for test accuracy only; may be empty.
         classes: The number of classes; labels are 0 to classes - 1.
+        vocabulary_size: For tokens: they are 0 (padding) to vocabulary_size - 1. None for other inputs.
+        notes: What a user should be told about these data, a line each, such as texts that came out empty.
     """
 
     name: str
     train: Samples
     test: Samples
     classes: int
+    vocabulary_size: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def build(
-    name: str | Callable[..., nn.Module], options: Mapping[str, Any], input_shape: tuple[int, ...], classes: int
+    name: str | Callable[..., nn.Module],
+    options: Mapping[str, Any],
+    input_shape: tuple[int, ...],
+    classes: int,
+    vocabulary_size: int | None = None,
 ) -> nn.Module:
     """A model with fresh weights, on the CPU, drawn from torch's default generator.
 
@@ -25,6 +30,8 @@ def build(
         options: The function's own options.
         input_shape: The shape of one input, such as (3, 32, 32).
         classes: The number of classes.
+        vocabulary_size: For tokens: they are below it. It is passed on as the option of that name to a function that
+            has one, unless `options` says otherwise.
 
     Raises:
         WarmstartError: There is no such model, it fails, or it is not a `torch.nn.Module`.
@@ -42,6 +49,9 @@ def build(
             "builds the model, because every round and seed needs fresh weights"
         )
     try:
+        takes_size = "vocabulary_size" in inspect.signature(factory).parameters
+        if takes_size and vocabulary_size is not None and options.get("vocabulary_size") is None:
+            options = {**options, "vocabulary_size": vocabulary_size}
         model = factory(input_shape, classes, **options)
     except WarmstartError:
         raise

@@ -25,7 +25,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.files import write_bytes, write_text
 
 ROUND_COLUMNS = (
-    "round", "shared", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops", "converged",
+    "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops", "converged",
     "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
     "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds", "timing", "threads", "device",
 )  # fmt: skip
