@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ from warmstart_sim.types import Dataset
 
 if TYPE_CHECKING:
     from warmstart_sim.results.tables import Run
+
+
+MOST_NOTES = 10  # on the terminal; the report has all
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,10 @@ def prepare(
     if model is not None:
         raw["model"] = model
     if data is not None:
-        raw["data"] = {"name": _OwnData(data, data.digest())} if isinstance(data, Dataset) else data
+        raw["data"] = data
+    for section, key in ((raw, "data"), (raw.get("scenario"), "source")):
+        if isinstance(section, dict) and isinstance(section.get(key), Dataset):
+            section[key] = {"name": _OwnData(section[key], section[key].digest())}
     if strategies is not None:
         raw = _with_strategies(raw, strategies)
     if rehearse:
@@ -159,7 +166,7 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
     Raises:
         WarmstartError: Something that concerns the whole run.
     """
-    from warmstart_sim.config.dealing import all_training_sizes
+    from warmstart_sim.config.dealing import all_training_sizes, notes
     from warmstart_sim.results.environment import environment
 
     scenario, cells = config.plan(raw, where)
@@ -167,14 +174,20 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
     # What is wrong with a user's own modules, or with how the stream fits the data, is said before a folder is made.
     fresh = options.fresh or not run_folder.path.is_dir()
     unfinished = [cell for cell in cells if fresh or not run_folder.cell(cell.id).complete]
+    unfinished = [*config.first_phases(unfinished), *unfinished]
+    data_root = find_data_root(options.data_root)
     import_own(unfinished, where)
-    all_training_sizes(unfinished, find_data_root(options.data_root), where)
+    all_training_sizes(unfinished, data_root, where)
 
     with run_folder.locked():
         run_folder.open(record(raw, scenario), options.fresh)
         device = choose_device(options.device)
         workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
-        run_folder.describe(environment(device, workers, rehearsal))
+        run_folder.check_data(_fetch_data(unfinished, data_root))
+        found = notes(unfinished, data_root)
+        run_folder.describe(environment(device, workers, rehearsal), found)
+        if not options.quiet:
+            _say(found)
         failures = _run_cells(cells, run_folder, device, workers, options)
         collect(run_folder.path)  # all cells of the folder, which may hold other seeds and arms than were asked for
     return Outcome(run_folder.path, failures)
@@ -193,7 +206,6 @@ def _run_cells(
         tensorboard=options.tensorboard, deterministic=options.deterministic,
     )  # fmt: skip
     queue = Queue(cells, run_folder)
-    run_folder.check_data(_fetch_data([task.cell for task in queue.ready], place.data_root))
     tasks = [task.id for task in queue.ready] + [task.id for waiting in queue.waiting.values() for task in waiting]
     console = Console(stderr=True)
     watcher = Quiet() if options.quiet else (Live if console.is_terminal else Plain)(tasks, console)
@@ -205,15 +217,28 @@ def _fetch_data(cells: Sequence[config.Cell], data_root: Path) -> dict[str, str]
     """Loads each data set once before any worker starts: one download, and one error if it cannot be had.
 
     Returns:
-        The digest of each; for a data set that depends on the seed, with the first seed alone.
+        The digest of each, and of files of weights; for a data set that depends on the seed, with the first seed alone.
     """
-    from warmstart_sim.config.dealing import load_dataset
+    from warmstart_sim.config.dealing import check_target, load_component
+    from warmstart_sim.models.weights import digest_of
 
     digests = {}
     for cell in {str(cell.data.record()): cell for cell in reversed(cells)}.values():
         seed = "" if DATASETS.has_trait(cell.data.name, "same_for_every_seed") else f" seed {cell.seed}"
-        digests[f"{cell.data.record()}{seed}"] = load_dataset(cell, data_root).digest()
+        digests[f"{cell.data.record()}{seed}"] = load_component(cell.data, cell.seed, data_root).digest()
+    for cell in cells:
+        check_target(cell, data_root)
+    for path in {cell.pretraining.checkpoint for cell in cells if cell.pretraining and cell.pretraining.checkpoint}:
+        digests[f"checkpoint {path}"] = digest_of(path)
     return digests
+
+
+def _say(found: Sequence[str]) -> None:
+    """Tells a user what to know about the data, on stderr."""
+    for note in found[:MOST_NOTES]:
+        print(f"warmstart-sim: note: {note}", file=sys.stderr)
+    if len(found) > MOST_NOTES:
+        print(f"warmstart-sim: note: {len(found) - MOST_NOTES} more notes are in the report", file=sys.stderr)
 
 
 def _identity(cell: config.Cell) -> dict[str, Any]:
@@ -222,11 +247,12 @@ def _identity(cell: config.Cell) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Size:
-    """How much work a scenario means."""
+    """How much work a scenario means; a first phase that cells share counts once."""
 
     cells: int
     arms: int
     seeds: int
+    first_phases: int
     rounds: int
     steps: int
 
@@ -240,13 +266,17 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
     from warmstart_sim.config.dealing import all_training_sizes
 
     scenario, cells = config.plan(raw, where)
+    phases = config.first_phases(cells)
     rounds = steps = 0
-    for cell, sizes in zip(cells, all_training_sizes(cells, find_data_root(data_root), where), strict=True):
+    work = [*phases, *cells]
+    for cell, sizes in zip(work, all_training_sizes(work, find_data_root(data_root), where), strict=True):
         until, batch = cell.arm.training.until, cell.arm.training.batch_size
+        if cell.shares_first_round:
+            del sizes[0]
         rounds += len(sizes)
         to_cap = (until.cap * math.ceil(count / batch) for count in sizes)
         steps += sum(min(most, until.steps or most) for most in to_cap)
-    return Size(len(cells), len(scenario.arms), len(scenario.header.seeds), rounds, steps)
+    return Size(len(cells), len(scenario.arms), len(scenario.header.seeds), len(phases), rounds, steps)
 
 
 def collect(run_dir: Path) -> None:

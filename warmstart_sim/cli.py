@@ -131,7 +131,8 @@ def check(
     raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
     size = api.size(raw, where, data_root)
     cells = f"{_count(size.cells, 'cell')} ({_count(size.arms, 'strategy')}, {_count(size.seeds, 'seed')})"
-    print(f"{where}: valid; {cells}, {_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}")
+    phases = f", {_count(size.first_phases, 'first phase')}" if size.first_phases else ""
+    print(f"{where}: valid; {cells}{phases}, {_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}")
 
 
 @app.command(name="list")

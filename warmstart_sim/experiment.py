@@ -17,12 +17,13 @@ from torch import nn
 from warmstart_sim import models
 from warmstart_sim.analysis.flops import training_flops
 from warmstart_sim.config import Cell
-from warmstart_sim.config.dealing import deal, load_dataset
+from warmstart_sim.config.dealing import deal, load_component, load_dataset
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.registry import MODELS, PARTS, STRATEGIES, STREAMS
+from warmstart_sim.models.weights import fitted, read_weights
+from warmstart_sim.registry import MODELS, PARTS, STRATEGIES
 from warmstart_sim.results.store import EPOCH_COLUMNS, SECONDS, CellFolder, Row, RunFolder
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.training.batches import DeviceSamples, normalization
+from warmstart_sim.training.batches import DeviceSamples, Normalization, normalization
 from warmstart_sim.training.evaluation import evaluate
 from warmstart_sim.training.loop import Epoch, RoundData, RoundTraining
 from warmstart_sim.types import Context, Hooks, IntArray, Layout, Round, StateDict
@@ -90,27 +91,33 @@ def run_cell(cell: Cell, run: RunFolder, place: Place, notify: Notify = lambda p
     if folder.complete:
         return
     lab = Lab(cell, place)
-    history = None
-    if shares_first_round(cell):
-        history = run_first_phase(cell, run, place, notify)
-    _run_rounds(lab, lab.rounds, folder, history or History(), notify)
+    _run_rounds(lab, folder, _before(cell, lab, run, place, notify), notify)
 
 
-def run_first_phase(cell: Cell, run: RunFolder, place: Place, notify: Notify = lambda progress: None) -> History:
-    """The first round that all arms share: trained once and stored, then read."""
-    folder = run.first_phase(cell.first_phase_id)
-    weights, result = folder.weights(), folder.result()
-    if weights is not None and result is not None:
-        return History(weights, result["rounds"], result["epochs"])
-    lab = Lab(cell, place)
+def run_first_phase(phase: Cell, run: RunFolder, place: Place, notify: Notify = lambda progress: None) -> None:
+    """Runs a cell that is the first phase of others, and stores it where they look for it."""
+    folder = run.first_phase(phase.id)
+    if not folder.complete or folder.weights() is None:
+        folder.describe(phase.settings)
+        _run_rounds(Lab(phase, place), folder, History(), notify)
+
+
+def _before(cell: Cell, lab: Lab, run: RunFolder, place: Place, notify: Notify) -> History:
+    """What a cell starts from: nothing, a first phase (trained now if it is not there yet), or a checkpoint."""
     history = History()
-    _run_rounds(lab, lab.rounds[:1], folder, history, notify)
+    if cell.first_phase:
+        run_first_phase(cell.first_phase, run, place, notify)
+        folder = run.first_phase(cell.first_phase.id)
+        history.weights, result = folder.weights(), folder.result()
+        assert result is not None
+        history.rounds, history.epochs = ([{**row, "shared": True} for row in result[name]] for name in result)
+    if cell.pretraining:
+        if cell.pretraining.checkpoint:
+            history.weights = read_weights(cell.pretraining.checkpoint)
+        assert history.weights is not None
+        fresh = lab.fresh_weights(lab.rounds[0].index)
+        history.weights = fitted(history.weights, fresh, lab.layout, cell.pretraining.head)
     return history
-
-
-def shares_first_round(cell: Cell) -> bool:
-    """Whether the first round does not depend on how later rounds start, so that all arms of a seed share it."""
-    return STREAMS.has_trait(cell.stream.name, "shared_first_round")
 
 
 class Lab:
@@ -139,7 +146,7 @@ class Lab:
         if convolves:
             self.model = self.model.to(memory_format=torch.channels_last)
 
-        normalize = normalization(cell.data_settings.normalize, self.dataset.train.inputs)
+        normalize = self._normalization()
         self.train_samples = DeviceSamples(self.dataset.train, normalize, self.device, channels_last=convolves)
         self.test_samples = DeviceSamples(self.dataset.test, normalize, self.device, channels_last=convolves)
         self.validation_indices = self._on_device(dealt.validation)
@@ -147,6 +154,14 @@ class Lab:
         two = torch.zeros(2, dtype=torch.int64, device=self.device)
         self.flops = training_flops(self.model, self.train_samples.batch(two)[0])
         self.setup_seconds = time.perf_counter() - started
+
+    def _normalization(self) -> Normalization | None:
+        """The data set's own, or in a first phase the target's, where both are to have the same."""
+        target = self.cell.target
+        if target is None or target.normalize is None:
+            return normalization(self.cell.data_settings.normalize, self.dataset.train.inputs)
+        inputs = load_component(target.data, self.cell.seed, self.place.data_root).train.inputs
+        return normalization(target.normalize, inputs)
 
     def fresh_weights(self, round_index: int) -> StateDict:
         """A fresh initialisation on the device: the same for every arm of the seed, another for every round."""
@@ -195,7 +210,8 @@ class Lab:
     def _fresh_model(self, round_index: int) -> nn.Module:
         target, options = self.cell.model.bind(MODELS)
         with scoped_torch_seed(self.cell.seed, "init", round_index):
-            return models.build(target, options, self.dataset.input_shape, self.dataset.classes)
+            shape, classes = self.dataset.input_shape, self.dataset.classes
+            return models.build(target, options, shape, classes, self.dataset.vocabulary_size)
 
     def _on_device(self, indices: IntArray) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.device)
@@ -221,16 +237,18 @@ def _check_start(weights: Any, fresh: StateDict, name: str) -> None:
             raise WarmstartError(f"strategy '{name}': entry '{key}' must be a tensor of shape {tuple(tensor.shape)}")
 
 
-def _run_rounds(lab: Lab, rounds: Sequence[Round], folder: CellFolder, history: History, notify: Notify) -> None:
+def _run_rounds(lab: Lab, folder: CellFolder, history: History, notify: Notify) -> None:
     """Adds to `history` the rounds that are not in it yet, from the folder's checkpoint on, and stores the result."""
     checkpoint = folder.checkpoint()
     inside = None
     if checkpoint is not None:
         history.weights, history.rounds, history.epochs = (checkpoint[key] for key in ("weights", "rounds", "epochs"))
         inside = checkpoint["training"]
-    for round_ in rounds[len(history.rounds) :]:
-        _run_round(lab, round_, rounds, folder, history, inside, notify)
-        inside = None
+    over = {row["round"] for row in history.rounds}
+    for round_ in lab.rounds:
+        if round_.index not in over:
+            _run_round(lab, round_, folder, history, inside, notify)
+            inside = None
     assert history.weights is not None
     folder.finish(history.weights, history.rounds, history.epochs)
 
@@ -238,7 +256,6 @@ def _run_rounds(lab: Lab, rounds: Sequence[Round], folder: CellFolder, history: 
 def _run_round(
     lab: Lab,
     round_: Round,
-    rounds: Sequence[Round],
     folder: CellFolder,
     history: History,
     inside: dict[str, Any] | None,
@@ -255,19 +272,20 @@ def _run_round(
     if inside is not None:
         training.load_state_dict(inside["state"])
         seconds, epochs = inside["seconds"], inside["epochs"]
-    seconds["setup_seconds"] += time.perf_counter() - started + (lab.setup_seconds if round_ is rounds[0] else 0)
+    seconds["setup_seconds"] += time.perf_counter() - started + lab.setup_seconds
+    lab.setup_seconds = 0.0  # counted once, in the first round that this lab runs
 
-    shared = round_.index == 0 and shares_first_round(lab.cell)
     saved = time.perf_counter()
+    rounds = lab.rounds
     total = sum(len(each.train) for each in rounds)
-    done = sum(len(each.train) for each in rounds[: round_.index]) / total
+    done = sum(len(each.train) for each in rounds if each.index < round_.index) / total
     while training.status is None:
         epoch = training.run_epoch()
-        epochs.append({"round": round_.index, "shared": shared, **_epoch_row(epoch)})
+        epochs.append({"round": round_.index, "shared": False, **_epoch_row(epoch)})
         for name in ("train_seconds", "criterion_seconds", "evaluation_seconds"):
             seconds[name] += getattr(epoch, name)
         progress = functools.partial(
-            Progress, round_.index, len(rounds), epoch.epoch, len(history.epochs) + epoch.epoch, epochs[-1]
+            Progress, round_.index, rounds[-1].index + 1, epoch.epoch, len(history.epochs) + epoch.epoch, epochs[-1]
         )
         if training.status is None:
             notify(progress(done=done))
@@ -295,7 +313,7 @@ def _finish_round(lab: Lab, round_: Round, training: RoundTraining, seconds: dic
     seconds["evaluation_seconds"] += time.perf_counter() - started
     row = {
         "round": round_.index,
-        "shared": round_.index == 0 and shares_first_round(lab.cell),
+        "shared": False,
         "dataset": lab.dataset.name,
         "train_samples": len(round_.train),
         "new_samples": len(round_.new),

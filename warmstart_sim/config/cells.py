@@ -6,21 +6,43 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
+from warmstart_sim.config.axes import Axis, axes_of, settings_on
 from warmstart_sim.config.component import Component, check_own, dump
+from warmstart_sim.config.pretraining import Pretraining
 from warmstart_sim.config.problems import problem
 from warmstart_sim.config.scenario import Arm, Scenario, parse
 from warmstart_sim.config.sections import DataSettings
-from warmstart_sim.config.source import plain, set_path, shown, split_key
-from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.config.source import plain, set_path, shown
+from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import DATASETS, MODELS, STRATEGIES, STREAMS
-from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
 
-TAKEN = ("scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS)  # columns of the tables
+FIRST_PHASE = "first phase"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The data set that a first phase prepares for: its inputs are what the model takes.
+
+    Attributes:
+        data: The data set.
+        adapt: How the first phase's images become as large as its images.
+        normalize: The target's normalisation where the first phase uses the same numbers, else None.
+    """
+
+    data: Component
+    adapt: Literal["resize", "pad"] | None
+    normalize: Literal["train", "cifar10", "imagenet", "half", "none"] | None
+
+    def record(self) -> dict[str, Any] | None:
+        """What decides the first phase's numbers: nothing where the inputs are alike and normalised by themselves."""
+        if self.adapt is None and self.normalize is None:
+            return None
+        return {"data": self.data.record(), "adapt": self.adapt, "normalize": self.normalize}
 
 
 @dataclass(frozen=True)
@@ -38,6 +60,8 @@ class Cell:
         rounds: The most rounds that are run; None for all.
         model: The model.
         each_epoch: What is measured after every epoch.
+        pretraining: What comes before the first round; None for most streams.
+        target: In a first phase on another data set: what it prepares for.
     """
 
     scenario: str
@@ -50,20 +74,13 @@ class Cell:
     rounds: int | None
     model: Component
     each_epoch: tuple[str, ...]
+    pretraining: Pretraining | None = None
+    target: Target | None = None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that decides the cell's numbers, as plain values."""
-        return {
-            **self._first_phase_settings,
-            "rounds": self.rounds,
-            "label": self.arm.label,
-            "start": self.arm.start.record(),
-        }
-
-    @cached_property
-    def _first_phase_settings(self) -> dict[str, Any]:
-        return {
+        settings = {
             "data": {**dump(self.data_settings), **self.data.record()},
             "stream": self.stream.record(),
             "model": self.model.record(),
@@ -71,7 +88,44 @@ class Cell:
             "parts": [part.record() for part in self.arm.parts],
             "each_epoch": list(self.each_epoch),
             "seed": self.seed,
+            "rounds": self.rounds,
+            "label": self.arm.label,
+            "start": self.arm.start.record(),
         }
+        extra = {"pretraining": self.pretraining, "target": self.target}
+        return settings | {name: record for name, each in extra.items() if each and (record := each.record())}
+
+    @cached_property
+    def first_phase(self) -> Cell | None:
+        """The cell whose end this one starts from; equal for all cells that can share it. None for most streams.
+
+        In a `split` it is the first round, which does not depend on how later rounds start. In a `pretrain` it is a
+        round on the source, with none of the arm's parts or training options.
+        """
+        start = Component("random_init")
+        if self.shares_first_round:
+            arm = replace(self.arm, label=FIRST_PHASE, start=start)
+            return replace(self, arm=arm, varied={}, rounds=1)
+        source = self.pretraining and self.pretraining.source
+        if not source:
+            return None
+        normalize = None if source.own_normalization else self.data_settings.normalize
+        return replace(
+            self,
+            arm=Arm(FIRST_PHASE, start, (), source.training),
+            varied={},
+            data=source.data,
+            data_settings=source.settings,
+            stream=Component("pretrain", {"fraction": source.fraction, "order": "random"}),
+            rounds=1,
+            pretraining=None,
+            target=Target(self.data, source.adapt, normalize),
+        )
+
+    @property
+    def shares_first_round(self) -> bool:
+        """Whether the first phase is this cell's own first round."""
+        return STREAMS.has_trait(self.stream.name, "shared_first_round") and self.arm.label != FIRST_PHASE
 
     @cached_property
     def digest(self) -> str:
@@ -84,11 +138,6 @@ class Cell:
         words = [self.arm.label, *(f"{k.rpartition('.')[2]}={v}" for k, v in self.varied.items() if v is not None)]
         readable = re.sub(r"[^A-Za-z0-9=._-]+", "_", "-".join(words))[:80]
         return f"{readable}-seed{self.seed}-{self.digest}"
-
-    @cached_property
-    def first_phase_id(self) -> str:
-        """The folder of the first phase that all cells share whose settings differ only in how rounds start."""
-        return f"seed{self.seed}-{_digest(self._first_phase_settings)}"
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
@@ -108,17 +157,17 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
     Raises:
         WarmstartError: Something is wrong with the scenario or with a value of an axis.
     """
-    axes = _axes(raw, where)
-    combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    scenarios = [_combined(raw, combination, where) for combination in combinations]
+    axes = axes_of(raw, where)
+    combinations = list(itertools.product(*(axis.values for axis in axes)))
+    scenarios = [_combined(raw, axes, combination, where) for combination in combinations]
     cells: dict[str, Cell] = {}
     for seed in scenarios[0].header.seeds:
         for combination, scenario in zip(combinations, scenarios, strict=True):
             for arm in scenario.arms:
                 cell = Cell(
-                    scenario.header.name, arm, seed, _varied(raw, combination, arm.label), scenario.data,
+                    scenario.header.name, arm, seed, _varied(axes, combination, arm.label), scenario.data,
                     scenario.data_settings, scenario.stream, scenario.rounds, scenario.model,
-                    scenario.header.measure.each_epoch,
+                    scenario.header.measure.each_epoch, scenario.pretraining,
                 )  # fmt: skip
                 same = cells.setdefault(cell.digest, cell)
                 for name, value in cell.varied.items():  # along another arm's axis it is the same cell, without a value
@@ -128,63 +177,42 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
     return scenarios[0], list(cells.values())
 
 
-def column(raw: Mapping[str, Any], key: str) -> str:
-    """The table's column for a varied key: `strategies.LABEL.lambda` is `lambda`, any other key is itself.
-
-    >>> column({"strategies": {"shrink_perturb": {}}}, "strategies.shrink_perturb.lambda")
-    'lambda'
-    """
-    steps = split_key(raw, key)
-    return ".".join(steps[2:]) if steps[0] == "strategies" else key
+def first_phases(cells: Iterable[Cell]) -> list[Cell]:
+    """The first phases that cells start from, each once."""
+    return list({phase.id: phase for cell in cells if (phase := cell.first_phase)}.values())
 
 
-def _varied(raw: Mapping[str, Any], combination: Mapping[str, Any], label: str) -> dict[str, Any]:
+def _varied(axes: Sequence[Axis], combination: Sequence[Any], label: str) -> dict[str, Any]:
     """An arm's values in the columns of the axes; None where an axis is another arm's."""
-    varied = dict.fromkeys(column(raw, key) for key in combination)
-    for key, value in combination.items():
-        if split_key(raw, key)[:2] == ["strategies", label] or not key.startswith("strategies."):
-            varied[column(raw, key)] = str(value) if isinstance(value, (list, dict)) else value
+    varied = dict.fromkeys(axis.column for axis in axes)
+    for axis, value in zip(axes, combination, strict=True):
+        if axis.arm in (None, label):
+            varied[axis.column] = str(value) if isinstance(value, (list, dict)) else value
     return varied
 
 
-def _axes(raw: Mapping[str, Any], where: str) -> dict[str, list[Any]]:
-    vary = {} if raw.get("vary") is None else plain(raw["vary"])
-    if not isinstance(vary, dict):
-        raise problem(where, "vary", f"found {shown(vary)} (allowed: a mapping of dotted keys to lists of values)")
-    strategies = raw.get("strategies")
-    labels = list(strategies) if isinstance(strategies, Mapping) else []
-    for key, values in vary.items():
-        place, steps = f"vary.{key}", split_key(raw, key)
-        if len(steps) < (3 if steps[0] == "strategies" else 2):
-            raise problem(where, place, "expected the dotted key of a setting, such as training.optimizer.lr")
-        if steps[0] == "strategies" and steps[1] not in labels:
-            raise problem(where, place, unknown("strategy", steps[1], labels))
-        if column(raw, key) in TAKEN:
-            raise problem(where, place, f"the tables have a column `{column(raw, key)}`; give the option another name")
-        if not isinstance(values, list) or not values:
-            raise problem(where, place, f"found {shown(values)} (allowed: a list of one or more values)")
-        if None in values:
-            raise problem(where, place, "null cannot be a value of an axis; write what it stands for")
-        if any(value in values[:index] for index, value in enumerate(values)):
-            raise problem(where, place, f"{values} has a value twice; each must be given once")
-    return vary
-
-
-def _combined(raw: Mapping[str, Any], combination: Mapping[str, Any], where: str) -> Scenario:
+def _combined(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequence[Any], where: str) -> Scenario:
     """The scenario with one value of each axis."""
     combined = {key: plain(value) for key, value in raw.items() if key != "vary"}
-    for key, value in combination.items():
-        try:
-            set_path(combined, key, plain(value))
-        except ValueError as error:
-            raise problem(where, f"vary.{key}", str(error)) from None
+    for axis, value in zip(axes, combination, strict=True):
+        for key, setting in axis.settings(value).items():
+            try:
+                set_path(combined, key, plain(setting))
+            except ValueError as error:
+                raise problem(where, f"vary.{axis.key}", str(error)) from None
     try:
         return parse(combined, where)
     except WarmstartError:
-        parse({**raw, "vary": None}, where)  # what is wrong without the axes is said without them
-        note = ", ".join(f"{key}: {shown(value)}" for key, value in combination.items())
+        _parse_without(raw, axes, where)
+        note = ", ".join(f"{axis.key}: {shown(value)}" for axis, value in zip(axes, combination, strict=True))
         parse(combined, f"{where} (vary {note})")
         raise
+
+
+def _parse_without(raw: Mapping[str, Any], axes: Sequence[Axis], where: str) -> None:
+    """Says what is wrong with a scenario without its axes, where it is whole without them."""
+    if not any(axis.bundled for axis in axes):  # a bundle may give what the file leaves out
+        parse({**raw, "vary": None}, where)
 
 
 def import_own(cells: Iterable[Cell], where: str) -> None:
@@ -194,7 +222,10 @@ def import_own(cells: Iterable[Cell], where: str) -> None:
         WarmstartError: One cannot be imported, or does not take its options.
     """
     for cell in cells:
-        named = ((DATASETS, cell.data), (STREAMS, cell.stream), (MODELS, cell.model), (STRATEGIES, cell.arm.start))
+        source = cell.pretraining and cell.pretraining.source
+        named = [(DATASETS, cell.data), (STREAMS, cell.stream), (MODELS, cell.model), (STRATEGIES, cell.arm.start)]
+        if source:
+            named.append((DATASETS, source.data))
         for registry, component in named:
             if component.is_own:
                 check_own(component, registry, where)
@@ -212,9 +243,10 @@ def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
     """
     header = dump(scenario.header)
     vary = plain(raw.get("vary")) or {}
+    keys = settings_on(vary)
 
     def section(key: str, named: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
-        if f"{key}.name" not in vary:
+        if not {key, f"{key}.name"} & set(keys):
             return {"name": named.name, **settings, **named.options}
         written = plain(raw[key]) if isinstance(raw.get(key), Mapping) else {}
         return {"name": named.name, **{name: value for name, value in settings.items() if value is not None}, **written}
@@ -222,7 +254,8 @@ def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
     return {
         **{key: header[key] for key in ("name", "title", "rows")},
         "data": section("data", scenario.data, dump(scenario.data_settings)),
-        "scenario": section("scenario", scenario.stream, {"rounds": scenario.rounds}),
+        "scenario": section("scenario", scenario.stream, {"rounds": scenario.rounds})
+        | _first_phase_record(raw, scenario),
         "model": section("model", scenario.model, {}),
         "training": dump(scenario.training),
         "strategies": {arm.label: _arm_record(arm, raw["strategies"][arm.label], vary) for arm in scenario.arms},
@@ -231,6 +264,16 @@ def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
         "measure": header["measure"],
         "metric": scenario.metric,
     }
+
+
+def _first_phase_record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
+    """The keys of a stream's first phase. The source stays as it was written: what it leaves open is the target's."""
+    first = scenario.pretraining
+    if first is None:
+        return {}
+    checkpoint = {"checkpoint": str(first.checkpoint)} if first.checkpoint else {}
+    written = plain(raw["scenario"]).get("source") if isinstance(raw.get("scenario"), Mapping) else None
+    return {"head": first.head, **checkpoint, **({"source": written} if written else {})}
 
 
 def _arm_record(arm: Arm, raw: Any, vary: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,48 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from warmstart_sim import data as datasets
 from warmstart_sim.config.cells import Cell, plan
-from warmstart_sim.config.component import first_line
+from warmstart_sim.config.component import Component, first_line
 from warmstart_sim.config.source import set_values
+from warmstart_sim.data.adapt import adapted, check_adaptable
 from warmstart_sim.data.image_sets import IMAGE_SETS
+from warmstart_sim.data.text_sets import TEXT_SETS
 from warmstart_sim.errors import DataError, WarmstartError
 from warmstart_sim.registry import DATASETS, STREAMS
 from warmstart_sim.streams import held_out, limited
 from warmstart_sim.types import Dataset, IntArray, Round
 
+MOST_LISTED = 8  # lost classes in one line
+
 
 @dataclass(frozen=True)
 class Dealt:
-    """The rounds of a cell, and what is held out: the same for all arms of a seed."""
+    """The rounds of a cell, what they are dealt from, and what is held out: the same for all arms of a seed."""
 
     rounds: list[Round]
+    pool: IntArray
     validation: IntArray
     test: IntArray
 
 
 def load_dataset(cell: Cell, data_root: Path) -> Dataset:
-    """The cell's data set, from memory where this process has it already.
+    """The cell's data set, from memory where this process has it already; in a first phase, shaped as the target.
+
+    Raises:
+        DataError: It is missing or damaged.
+        WarmstartError: It does not fit the target of the first phase, and nothing says how to adapt it.
+    """
+    dataset = load_component(cell.data, cell.seed, data_root)
+    if cell.target is None:
+        return dataset
+    target = load_component(cell.target.data, cell.seed, data_root)
+    return adapted(dataset, target.input_shape, cell.target.adapt)
+
+
+def check_target(cell: Cell, data_root: Path) -> None:
+    """Makes sure that a first phase fits the data set that it prepares for; other cells have nothing to check.
+
+    Raises:
+        WarmstartError: It does not.
+    """
+    if cell.target is None:
+        return
+    source, target = (load_component(each, cell.seed, data_root) for each in (cell.data, cell.target.data))
+    kinds = source.train.inputs.dtype, target.train.inputs.dtype
+    if source.vocabulary_size or target.vocabulary_size:
+        raise WarmstartError(
+            f"scenario.source: {source.name} for {target.name}: the words of two sets have different numbers, so that "
+            "an embedding of one means nothing to the other; give weights for the same words as scenario.checkpoint"
+        )
+    if cell.target.normalize and kinds[0] != kinds[1]:
+        raise WarmstartError(
+            f"scenario.source.normalize: {source.name} has {kinds[0]} inputs, the target {kinds[1]} ones; one "
+            "normalisation fits both only where they are of one kind"
+        )
+    check_adaptable(source, target.input_shape, cell.target.adapt)
+
+
+def load_component(component: Component, seed: int, data_root: Path) -> Dataset:
+    """The data set that a component names, as it is.
 
     Raises:
         DataError: It is missing or damaged.
     """
-    function, options = cell.data.bind(DATASETS)
+    function, options = component.bind(DATASETS)
     try:
-        if cell.data.target is not None:
-            return datasets.validate(function(data_root, cell.seed, **options))
-        return datasets.load(cell.data.name, options, data_root, cell.seed)
+        if component.target is not None:
+            return datasets.validate(function(data_root, seed, **options))
+        return datasets.load(component.name, options, data_root, seed)
     except WarmstartError:
         raise
     except Exception as error:
-        if not cell.data.is_own:
+        if not component.is_own:
             raise
-        raise DataError(f"data set '{cell.data.name}': {first_line(error)}") from error
+        raise DataError(f"data set '{component.name}': {first_line(error)}") from error
 
 
 def deal(cell: Cell, labels: IntArray, test_count: int) -> Dealt:
@@ -67,7 +109,10 @@ def deal(cell: Cell, labels: IntArray, test_count: int) -> Dealt:
         )
     test = limited(np.arange(test_count, dtype=np.int64), settings.test_samples, seed, "test_samples")
     stream, options = cell.stream.bind(STREAMS)
-    return Dealt(stream(labels, pool, seed, **options)[: cell.rounds], validation, test)
+    rounds = stream(labels, pool, seed, **options)[: cell.rounds]
+    if cell.pretraining:  # round 0 was on another data set
+        rounds = [replace(each, index=each.index + 1) for each in rounds]
+    return Dealt(rounds, pool, validation, test)
 
 
 def training_sizes(cell: Cell, data_root: Path) -> list[int]:
@@ -78,7 +123,7 @@ def training_sizes(cell: Cell, data_root: Path) -> list[int]:
     Raises:
         WarmstartError: As `load_dataset` and `deal`.
     """
-    known = IMAGE_SETS.get(cell.data.name)  # type: ignore[call-overload]
+    known = IMAGE_SETS.get(cell.data.name) or TEXT_SETS.get(cell.data.name)  # type: ignore[call-overload]
     if known is None or cell.data.options.get("test_fraction", 1 / 3) != 1 / 3:  # noisy_digits splits as it is told
         labels = load_dataset(cell, data_root).train.labels
     else:
@@ -106,9 +151,35 @@ def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> li
         return sizes[key]
 
     try:
-        return [found(cell) for cell in cells]
+        return [list(found(cell)) for cell in cells]
     except WarmstartError as error:
         raise type(error)(f"{where}: {error}") from None
+
+
+def notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
+    """What a user should be told about the data of these cells, a line each: the data sets' own notes, lost classes.
+
+    A class is lost where the pool has it and the first round that is trained on has not, because it holds few samples.
+
+    Args:
+        cells: Cells whose data can be loaded.
+        data_root: The folder of the data sets.
+    """
+    found: dict[str, None] = {}
+    alike = {repr((cell.data, cell.data_settings, cell.stream, cell.seed)): cell for cell in cells}
+    for cell in alike.values():
+        dataset = load_component(cell.data, cell.seed, data_root)
+        found.update(dict.fromkeys(dataset.notes))
+        labels = dataset.train.labels
+        dealt = deal(cell, labels, 0)
+        first = dealt.rounds[0].train
+        if len(lost := np.setdiff1d(labels[dealt.pool], labels[first])):
+            some = ", ".join(map(str, lost[:MOST_LISTED])) + (" ..." if len(lost) > MOST_LISTED else "")
+            found[
+                f"{cell.data.name}, seed {cell.seed}: the {len(first)} training samples of the first round lack "
+                f"{len(lost)} of {dataset.classes} classes ({some})"
+            ] = None
+    return list(found)
 
 
 def load_by_name(name: str, assignments: Iterable[str], data_root: Path) -> Dataset:

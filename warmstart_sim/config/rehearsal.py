@@ -3,32 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from warmstart_sim.config.cells import plan, record
-from warmstart_sim.config.sections import DataSettings
+from warmstart_sim.config.sections import DataSettings, SourceSettings
 from warmstart_sim.config.source import plain, split_key
 from warmstart_sim.data.image_sets import IMAGE_SETS
+from warmstart_sim.data.text_sets import TEXT_SETS
+
+# The settings that any data set has, at the two places that name one.
+DATA_KEYS = {"data": tuple(DataSettings.model_fields), "scenario.source": (*SourceSettings.model_fields, "training")}
 
 CELLS = 12
 ROUNDS = 3
-LOCAL = ("digits", "noisy_digits", "synthetic", "image_folder", "arrays")  # data sets that need no stand-in
+# Data sets that need no stand-in.
+LOCAL = ("digits", "noisy_digits", "synthetic", "synthetic_text", "image_folder", "text_folder", "arrays")
+SOURCE = "scenario.source"
 
 # The most that a setting may be in a rehearsal: in its section, in an arm's own training, or on an axis.
 MOST = {
     "data.train_samples": 300,
     "data.test_samples": 300,
+    "data.length": 40,
+    "data.vocabulary": 500,
     "scenario.rounds": ROUNDS,
+    "scenario.source.train_samples": 300,
+    "scenario.source.test_samples": 300,
+    "scenario.source.training.until.max_epochs": 4,
+    "scenario.source.training.until.epochs": 4,
     "model.width": 4,
     "model.widths": 16,
     "model.channels": 8,
+    "model.embedding": 8,
+    "model.hidden": 8,
     "training.batch_size": 64,
     "training.until.max_epochs": 4,
     "training.until.epochs": 4,
     "training.until.steps": 40,
 }
-ALWAYS = ("data.train_samples", "data.test_samples", "scenario.rounds", "training.until.max_epochs")  # set where absent
+ALWAYS = (  # set where absent
+    "data.train_samples",
+    "data.test_samples",
+    "scenario.rounds",
+    "scenario.source.train_samples",
+    "scenario.source.test_samples",
+    "scenario.source.training.until.max_epochs",
+    "training.until.max_epochs",
+)
 
 
 def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,20 +72,57 @@ def _spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
     full = record(raw, scenario)
     named = {"data": scenario.data, "scenario": scenario.stream, "model": scenario.model}
     objects = {key: {**full[key], "name": each.target} for key, each in named.items() if each.target is not None}
+    if isinstance(full["scenario"].get("source"), str):
+        full["scenario"]["source"] = {"name": full["scenario"]["source"]}
     return {**full, **objects, "strategies": plain(raw["strategies"])}
 
 
 def _stand_in(small: dict[str, Any]) -> None:
-    """Puts synthetic images in the place of image sets that might have to be downloaded."""
-    data, vary = small["data"], small.get("vary", {})
-    names = vary.get("data.name", [data["name"]])
-    known = all(isinstance(name, str) and name in IMAGE_SETS for name in names)
-    if not known or all(name in LOCAL for name in names):
-        return
-    settings = {key: data[key] for key in DataSettings.model_fields if key in data}
-    small["data"] = {"name": "synthetic", "like": names[0], **settings}
-    if vary:
-        small["vary"] = {"data.like" if key == "data.name" else key: values for key, values in vary.items()}
+    """Puts synthetic data in the place of sets that might have to be downloaded: of the target, and of a source."""
+    places = {"data": small, "source": small["scenario"]}
+    for section, around in places.items():
+        key = "data" if section == "data" else SOURCE
+        if section in around:
+            names = _varied_names(small, key) or [around[section]["name"]]
+            if _downloaded(names):
+                around[section] = _synthetic(around[section], names[0], DATA_KEYS[key])
+                small["vary"] = {_like(name, key): values for name, values in small.get("vary", {}).items()}
+        for bundle in _bundles(small):
+            if key in bundle and _downloaded([bundle[key]["name"]]):
+                bundle[key] = _synthetic(bundle[key], bundle[key]["name"], DATA_KEYS[key])
+            elif f"{key}.name" in bundle and _downloaded(_varied_names(small, key)):
+                bundle[f"{key}.like"] = bundle.pop(f"{key}.name")
+
+
+def _varied_names(small: Mapping[str, Any], key: str) -> list[Any]:
+    """The names that an axis gives to the data set at `key`, one by one or in bundles."""
+    names = list(small.get("vary", {}).get(f"{key}.name", []))
+    return names + [bundle[f"{key}.name"] for bundle in _bundles(small) if f"{key}.name" in bundle]
+
+
+def _bundles(small: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for values in small.get("vary", {}).values():
+        if isinstance(values, dict):
+            yield from values.values()
+
+
+def _downloaded(names: Sequence[Any]) -> bool:
+    """Whether these are sets that we know the size of, and some of them might have to be downloaded."""
+    known = all(isinstance(name, str) and (name in IMAGE_SETS or name in TEXT_SETS) for name in names)
+    return known and not all(name in LOCAL for name in names)
+
+
+def _synthetic(section: Mapping[str, Any], name: str, settings: Iterable[str]) -> dict[str, Any]:
+    """A stand-in for the set of that name, with the settings that do not belong to the set itself."""
+    kept = {key: section[key] for key in settings if key in section}
+    if name in TEXT_SETS:
+        sizes = {key: section[key] for key in ("length", "vocabulary") if key in section}
+        return {"name": "synthetic_text", **sizes, **kept}
+    return {"name": "synthetic", "like": name, **kept}
+
+
+def _like(axis: str, key: str) -> str:
+    return f"{key}.like" if axis == f"{key}.name" else axis
 
 
 def _reduce(small: dict[str, Any], most: Mapping[str, int]) -> None:
@@ -72,13 +131,27 @@ def _reduce(small: dict[str, Any], most: Mapping[str, int]) -> None:
     for key, bound in most.items():
         for place in (small, *own_training):
             _cut(place, key, bound)
+        for bundle in _bundles(small):
+            _cut_in_bundle(bundle, key, bound)
     for key, values in small.get("vary", {}).items():
+        if isinstance(values, dict):
+            small["vary"][key] = {label: values[label] for label in _ends(list(values), None)}
+            continue
         steps = split_key(small, key)
         setting = ".".join(steps[2:]) if steps[0] == "strategies" else key
         small["vary"][key] = _ends(values, most.get(setting))
 
 
-def _cut(place: Any, key: str, bound: int) -> None:
+def _cut_in_bundle(bundle: dict[str, Any], key: str, bound: int) -> None:
+    """Cuts a setting that a bundle gives by itself, or inside a section that it gives whole."""
+    if key in bundle:
+        bundle[key] = _at_most(bundle[key], bound)
+    for section in ("data", SOURCE, "scenario", "model", "training"):
+        if isinstance(bundle.get(section), dict) and key.startswith(f"{section}."):
+            _cut(bundle[section], key.removeprefix(f"{section}."), bound, key in ALWAYS)
+
+
+def _cut(place: Any, key: str, bound: int, always: bool | None = None) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         place = place.get(parent) if isinstance(place, dict) else None
@@ -86,7 +159,7 @@ def _cut(place: Any, key: str, bound: int) -> None:
         return
     if place.get(last) is not None:
         place[last] = _at_most(place[last], bound)
-    elif key in ALWAYS:
+    elif key in ALWAYS if always is None else always:
         place[last] = bound
 
 
@@ -126,7 +199,11 @@ def _fewer_cells(small: dict[str, Any]) -> dict[str, Any]:
         elif spare:
             del small["strategies"][spare[-1]]
         elif long:
-            del vary[long[-1]][1:]
+            vary[long[-1]] = _first(vary[long[-1]])
         else:
             break
     return small
+
+
+def _first(values: Any) -> Any:
+    return dict([next(iter(values.items()))]) if isinstance(values, dict) else values[:1]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from warmstart_sim.config.component import Component, dump, from_object
+from warmstart_sim.config.pretraining import Pretraining, Source
 from warmstart_sim.config.problems import problem, unknown_key, validated
-from warmstart_sim.config.sections import DataSettings, Header, StreamSettings
+from warmstart_sim.config.sections import DataSettings, Header, PretrainSettings, SourceSettings, StreamSettings
 from warmstart_sim.config.source import plain, shown
 from warmstart_sim.errors import nearest, unknown
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES, STREAMS, Registry
@@ -37,6 +38,7 @@ class Scenario:
         data_settings: What every data set has: validation fraction, normalisation, limits.
         stream: The generator of rounds.
         rounds: The most rounds that are run; None for all.
+        pretraining: What comes before the first round; None for most streams.
         model: The model.
         training: What holds for arms that say nothing else.
         arms: The strategies, in the file's order.
@@ -47,6 +49,7 @@ class Scenario:
     data_settings: DataSettings
     stream: Component
     rounds: int | None
+    pretraining: Pretraining | None
     model: Component
     training: Training
     arms: tuple[Arm, ...]
@@ -58,6 +61,7 @@ class Scenario:
         return self.header.metric or ("validation_accuracy" if held_out else "test_accuracy")
 
 
+NEEDS_VALIDATION = "needs validation data; set {}.validation_fraction above 0"
 SECTIONS = (*Header.model_fields, "data", "scenario", "model", "training", "strategies", "vary")
 
 
@@ -84,19 +88,33 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
 
     check = _Checker(where)
     data, data_settings = check.section(DATASETS, given["data"], "data", DataSettings)
-    stream, stream_settings = check.section(STREAMS, given.get("scenario", "static"), "scenario", StreamSettings)
     model, _ = check.section(MODELS, given.get("model", "small_cnn"), "model", Settings)
     training_raw = check.mapping(given.get("training", {}), "training")
     training = validated(Training, training_raw, where, "training")
+    stream_raw = check.mapping(given.get("scenario", "static"), "scenario", "name", "a name, or a mapping")
+    if is_pretrained(stream_raw.get("name")):
+        source_raw = stream_raw.pop("source", None)
+        stream, settings = check.section(STREAMS, stream_raw, "scenario", PretrainSettings, also=("source",))
+        source = check.source(source_raw, data, data_settings, stream.options["fraction"], training_raw)
+        pretraining = check.pretraining(source, settings)
+        rounds = settings.rounds
+    else:
+        stream, stream_settings = check.section(STREAMS, stream_raw, "scenario", StreamSettings)
+        pretraining, rounds = None, stream_settings.rounds
     arms = check.arms(given["strategies"], training_raw)
 
     if not data_settings.validation_fraction:
-        needs = "needs validation data; set data.validation_fraction above 0"
+        needs = NEEDS_VALIDATION.format("data")
         if header.metric == "validation_accuracy":
             raise problem(where, "metric", f"validation_accuracy {needs}")
         if patient := [arm.label for arm in arms if arm.training.until.validation_patience]:
             raise problem(where, "training.until.validation_patience", f"{needs} (strategy '{patient[0]}')")
-    return Scenario(header, data, data_settings, stream, stream_settings.rounds, model, training, arms)
+    return Scenario(header, data, data_settings, stream, rounds, pretraining, model, training, arms)
+
+
+def is_pretrained(stream: Any) -> bool:
+    """Whether the stream of that name has a first phase on another data set."""
+    return isinstance(stream, str) and STREAMS.has_trait(stream, "pretrained")
 
 
 class _Checker:
@@ -113,10 +131,19 @@ class _Checker:
             raise problem(self.where, key, f"found {shown(value)} (allowed: {allowed})")
         return {str(name): plain(each) for name, each in value.items()}
 
-    def section(self, registry: Registry[Any], value: Any, key: str, settings: type[S]) -> tuple[Component, S]:
+    def section(
+        self, registry: Registry[Any], value: Any, key: str, settings: type[S], also: Iterable[str] = ()
+    ) -> tuple[Component, S]:
         """A section that names something: that, and the settings which all of its kind have.
 
         A setting that the named one has as an option of its own is the option: `static` has rounds of its own.
+
+        Args:
+            registry: Where it is registered.
+            value: What the file has there.
+            key: Where.
+            settings: What all of its kind have.
+            also: Other keys that are allowed there, for messages.
         """
         raw = self.mapping(value, key, shorthand="name", allowed="a name, or a mapping")
         name = raw.pop("name", None)
@@ -125,8 +152,54 @@ class _Checker:
         options = registry.schema(name).model_fields if name in registry.names() else ()
         shared = [field for field in settings.model_fields if field not in options]
         common = {field: raw.pop(field) for field in shared if field in raw}
-        component = self.component(registry, name, raw, key, shared)
+        component = self.component(registry, name, raw, key, (*shared, *also))
         return component, validated(settings, common, self.where, key)
+
+    def source(
+        self, value: Any, target: Component, target_settings: DataSettings, fraction: float, training: Mapping[str, Any]
+    ) -> Source | None:
+        """The source of a first phase; what it leaves open is as for the target.
+
+        Args:
+            value: What the file has at `scenario.source`.
+            target: The data set of `data`.
+            target_settings: Its settings.
+            fraction: The share of the target that is trained on.
+            training: The scenario's `training`.
+        """
+        if value is None:
+            return None
+        key = "scenario.source"
+        raw = self.mapping(value, key, "name", "a name, or a mapping")
+        own = raw.pop("training", None)
+        own = {} if own is None else self.mapping(own, f"{key}.training")
+        data, settings = self.section(DATASETS, raw, key, SourceSettings, also=("training",))
+        if data == target:
+            raise problem(
+                self.where, key, f"'{data.name}' is the target itself; `scenario: split` trains on a part of it first"
+            )
+        given = {name: value for name, value in settings if name in DataSettings.model_fields and value is not None}
+        inherited = {name: getattr(target_settings, name) for name in ("validation_fraction", "normalize")}
+        shares_target = given.get("normalize") == "target"
+        if shares_target:
+            del given["normalize"]
+        trained = validated(
+            Training, _own_training(training, own), self.where, f"{key}.training" if own else "training"
+        )
+        data_settings = DataSettings(**{**inherited, **given})
+        if trained.until.validation_patience and not data_settings.validation_fraction:
+            raise problem(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
+        share = fraction if settings.fraction == "same" else settings.fraction
+        return Source(data, data_settings, not shares_target, share, settings.adapt, trained)
+
+    def pretraining(self, source: Source | None, settings: PretrainSettings) -> Pretraining:
+        if source is None and settings.checkpoint is None:
+            raise problem(
+                self.where, "scenario.source", "is missing: the data set to pre-train on, or `checkpoint` for a file"
+            )
+        if source is not None and settings.checkpoint is not None:
+            raise problem(self.where, "scenario.checkpoint", "takes the place of `source`; give one of the two")
+        return Pretraining(source, settings.checkpoint, settings.head)
 
     def component(
         self, registry: Registry[Any], name: Any, options: dict[str, Any], key: str, also: Iterable[str]

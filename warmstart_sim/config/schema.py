@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from warmstart_sim.config.problems import schema_of
-from warmstart_sim.config.sections import DataSettings, Header, StreamSettings
+from warmstart_sim.config.scenario import is_pretrained
+from warmstart_sim.config.sections import DataSettings, Header, PretrainSettings, SourceSettings, StreamSettings
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES, STREAMS, Registry
 from warmstart_sim.training.settings import Settings, Training
 
@@ -19,6 +20,13 @@ OWN_NAME: Schema = {
     "description": "your own, as module:attribute",
 }
 NOTHING: Schema = {"type": "null"}
+AXIS: Schema = {"type": "array", "minItems": 1, "description": "the values of the setting that the key names"}
+BUNDLE: Schema = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {"type": "object", "minProperties": 1},
+    "description": "labels, and for each the dotted keys that it sets and to what",
+}
 
 
 def json_schema() -> Schema:
@@ -28,11 +36,11 @@ def json_schema() -> Schema:
     sections = {
         **_inline(Header, definitions)["properties"],
         "data": _named(DATASETS, DataSettings, definitions),
-        "scenario": _named(STREAMS, StreamSettings, definitions),
+        "scenario": _streams(definitions),
         "model": _named(MODELS, Settings, definitions),
         "training": {"$ref": "#/$defs/Training"},
         "strategies": _strategies(definitions),
-        "vary": {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}},
+        "vary": {"type": "object", "additionalProperties": {"anyOf": [AXIS, BUNDLE]}},
     }
     required = ["name", "data", "strategies"]
     return {
@@ -68,6 +76,20 @@ def _named(registry: Registry[Any], settings: type[BaseModel], definitions: Sche
         )
     branches.append({"type": "object", "properties": {"name": OWN_NAME, **common}, "required": ["name"]})
     return {"anyOf": branches}
+
+
+def _streams(definitions: Schema) -> Schema:
+    """The streams; one with a first phase elsewhere has the keys of that as well."""
+    streams = _named(STREAMS, StreamSettings, definitions)
+    source = _named(DATASETS, SourceSettings, definitions)
+    for branch in source["anyOf"]:
+        if "properties" in branch:
+            branch["properties"]["training"] = {"anyOf": [{"$ref": "#/$defs/Training"}, NOTHING]}
+    for branch in streams["anyOf"]:
+        if is_pretrained(branch.get("properties", {}).get("name", {}).get("const")):
+            branch["properties"].update(_inline(PretrainSettings, definitions)["properties"])
+            branch["properties"]["source"] = {"anyOf": [source, NOTHING]}
+    return streams
 
 
 def _strategies(definitions: Schema) -> Schema:

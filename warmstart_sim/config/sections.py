@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, StringConstraints
@@ -34,6 +35,44 @@ class StreamSettings(Settings):
     """
 
     rounds: PositiveInt | None = None
+
+
+class PretrainSettings(StreamSettings):
+    """The keys of `scenario:` that a stream with a first phase elsewhere has, beside `source`.
+
+    Attributes:
+        checkpoint: A file of weights that takes the place of a first phase on `source`: a state dict that `torch.save`
+            wrote, alone or under "state_dict" or "model". Default none.
+        head: "keep" (default): the first phase's head, where it has the right size; otherwise, and with "fresh", that
+            of random init with the same seed.
+    """
+
+    checkpoint: Path | None = None
+    head: Literal["keep", "fresh"] = "keep"
+
+
+class SourceSettings(Settings):
+    """The keys of `scenario.source`, beside the data set's own options, and `training`.
+
+    Attributes:
+        validation_fraction: As in `data`. Default: that of `data`.
+        normalize: As in `data`, with the source's own statistics where it is "train"; or "target": the same numbers as
+            for the target, one normalisation for both. Default: that of `data`.
+        train_samples: As in `data`. Default all.
+        test_samples: As in `data`. Default all.
+        fraction: The share of the source that the first phase trains on, in (0, 1]; or "same": the target's fraction.
+            Default 1.
+        adapt: How images of another size become as large as the target's: "resize" (bilinear), or "pad": centred on
+            black, or cropped at the centre. Grey images get three equal channels, colour ones become grey by
+            luminance. Default none: then the shapes have to be the same.
+    """
+
+    validation_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
+    normalize: Literal["train", "cifar10", "imagenet", "half", "none", "target"] | None = None
+    train_samples: PositiveInt | None = None
+    test_samples: PositiveInt | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] | Literal["same"] = 1.0
+    adapt: Literal["resize", "pad"] | None = None
 
 
 class Measure(Settings):

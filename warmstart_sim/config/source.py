@@ -195,7 +195,7 @@ def set_path(raw: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = split_key(raw, key)
     place = raw
     for depth, name in enumerate(parents):
-        inside = _written_out(place.get(name), parents[:depth])
+        inside = _written_out(place.get(name), parents[: depth + 1])
         if not isinstance(inside, dict):
             raise ValueError(f"{'.'.join(parents[: depth + 1])} is {shown(inside)}, which has no keys of its own")
         place[name] = inside
@@ -203,14 +203,14 @@ def set_path(raw: dict[str, Any], key: str, value: Any) -> None:
     place[last] = value
 
 
-def _written_out(value: Any, parents: list[str]) -> Any:
-    """The mapping that a shorthand stands for."""
+def _written_out(value: Any, path: list[str]) -> Any:
+    """The mapping that a shorthand at `path` stands for."""
     if value is None:
         return {}
-    if isinstance(value, str) and not parents:
+    if isinstance(value, str) and (len(path) == 1 or path == ["scenario", "source"]):
         return {"name": value}  # model: mlp
-    if isinstance(value, str) and parents == ["strategies"]:
+    if isinstance(value, str) and path[0] == "strategies" and len(path) == 2:
         return {"start": value}  # mine: warm_start
-    if isinstance(value, list) and parents[:1] == ["strategies"]:
+    if isinstance(value, list) and path[0] == "strategies" and len(path) > 2:
         return dict.fromkeys(map(str, value), True)  # augment: [random_crop, rotation]
     return value

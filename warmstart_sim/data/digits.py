@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ def noisy_digits(
     noise: Annotated[float, Field(ge=0)] = 1.5,
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 1 / 3,
     test_draws: Annotated[int, Field(ge=1)] = 5,
+    split: Literal["by_seed", "as_digits"] = "by_seed",
 ) -> Dataset:
     """The 8 x 8 digits with pixel noise, so that models overfit (a small MLP tests at about 61 %); quick, and offline.
 
@@ -51,9 +52,11 @@ def noisy_digits(
         test_fraction: The share of each class held out for testing, in (0, 1).
         test_draws: How many copies of each test image there are, each with noise of its own: more copies measure the
             same accuracy more exactly. Training images have one.
+        split: "by_seed" (default), or "as_digits": where `test_fraction` is 1/3, the test images are those of `digits`,
+            so that a model trained on either set has not seen the other's test images.
     """
     images, labels = _images()
-    train, test = stratified(labels, test_fraction, numpy_generator(seed, "digits_split"))
+    train, test = stratified(labels, test_fraction, numpy_generator(seed if split == "by_seed" else 0, "digits_split"))
     images = (images - images[train].mean()) / images[train].std()
     generator = numpy_generator(seed, "digits_noise")
 

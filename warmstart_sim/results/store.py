@@ -2,7 +2,7 @@
 
     RUN/scenario.yaml  environment.json  rounds.csv  epochs.csv  summary.csv  figures/  report.html
     RUN/cells/ID/          checkpoint.pt while it runs; weights.pt and result.json when it is complete; error.json
-    RUN/first_phases/ID/   the same, for a first phase that several cells share
+    RUN/first_phases/ID/   the same, for a first phase that several cells share, and settings.json
 
 `result.json` is written last, in one rename: where it exists, the cell is complete.
 """
@@ -25,9 +25,10 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.files import write_bytes, write_text
 
 ROUND_COLUMNS = (
-    "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops", "converged",
-    "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss",
-    "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds", "timing", "threads", "device",
+    "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops",
+    "converged", "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy",
+    "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds", "timing", "threads",
+    "device",
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
@@ -78,6 +79,10 @@ class CellFolder:
     def weights(self) -> dict[str, Any] | None:
         """The state dict with which the cell ended, on the CPU, or None."""
         return self._load("weights.pt")
+
+    def describe(self, settings: Mapping[str, Any]) -> None:
+        """Writes settings.json: what the cell is, for a reader."""
+        write_text(self.path / "settings.json", json.dumps(settings, indent=1))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replaces the checkpoint."""
@@ -176,9 +181,17 @@ class RunFolder:
         write_text(self.path / MARKER, "")
         write_text(self.path / "scenario.yaml", yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
 
-    def describe(self, environment: Mapping[str, Any]) -> None:
-        """Writes environment.json: versions, device, commit and so on, of the last command that ran here."""
-        write_text(self.path / "environment.json", json.dumps(environment, indent=1))
+    def describe(self, environment: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
+        """Writes environment.json.
+
+        Args:
+            environment: Versions, device, commit and so on, of the last command that ran here.
+            notes: What a user should know about the data; those of earlier commands stay.
+        """
+        path = self.path / "environment.json"
+        before = json.loads(path.read_text(encoding="utf-8")).get("notes", []) if path.exists() else []
+        merged = {**environment, "notes": list(dict.fromkeys([*before, *notes]))}
+        write_text(path, json.dumps(merged, indent=1, ensure_ascii=False))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

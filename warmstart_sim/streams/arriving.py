@@ -1,4 +1,4 @@
-"""Streams over one data set: chunks that accumulate, a first fraction and then all, and everything at once."""
+"""Streams of indices: chunks that accumulate, a first fraction and then all, a fraction only, everything at once."""
 
 from __future__ import annotations
 
@@ -86,6 +86,42 @@ def split(
     arriving = arrival_order(labels, pool, seed, order)
     first, rest = arriving[:count], arriving[count:]
     return [Round(index=0, train=first, new=first), Round(index=1, train=arriving, new=rest)]
+
+
+@STREAMS.register("pretrain", "pretrained")
+def pretrain(
+    labels: IntArray,
+    pool: IntArray,
+    seed: int,
+    *,
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    order: Order = "random",
+) -> list[Round]:
+    """A fraction of the data, after training on another data set (Ash & Adams 2020, section 4.2 and Figure 9).
+
+    The other data set is named by `scenario.source`; training on it is a first phase that all arms and fractions share,
+    and round 0. A file of weights, `scenario.checkpoint`, can take its place.
+
+    Args:
+        labels: All training labels, shape (n,).
+        pool: Indices of the samples that there are.
+        seed: The experiment's seed.
+        fraction: The share p of the pool that is trained on, in (0, 1]. Default 1. Subsets are nested.
+        order: Which samples come first: "random" (default), or "balanced": each class in proportion.
+
+    Raises:
+        WarmstartError: A fraction that leaves no sample.
+
+    >>> import numpy as np
+    >>> small, large = (pretrain(np.zeros(9, dtype=np.int64), np.arange(9), 0, fraction=p)[0].train for p in (0.3, 0.6))
+    >>> len(small), len(large), set(small) < set(large)
+    (3, 5, True)
+    """
+    count = round(fraction * len(pool))
+    if count == 0:
+        raise WarmstartError(f"scenario.fraction: {fraction} of {len(pool)} training samples leaves none")
+    arriving = arrival_order(labels, pool, seed, order)[:count]
+    return [Round(index=0, train=arriving, new=arriving)]
 
 
 @STREAMS.register("static")

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from warmstart_sim.config import Cell
-from warmstart_sim.registry import STREAMS
 from warmstart_sim.results.store import CellFolder, RunFolder
 
 
 @dataclass(frozen=True)
 class Task:
-    """One thing for a worker to do: a cell, or the first phase that several cells share."""
+    """One thing for a worker to do: a cell, or a cell that is the first phase of others."""
 
     cell: Cell
     first_phase: bool
@@ -20,11 +19,11 @@ class Task:
     @property
     def id(self) -> str:
         """Unique in a run."""
-        return f"first phase {self.cell.first_phase_id}" if self.first_phase else self.cell.id
+        return self.cell.id
 
     def folder(self, run: RunFolder) -> CellFolder:
         """Where its result goes."""
-        return run.first_phase(self.cell.first_phase_id) if self.first_phase else run.cell(self.cell.id)
+        return run.first_phase(self.cell.id) if self.first_phase else run.cell(self.cell.id)
 
 
 @dataclass
@@ -47,8 +46,8 @@ class Queue:
             task = Task(cell, first_phase=False)
             if task.folder(self.run).complete:
                 continue
-            phase = Task(cell, first_phase=True)
-            if not STREAMS.has_trait(cell.stream.name, "shared_first_round") or phase.folder(self.run).complete:
+            phase = cell.first_phase and Task(cell.first_phase, first_phase=True)
+            if not phase or phase.folder(self.run).complete:
                 self.ready.append(task)
             elif phase.id in self.waiting:
                 self.waiting[phase.id].append(task)
