@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from warmstart_sim import config
+from warmstart_sim.config.axes import axes_of
 from warmstart_sim.config.cells import import_own, record
 from warmstart_sim.config.rehearsal import rehearsal
 from warmstart_sim.config.source import split_key
@@ -142,18 +143,21 @@ def prepare(
     """(raw scenario with all changes, what to call it in errors). See `run`."""
     raw = dict(scenario) if isinstance(scenario, Mapping) else config.load(scenario)
     where = "scenario" if isinstance(scenario, Mapping) else str(scenario)
-    raw = config.set_values(raw, set)
+    assignments = list(set)
+    raw = config.set_values(raw, assignments)
     if seeds is not None:
         raw["seeds"] = list(seeds)
     if model is not None:
         raw["model"] = model
     if data is not None:
         raw["data"] = data
-    for section, key in ((raw, "data"), (raw.get("scenario"), "source")):
-        if isinstance(section, dict) and isinstance(section.get(key), Dataset):
-            section[key] = {"name": _OwnData(section[key], section[key].digest())}
+    raw = _with_own_data(raw)
     if strategies is not None:
         raw = _with_strategies(raw, strategies)
+    asked_for = [key for key, value in (("model", model), ("data", data)) if value is not None]
+    asked_for += [each.partition("=")[0].strip() for each in assignments]
+    if asked_for:
+        raw = _without_axes_on(asked_for, raw, where)
     if rehearse:
         config.plan(raw, where)  # what is wrong with the file is said of the file, not of its rehearsal
         raw = rehearsal(raw)
@@ -219,15 +223,13 @@ def _fetch_data(cells: Sequence[config.Cell], data_root: Path) -> dict[str, str]
     Returns:
         The digest of each, and of files of weights; for a data set that depends on the seed, with the first seed alone.
     """
-    from warmstart_sim.config.dealing import check_target, load_component
+    from warmstart_sim.config.dealing import load_component
     from warmstart_sim.models.weights import digest_of
 
     digests = {}
     for cell in {str(cell.data.record()): cell for cell in reversed(cells)}.values():
         seed = "" if DATASETS.has_trait(cell.data.name, "same_for_every_seed") else f" seed {cell.seed}"
         digests[f"{cell.data.record()}{seed}"] = load_component(cell.data, cell.seed, data_root).digest()
-    for cell in cells:
-        check_target(cell, data_root)
     for path in {cell.pretraining.checkpoint for cell in cells if cell.pretraining and cell.pretraining.checkpoint}:
         digests[f"checkpoint {path}"] = digest_of(path)
     return digests
@@ -283,7 +285,7 @@ def collect(run_dir: Path) -> None:
     """Writes rounds.csv and epochs.csv of a run again, from its complete cells; a copy without cells keeps its own.
 
     Raises:
-        WarmstartError: The folder holds no run.
+        WarmstartError: The folder holds no run, or one of a version whose cells had other settings.
     """
     folder = RunFolder(run_dir)
     stored = folder.scenario()
@@ -292,6 +294,11 @@ def collect(run_dir: Path) -> None:
     if (run_dir / "rounds.csv").exists() and not (run_dir / "cells").is_dir():
         return
     _, cells = config.plan(stored, str(run_dir / "scenario.yaml"))
+    if strange := folder.complete_cells() - {cell.id for cell in cells}:
+        raise WarmstartError(
+            f"{run_dir}: {min(strange)} is none of the cells that scenario.yaml means to this version of warmstart-sim; "
+            "the tables are left as they are: use the version in environment.json, or run the scenario in another folder"
+        )
     folder.write_tables([(cell.id, _identity(cell)) for cell in cells])
 
 
@@ -328,6 +335,36 @@ def failure_lines(outcome: Outcome) -> str:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`raw` without the axes that set what was asked for by itself, which takes their place.
+
+    Raises:
+        WarmstartError: An axis sets the whole section that a key leads into, so that the key would have no effect.
+    """
+    vary = dict(raw.get("vary") or {})
+    for axis in axes_of(raw, where):
+        varied = {each for value in axis.values for each in axis.settings(value)}
+        for key in keys:
+            if varied & {key, f"{key}.name"}:
+                vary.pop(axis.key, None)
+            elif whole := [each for each in varied if key.startswith(f"{each}.")]:
+                raise WarmstartError(
+                    f"{where}: {key}: would have no effect, because `vary.{axis.key}` sets all of `{whole[0]}`; "
+                    f"change `vary.{axis.key}` instead"
+                )
+    return {**raw, "vary": vary}
+
+
+def _with_own_data(value: Any, key: str = "") -> Any:
+    """A scenario, or a value in it at `key`, with something that can be called in the place of each `Dataset`."""
+    if isinstance(value, Dataset):
+        own = _OwnData(value, value.digest())
+        return own if key.rpartition(".")[2] == "name" else {"name": own}
+    if isinstance(value, Mapping):
+        return {name: _with_own_data(each, str(name)) for name, each in value.items()}
+    return value
 
 
 def _with_strategies(raw: Mapping[str, Any], strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.training.batches import DeviceSamples, Normalization, normalization
 from warmstart_sim.training.evaluation import evaluate
 from warmstart_sim.training.loop import Epoch, RoundData, RoundTraining
-from warmstart_sim.types import Context, Hooks, IntArray, Layout, Round, StateDict
+from warmstart_sim.types import Context, Dataset, Hooks, IntArray, Layout, Round, StateDict
 
 
 @dataclass(frozen=True)
@@ -136,23 +136,23 @@ class Lab:
         self.dataset = load_dataset(cell, place.data_root)
         dealt = deal(cell, self.dataset.train.labels, len(self.dataset.test))
         self.rounds = dealt.rounds
-        model = self._fresh_model(0)
         tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
+        _check_kind(cell, self.dataset, tokens)
+        model = self._fresh_model(0)
         models.check_output(model, self.dataset.input_shape, self.dataset.classes, tokens=tokens)
         self.layout: Layout = models.layout(model)
-        # Convolutions are quicker on channels-last batches, on CPUs too; a flat model would have to copy them back.
-        convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
+        channels_last = _takes_channels_last(model)
         self.model = model.to(self.device)
-        if convolves:
+        if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
 
         normalize = self._normalization()
-        self.train_samples = DeviceSamples(self.dataset.train, normalize, self.device, channels_last=convolves)
-        self.test_samples = DeviceSamples(self.dataset.test, normalize, self.device, channels_last=convolves)
+        self.train_samples = DeviceSamples(self.dataset.train, normalize, self.device, channels_last)
+        self.test_samples = DeviceSamples(self.dataset.test, normalize, self.device, channels_last)
         self.validation_indices = self._on_device(dealt.validation)
         self.test_indices = self._on_device(dealt.test)
         two = torch.zeros(2, dtype=torch.int64, device=self.device)
-        self.flops = training_flops(self.model, self.train_samples.batch(two)[0])
+        self.flops = training_flops(self.model, self.train_samples.batch(two, self.train_samples.mean_length)[0])
         self.setup_seconds = time.perf_counter() - started
 
     def _normalization(self) -> Normalization | None:
@@ -217,6 +217,17 @@ class Lab:
         return torch.from_numpy(indices).to(self.device)
 
 
+def _takes_channels_last(model: nn.Module) -> bool:
+    """Whether batches should be channels-last, on which convolutions are quicker, on CPUs too.
+
+    A model without convolutions would have to copy them back. And strided 1x1 convolutions of fewer than 8 channels
+    must not have them: their backward pass writes outside its memory on CPUs with AVX2 (oneDNN in torch 2.15).
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    unsafe = (each.in_channels < 8 and max(each.kernel_size) == 1 < max(each.stride) for each in convolutions)
+    return bool(convolutions) and not any(unsafe)
+
+
 def prepare(device: torch.device, threads: int, deterministic: bool = False) -> None:
     """Sets this process's thread count, and true float32 on CUDA (the papers' precision; TF32 rounds to 10 bits)."""
     torch.set_num_threads(threads)
@@ -226,6 +237,13 @@ def prepare(device: torch.device, threads: int, deterministic: bool = False) -> 
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+
+
+def _check_kind(cell: Cell, dataset: Dataset, tokens: bool) -> None:
+    """Makes sure that texts meet a model for texts; a model of the user's own may take anything."""
+    if tokens and not cell.model.is_own and not MODELS.has_trait(cell.model.name, "tokens"):
+        fitting = ", ".join(name for name in MODELS.names() if MODELS.has_trait(name, "tokens"))
+        raise WarmstartError(f"model.name: '{cell.model.name}' takes no texts, as {dataset.name} has; choose {fitting}")
 
 
 def _check_start(weights: Any, fresh: StateDict, name: str) -> None:

@@ -3,12 +3,17 @@
 import pytest
 import torch
 
-from warmstart_sim import models
+from warmstart_sim import models, registry
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.types import Context
 
-MODELS = [("small_cnn", {}, (1, 8, 8)), ("mlp", {}, (3, 4, 4)), ("resnet18", {"width": 2}, (3, 8, 8))]
+MODELS = [
+    ("small_cnn", {}, (1, 8, 8)),
+    ("mlp", {}, (3, 4, 4)),
+    ("resnet18", {"width": 2}, (3, 8, 8)),
+    ("bilstm", {"vocabulary_size": 20, "hidden": 4}, (6,)),
+]
 
 
 def states(name, options, shape):
@@ -16,7 +21,8 @@ def states(name, options, shape):
     for seed in (1, 2):
         with scoped_torch_seed(seed, "test"):
             model = models.build(name, options, shape, 10)
-            model.train()(torch.randn(8, *shape))
+            tokens = registry.MODELS.has_trait(name, "tokens")
+            model.train()(torch.randint(20, (8, *shape)) if tokens else torch.randn(8, *shape))
         drawn.append(model.state_dict())
     return model, *drawn
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from warmstart_sim.data import loading
+from warmstart_sim.data.text_sets import TEXT_SETS, TextSet
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,32 @@ def write_images():
 @pytest.fixture
 def images(write_images, tmp_path):
     return write_images(tmp_path / "images", {"cat": 5, "dog": 10})
+
+
+@pytest.fixture
+def write_texts():
+    """Writes `texts[name]` into the files 0.txt, 1.txt ... of `folder/name`."""
+
+    def write(folder: Path, texts: dict[str, list[str]]) -> Path:
+        for name, each in texts.items():
+            (folder / name).mkdir(parents=True)
+            for index, text in enumerate(each):
+                (folder / name / f"{index}.txt").write_text(text, "utf-8")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def reviews(monkeypatch, tmp_path, write_texts):
+    """A root with an `aclImdb` of 3 + 2 reviews a class, which passes for the whole set."""
+    monkeypatch.setitem(TEXT_SETS, "imdb", TextSet(classes=2, train_samples=6, test_samples=4))
+    place = tmp_path / "sets" / "aclImdb"
+    bad, good = ["A bad film.<br />Bad!", "bad film", "so bad"], ["A good film", "it's good", "It's a good film"]
+    write_texts(place / "train", {"neg": bad, "pos": good, "unsup": ["unlabelled words", "unlabelled words"]})
+    write_texts(place / "test", {"neg": bad[:2], "pos": good[:2]})
+    (place / "README").write_text("")
+    return tmp_path / "sets"
 
 
 @pytest.fixture

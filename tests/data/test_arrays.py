@@ -44,6 +44,15 @@ def test_floats_of_any_shape_become_float32_unscaled(npz, dtype, shape):
     assert np.array_equal(dataset.train.inputs, values.astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.int64, np.uint64])
+def test_integers_of_two_dimensions_are_tokens(npz, dtype):
+    tokens = np.array([[5, 7, 0], [9, 0, 0]] * 6, dtype=dtype)
+    dataset = load("arrays", {"path": npz(x_train=tokens, x_test=tokens[:2], y_test=LABELS[:2])}, Path(), 0)
+    assert dataset.train.inputs.dtype == np.int64
+    assert dataset.train.inputs.tolist() == tokens.tolist()
+    assert dataset.vocabulary_size == 10
+
+
 def test_a_test_part_is_taken_as_it_is(npz):
     images = np.full((2, 6, 5), 9, dtype=np.uint8)
     dataset = read(path=npz(x_test=images, y_test=np.array([2, 0], dtype=np.uint8)))
@@ -81,7 +90,11 @@ NAN = np.full((12, 2), np.nan, dtype=np.float32)
         ({"y_train": LABELS.astype(np.uint64) + np.uint64(2**63)}, "y_train holds -"),
         ({"y_train": LABELS * 0}, "nothing to learn with 1 class"),
         ({"x_train": np.zeros((12, 6, 5), np.int32)}, "x_train is int32"),
-        ({"x_train": np.zeros((12, 6), np.uint8)}, r"x_train is uint8 of shape \(12, 6\)"),
+        ({"x_train": np.zeros((12, 6), np.uint8)}, r"x_train is uint8 of shape \(12, 6\).* tokens .* other than uint8"),
+        ({"x_train": np.ones((12, 6), bool)}, r"x_train is bool"),
+        ({"x_train": np.full((12, 6), -1)}, "training sample 0 holds a token outside 0 to"),
+        ({"x_train": np.full((12, 6), 2**63, np.uint64)}, "training sample 0 holds a token outside 0 to"),
+        ({"x_train": np.tile([0, 1], (12, 1))}, "training sample 0 has padding"),
         ({"x_train": np.zeros((12, 6, 5, 4), np.uint8)}, "1 or 3 channels"),
         ({"x_train": NAN}, "training inputs hold NaN"),
         ({"x_train": np.full((12, 2), 1e300)}, "training inputs hold NaN or infinite"),

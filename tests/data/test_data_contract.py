@@ -11,6 +11,7 @@ import pytest
 from warmstart_sim.data import load, validate
 from warmstart_sim.data.image_sets import IMAGE_SETS, ImageSetName
 from warmstart_sim.data.location import data_root
+from warmstart_sim.data.text_sets import TEXT_SETS
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset
@@ -20,13 +21,14 @@ ALL = [pytest.param(name, marks=pytest.mark.data if name in PUBLIC else ()) for 
 
 
 @pytest.fixture
-def arguments(images, npz):
+def arguments(images, npz, reviews):
     """(root, options) to read a data set with, from real files where it would be downloaded."""
 
     def of(name: str):
         options = {
             "image_folder": {"path": images, "size": 8},
             "arrays": {"path": npz()},
+            "text_folder": {"path": reviews / "aclImdb" / "test", "min_count": 1},
             "synthetic": {"train_samples": 500, "test_samples": 100},
         }.get(name, {})
         if name in PUBLIC:
@@ -38,7 +40,7 @@ def arguments(images, npz):
                 if "not found in" not in str(error):
                     raise
                 pytest.skip(str(error).partition(", and the download")[0])
-        return data_root(), options
+        return (reviews if name == "imdb" else data_root()), options
 
     return of
 
@@ -62,6 +64,10 @@ def test_it_keeps_the_contract_and_has_every_class_to_train_on(name, arguments):
         known = IMAGE_SETS[name]
         assert (dataset.input_shape, dataset.classes) == (known.shape, known.classes)
         assert (len(dataset.train), len(dataset.test)) == (known.train_samples, known.test_samples)
+    if name in TEXT_SETS:
+        texts = TEXT_SETS[name]
+        found = (dataset.classes, len(dataset.train), len(dataset.test))
+        assert found == (texts.classes, texts.train_samples, texts.test_samples)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -96,11 +102,16 @@ def test_the_table_of_image_sets_names_those_that_are_registered():
     assert set(IMAGE_SETS) <= set(DATASETS.names())
 
 
+def test_the_table_of_text_sets_names_those_that_are_registered():
+    assert set(TEXT_SETS) <= set(DATASETS.names())
+
+
 def test_names_and_schemas_are_known_without_importing_torch():
     code = (
         "import sys; from warmstart_sim.registry import DATASETS; import warmstart_sim.data;"
         "[DATASETS.schema(name) for name in DATASETS.names()];"
-        "print([name for name in ('torch', 'torchvision', 'sklearn', 'scipy', 'PIL') if name in sys.modules])"
+        "heavy = ('torch', 'torchvision', 'sklearn', 'scipy', 'PIL', 'pandas', 'tokenizers');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

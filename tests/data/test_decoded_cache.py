@@ -40,6 +40,17 @@ def test_an_array_of_another_shape_or_type_is_built_again(other):
     assert np.array_equal(cached("key", SHAPE, never), pixels())
 
 
+def test_a_length_that_is_not_known_may_be_any_and_the_type_another():
+    def tokens() -> np.ndarray:
+        return np.arange(5, dtype=np.uint16)
+
+    cached("key", (None,), tokens, np.uint16)
+    assert np.array_equal(cached("key", (None,), never, np.uint16), tokens())
+    for shape, dtype in (((None, None), np.uint16), ((None,), np.uint8), ((4,), np.uint16)):
+        with pytest.raises(AssertionError, match="built although"):
+            cached("key", shape, never, dtype)
+
+
 def test_garbage_is_built_again():
     (cache_root() / "key.npy").write_bytes(b"\x93NUMPY\x01\x00\x76\x00{'descr': [" + b"\x00" * 200)
     assert np.array_equal(cached("key", SHAPE, pixels), pixels())

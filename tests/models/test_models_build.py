@@ -147,3 +147,9 @@ def test_tokens_reach_an_embedding():
     check_output(model, (5,), 3, tokens=True)
     with pytest.raises(WarmstartError, match="cannot take inputs"):
         check_output(model, (5,), 3)
+
+
+def test_a_model_of_texts_takes_shorter_ones_as_well():
+    fixed = nn.Sequential(nn.Embedding(10, 2), nn.Flatten(), nn.Linear(10, 3))
+    with pytest.raises(WarmstartError, match=r"^the model cannot take inputs of shape \(3,\): "):
+        check_output(fixed, (5,), 3, tokens=True)

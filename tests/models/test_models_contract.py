@@ -1,4 +1,4 @@
-"""What holds for every registered model, at the shapes of digits, CIFAR and MNIST."""
+"""What holds for every registered model, at the shapes of digits, CIFAR and MNIST, or on texts."""
 
 import subprocess
 import sys
@@ -11,27 +11,35 @@ from warmstart_sim.registry import MODELS
 from warmstart_sim.seeding import scoped_torch_seed
 
 NAMES = MODELS.names()
-SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28)]
-QUICK = {"resnet18": {"width": 4}}
+TOKENS = [name for name in NAMES if MODELS.has_trait(name, "tokens")]
+SHAPES = {name: [(12,), (1,)] if name in TOKENS else [(1, 8, 8), (3, 32, 32), (1, 28, 28)] for name in NAMES}
+QUICK = {"resnet18": {"width": 4}, "bilstm": {"hidden": 8}}
+VOCABULARY = 20
 
 
 def make(name, shape, classes=7):
-    return build(name, QUICK.get(name, {}), shape, classes)
+    return build(name, QUICK.get(name, {}), shape, classes, VOCABULARY if name in TOKENS else None)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", NAMES)
+def example(name, shape, n):
+    generator = torch.Generator().manual_seed(0)
+    if name in TOKENS:
+        return torch.randint(1, VOCABULARY, (n, *shape), generator=generator)
+    return torch.rand(n, *shape, generator=generator)
+
+
+@pytest.mark.parametrize(("name", "shape"), [(name, shape) for name in NAMES for shape in SHAPES[name]])
 def test_output_is_logits_in_both_modes(name, shape):
     model = make(name, shape)
-    inputs = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    inputs = example(name, shape, 3)
     assert model.train()(inputs).shape == (3, 7)
     assert model.eval()(inputs).shape == (3, 7)
-    check_output(model, shape, 7)
+    check_output(model, shape, 7, tokens=name in TOKENS)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_and_head_hold_every_entry_of_the_state_dict_once(name):
-    model = make(name, (3, 32, 32))
+    model = make(name, SHAPES[name][0])
     assert model.block_names == layout(model).blocks
     assert model.head_name == layout(model).head
     modules = dict(model.named_modules())
@@ -42,7 +50,7 @@ def test_blocks_and_head_hold_every_entry_of_the_state_dict_once(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_layout_finds_the_same_blocks_and_head_without_being_told(name):
-    model = make(name, (3, 32, 32))
+    model = make(name, SHAPES[name][0])
     told = layout(model)
     del model.block_names, model.head_name
     assert layout(model) == told
@@ -51,20 +59,20 @@ def test_layout_finds_the_same_blocks_and_head_without_being_told(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_in_order_then_head_make_the_forward_pass(name):
     """Each block's input comes from the block before it: hooks see them in the order that `block_names` states."""
-    model = make(name, (3, 32, 32)).eval()
+    model = make(name, SHAPES[name][0]).eval()
     seen = []
     for part in [*model.block_names, model.head_name]:
         model.get_submodule(part).register_forward_hook(lambda *_, part=part: seen.append(part))
-    logits = model(torch.zeros(1, 3, 32, 32))
+    logits = model(example(name, SHAPES[name][0], 1))
     assert seen == [*model.block_names, model.head_name]
     assert logits.shape == (1, 7)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_state_dict_round_trip_gives_the_same_function(name):
-    shape = (1, 8, 8)
+    shape = SHAPES[name][0]
     source, target = make(name, shape), make(name, shape)
-    inputs = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0))
+    inputs = example(name, shape, 4)
     source.train()(inputs)  # so that buffers are not at their initial values
     assert not torch.equal(source.eval()(inputs), target.eval()(inputs))
     target.load_state_dict(source.state_dict())
@@ -77,7 +85,7 @@ def test_same_seed_gives_equal_fresh_weights_and_leaves_the_global_generator(nam
     models = []
     for seed in (0, 0, 1):
         with scoped_torch_seed(seed, "init", 0):
-            models.append(make(name, (1, 8, 8)).state_dict())
+            models.append(make(name, SHAPES[name][0]).state_dict())
     assert torch.equal(torch.random.get_rng_state(), before)
     first, again, other = models
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -87,8 +95,9 @@ def test_same_seed_gives_equal_fresh_weights_and_leaves_the_global_generator(nam
 @pytest.mark.parametrize("name", NAMES)
 def test_options_have_a_schema_with_defaults_that_build(name):
     options = MODELS.schema(name)().model_dump()
-    model = build(name, {**options, **QUICK.get(name, {})}, (1, 8, 8), 3)
-    assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+    shape = SHAPES[name][0]
+    model = build(name, {**options, **QUICK.get(name, {})}, shape, 3, VOCABULARY if name in TOKENS else None)
+    assert model(example(name, shape, 2)).shape == (2, 3)
 
 
 def test_names_schemas_and_summaries_are_known_without_torch():

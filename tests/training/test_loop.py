@@ -68,8 +68,9 @@ OPTIMIZERS = [
     ({"name": "adam", "lr": 0.01}, lambda p: torch.optim.Adam(p, lr=0.01)),
     ({"name": "adamw", "lr": 0.01, "weight_decay": 0.1}, lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1)),
     (
-        {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.01},
-        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.01),
+        # At lr 0.01 the third epoch of ResNet-18 is chaotic: the last bits of two machines give other weights.
+        {"name": "sgd", "lr": 0.001, "momentum": 0.9, "weight_decay": 0.1},
+        lambda p: torch.optim.SGD(p, lr=0.001, momentum=0.9, weight_decay=0.1),
     ),
 ]
 

@@ -12,7 +12,14 @@ from warmstart_sim.errors import unknown
 from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
 
 SECTIONS = ("data", "scenario", "model", "training")  # which a bundle may give whole
-TAKEN = ("scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS)  # columns of the tables
+STATISTICS = ("mean", "std", "low", "high", "p", "reference")
+SUMMED = ("final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio")
+DIFFERENCES = ("difference", "curve_difference")
+COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
+TAKEN = {  # columns of the tables, and of what is made of them
+    "scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,
+    *SUMMED, *DIFFERENCES, *(f"{value}_{each}" for value in (*SUMMED, *DIFFERENCES) for each in STATISTICS),
+}  # fmt: skip
 ALLOWED = "a list of values, or a mapping of labels to settings"
 
 
@@ -60,6 +67,10 @@ def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
         if axis.column in TAKEN:
             what = "the bundle" if axis.bundled else "the option"
             raise problem(where, f"vary.{axis.key}", f"the tables have a column `{axis.column}`; give {what} another name")
+        if axis.bundled and [other.column for other in axes].count(axis.column) > 1:
+            raise problem(
+                where, f"vary.{axis.key}", f"an option has the column `{axis.column}`; give the bundle another name"
+            )
         for key in dict.fromkeys(key for value in axis.values for key in axis.settings(value)):
             if key in seen:
                 raise problem(where, f"vary.{axis.key}", f"`{key}` is varied by `{seen[key]}` as well")
@@ -81,26 +92,33 @@ def _plain_axis(raw: Mapping[str, Any], key: str, values: Any, where: str) -> Ax
 
 def _bundle(raw: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: str) -> Axis:
     place = f"vary.{key}"
-    if "." in key:
+    if "." in key or not key:
         raise problem(where, place, "found a mapping; a setting takes a list of values, a bundle a name without dots")
     if not labels:
         raise problem(where, place, f"there is nothing in it (allowed: {ALLOWED})")
     for label, settings in labels.items():
+        if not label:
+            raise problem(where, place, "a label cannot be empty")
         if not isinstance(settings, dict) or not settings:
-            raise problem(
-                where, f"{place}.{label}", f"found {shown(settings)} (allowed: a mapping of dotted keys to values)"
-            )
+            found = "there is nothing in it" if settings == {} else f"found {shown(settings)}"
+            raise problem(where, f"{place}.{label}", f"{found} (allowed: a mapping of dotted keys to values)")
         for setting in settings:
             inside = f"{place}.{label}.{setting}"
             if setting not in SECTIONS and _steps(raw, setting, inside, where)[0] == "strategies":
                 raise problem(where, inside, "a bundle holds for all strategies, and cannot set an option of one")
+    first, *others = labels
+    for label in others:  # what one left out would be open in the record of a run
+        if lacking := labels[first].keys() ^ labels[label].keys():
+            raise problem(
+                where, place, f"'{first}' and '{label}' do not both set {min(lacking)}; all labels set the same keys"
+            )
     return Axis(key, key, tuple(labels), None, labels)
 
 
 def _steps(raw: Mapping[str, Any], key: str, place: str, where: str) -> list[str]:
     """The steps of a setting's key, which has to lead into a section or a strategy that is there."""
     steps = split_key(raw, key)
-    if len(steps) < (3 if steps[0] == "strategies" else 2):
+    if len(steps) < (3 if steps[0] == "strategies" else 2) or steps[0] == "vary":
         raise problem(where, place, "expected the dotted key of a setting, such as training.optimizer.lr")
     strategies = raw.get("strategies")
     labels = list(strategies) if isinstance(strategies, Mapping) else []

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from warmstart_sim.config.axes import Axis, axes_of, settings_on
-from warmstart_sim.config.component import Component, check_own, dump
+from warmstart_sim.config.component import Component, check_own, dump, named
 from warmstart_sim.config.pretraining import Pretraining
 from warmstart_sim.config.problems import problem
 from warmstart_sim.config.scenario import Arm, Scenario, parse
@@ -174,12 +174,20 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                     if value != same.varied[name]:
                         both = f"{shown(same.varied[name])} and {shown(value)}"
                         raise problem(where, f"vary: {name}", f"{both} come to the same for strategy '{arm.label}'")
-    return scenarios[0], list(cells.values())
+    return _with_common_metric(scenarios), list(cells.values())
 
 
 def first_phases(cells: Iterable[Cell]) -> list[Cell]:
     """The first phases that cells start from, each once."""
     return list({phase.id: phase for cell in cells if (phase := cell.first_phase)}.values())
+
+
+def _with_common_metric(scenarios: Sequence[Scenario]) -> Scenario:
+    """The first scenario; its metric is test accuracy where not all of them hold validation data out."""
+    first = scenarios[0]
+    if all(each.metric == first.metric for each in scenarios):
+        return first
+    return replace(first, header=first.header.model_copy(update={"metric": "test_accuracy"}))
 
 
 def _varied(axes: Sequence[Axis], combination: Sequence[Any], label: str) -> dict[str, Any]:
@@ -194,12 +202,16 @@ def _varied(axes: Sequence[Axis], combination: Sequence[Any], label: str) -> dic
 def _combined(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequence[Any], where: str) -> Scenario:
     """The scenario with one value of each axis."""
     combined = {key: plain(value) for key, value in raw.items() if key != "vary"}
-    for axis, value in zip(axes, combination, strict=True):
-        for key, setting in axis.settings(value).items():
-            try:
-                set_path(combined, key, plain(setting))
-            except ValueError as error:
-                raise problem(where, f"vary.{axis.key}", str(error)) from None
+    settings = [
+        (key, setting, axis.key)
+        for axis, value in zip(axes, combination, strict=True)
+        for key, setting in axis.settings(value).items()
+    ]
+    for key, setting, axis_key in sorted(settings, key=lambda each: each[0].count(".")):  # a section, then what is in it
+        try:
+            set_path(combined, key, plain(setting))
+        except ValueError as error:
+            raise problem(where, f"vary.{axis_key}", str(error)) from None
     try:
         return parse(combined, where)
     except WarmstartError:
@@ -242,14 +254,15 @@ def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
         scenario: What `plan` gave for it.
     """
     header = dump(scenario.header)
-    vary = plain(raw.get("vary")) or {}
+    vary = named(plain(raw.get("vary")) or {})
     keys = settings_on(vary)
 
-    def section(key: str, named: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def section(key: str, component: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
         if not {key, f"{key}.name"} & set(keys):
-            return {"name": named.name, **settings, **named.options}
-        written = plain(raw[key]) if isinstance(raw.get(key), Mapping) else {}
-        return {"name": named.name, **{name: value for name, value in settings.items() if value is not None}, **written}
+            return {"name": component.name, **settings, **component.options}
+        written = named(plain(raw[key])) if isinstance(raw.get(key), Mapping) else {}
+        given = {name: value for name, value in settings.items() if value is not None}
+        return {"name": component.name, **given, **written}
 
     return {
         **{key: header[key] for key in ("name", "title", "rows")},
@@ -273,7 +286,7 @@ def _first_phase_record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str,
         return {}
     checkpoint = {"checkpoint": str(first.checkpoint)} if first.checkpoint else {}
     written = plain(raw["scenario"]).get("source") if isinstance(raw.get("scenario"), Mapping) else None
-    return {"head": first.head, **checkpoint, **({"source": written} if written else {})}
+    return {"head": first.head, **checkpoint, **({"source": named(written)} if written else {})}
 
 
 def _arm_record(arm: Arm, raw: Any, vary: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,15 @@ def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any])
     return Component(_name_of(value), plain(options), target=value)
 
 
+def named(value: Any) -> Any:
+    """Plain values with a name in the place of each of a user's Python objects, such as a function, as in a record."""
+    if isinstance(value, Mapping):
+        return {key: named(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [named(each) for each in value]
+    return _name_of(value) if callable(value) else value
+
+
 def check_own(component: Component, registry: Registry[Any], where: str) -> None:
     """Imports a user's own component and sees whether it takes its options; it is not called.
 

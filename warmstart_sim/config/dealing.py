@@ -16,6 +16,7 @@ from warmstart_sim.data.adapt import adapted, check_adaptable
 from warmstart_sim.data.image_sets import IMAGE_SETS
 from warmstart_sim.data.text_sets import TEXT_SETS
 from warmstart_sim.errors import DataError, WarmstartError
+from warmstart_sim.models.weights import existing
 from warmstart_sim.registry import DATASETS, STREAMS
 from warmstart_sim.streams import held_out, limited
 from warmstart_sim.types import Dataset, IntArray, Round
@@ -25,10 +26,9 @@ MOST_LISTED = 8  # lost classes in one line
 
 @dataclass(frozen=True)
 class Dealt:
-    """The rounds of a cell, what they are dealt from, and what is held out: the same for all arms of a seed."""
+    """The rounds of a cell, and what is held out: the same for all arms of a seed."""
 
     rounds: list[Round]
-    pool: IntArray
     validation: IntArray
     test: IntArray
 
@@ -47,27 +47,51 @@ def load_dataset(cell: Cell, data_root: Path) -> Dataset:
     return adapted(dataset, target.input_shape, cell.target.adapt)
 
 
-def check_target(cell: Cell, data_root: Path) -> None:
-    """Makes sure that a first phase fits the data set that it prepares for; other cells have nothing to check.
+@dataclass(frozen=True)
+class _Inputs:
+    """What a first phase and its target have to agree on."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def check_before(cell: Cell, data_root: Path) -> None:
+    """Makes sure that what comes before a cell's first round is there and fits its data set.
+
+    Data sets that are known by name need not be there.
 
     Raises:
-        WarmstartError: It does not.
+        DataError: There is no such checkpoint.
+        WarmstartError: The source does not fit the target.
     """
-    if cell.target is None:
+    if cell.pretraining and cell.pretraining.checkpoint:
+        existing(cell.pretraining.checkpoint)
+    phase = cell.first_phase
+    if phase is None or phase.target is None:
         return
-    source, target = (load_component(each, cell.seed, data_root) for each in (cell.data, cell.target.data))
-    kinds = source.train.inputs.dtype, target.train.inputs.dtype
-    if source.vocabulary_size or target.vocabulary_size:
+    source, target = (_inputs(each, cell.seed, data_root) for each in (phase.data, phase.target.data))
+    if "int64" in (source.dtype, target.dtype):
         raise WarmstartError(
             f"scenario.source: {source.name} for {target.name}: the words of two sets have different numbers, so that "
             "an embedding of one means nothing to the other; give weights for the same words as scenario.checkpoint"
         )
-    if cell.target.normalize and kinds[0] != kinds[1]:
+    if phase.target.normalize and source.dtype != target.dtype:
         raise WarmstartError(
-            f"scenario.source.normalize: {source.name} has {kinds[0]} inputs, the target {kinds[1]} ones; one "
+            f"scenario.source.normalize: {source.name} has {source.dtype} inputs, the target {target.dtype} ones; one "
             "normalisation fits both only where they are of one kind"
         )
-    check_adaptable(source, target.input_shape, cell.target.adapt)
+    check_adaptable(source.name, source.shape, target.shape, phase.target.adapt)
+
+
+def _inputs(component: Component, seed: int, data_root: Path) -> _Inputs:
+    known = IMAGE_SETS.get(component.name)  # type: ignore[call-overload]
+    if known is not None:
+        return _Inputs(component.name, known.shape, known.dtype)
+    if component.name in TEXT_SETS:
+        return _Inputs(component.name, (), "int64")
+    dataset = load_component(component, seed, data_root)
+    return _Inputs(dataset.name, dataset.input_shape, str(dataset.train.inputs.dtype))
 
 
 def load_component(component: Component, seed: int, data_root: Path) -> Dataset:
@@ -103,16 +127,22 @@ def deal(cell: Cell, labels: IntArray, test_count: int) -> Dealt:
     settings, seed = cell.data_settings, cell.seed
     pool, validation = held_out(labels, settings.validation_fraction, seed)
     pool = limited(pool, settings.train_samples, seed, "train_samples")
+    place = "scenario.source" if cell.target else "data"
     if len(pool) == 0:
         raise WarmstartError(
-            f"data.validation_fraction: {settings.validation_fraction} of {len(labels)} samples leaves none to train on"
+            f"{place}.validation_fraction: {settings.validation_fraction} of {len(labels)} samples leaves none to train on"
         )
     test = limited(np.arange(test_count, dtype=np.int64), settings.test_samples, seed, "test_samples")
     stream, options = cell.stream.bind(STREAMS)
-    rounds = stream(labels, pool, seed, **options)[: cell.rounds]
+    try:
+        rounds = stream(labels, pool, seed, **options)[: cell.rounds]
+    except WarmstartError as error:
+        if cell.target is None:
+            raise
+        raise WarmstartError(str(error).replace("scenario.", "scenario.source.", 1)) from error
     if cell.pretraining:  # round 0 was on another data set
         rounds = [replace(each, index=each.index + 1) for each in rounds]
-    return Dealt(rounds, pool, validation, test)
+    return Dealt(rounds, validation, test)
 
 
 def training_sizes(cell: Cell, data_root: Path) -> list[int]:
@@ -125,14 +155,14 @@ def training_sizes(cell: Cell, data_root: Path) -> list[int]:
     """
     known = IMAGE_SETS.get(cell.data.name) or TEXT_SETS.get(cell.data.name)  # type: ignore[call-overload]
     if known is None or cell.data.options.get("test_fraction", 1 / 3) != 1 / 3:  # noisy_digits splits as it is told
-        labels = load_dataset(cell, data_root).train.labels
+        labels = load_component(cell.data, cell.seed, data_root).train.labels
     else:
         labels = np.arange(known.train_samples, dtype=np.int64) % known.classes
     return [len(each.train) for each in deal(cell, labels, 0).rounds]
 
 
 def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> list[list[int]]:
-    """`training_sizes` of each cell, found out once for all cells that are dealt the same.
+    """`training_sizes` of each cell, found out once for all that are dealt the same, after `check_before` of each.
 
     Args:
         cells: The cells of a scenario.
@@ -140,9 +170,10 @@ def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> li
         where: What to name in errors.
 
     Raises:
-        WarmstartError: As `training_sizes`.
+        WarmstartError: As `training_sizes` and `check_before`.
     """
     sizes: dict[str, list[int]] = {}
+    starts = {repr((cell.pretraining, cell.data, cell.seed)): cell for cell in cells}
 
     def found(cell: Cell) -> list[int]:
         key = repr((cell.data, cell.data_settings, cell.stream, cell.rounds, cell.seed))
@@ -151,6 +182,8 @@ def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> li
         return sizes[key]
 
     try:
+        for cell in starts.values():
+            check_before(cell, data_root)
         return [list(found(cell)) for cell in cells]
     except WarmstartError as error:
         raise type(error)(f"{where}: {error}") from None
@@ -159,7 +192,7 @@ def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> li
 def notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
     """What a user should be told about the data of these cells, a line each: the data sets' own notes, lost classes.
 
-    A class is lost where the pool has it and the first round that is trained on has not, because it holds few samples.
+    A class is lost where the data set has it and the first round that is trained on has not: it holds few samples.
 
     Args:
         cells: Cells whose data can be loaded.
@@ -171,12 +204,11 @@ def notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
         dataset = load_component(cell.data, cell.seed, data_root)
         found.update(dict.fromkeys(dataset.notes))
         labels = dataset.train.labels
-        dealt = deal(cell, labels, 0)
-        first = dealt.rounds[0].train
-        if len(lost := np.setdiff1d(labels[dealt.pool], labels[first])):
+        first = deal(cell, labels, 0).rounds[0].train
+        if len(lost := np.setdiff1d(labels, labels[first])):
             some = ", ".join(map(str, lost[:MOST_LISTED])) + (" ..." if len(lost) > MOST_LISTED else "")
             found[
-                f"{cell.data.name}, seed {cell.seed}: the {len(first)} training samples of the first round lack "
+                f"{dataset.name}, seed {cell.seed}: the {len(first)} training samples of the first round lack "
                 f"{len(lost)} of {dataset.classes} classes ({some})"
             ] = None
     return list(found)

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from warmstart_sim.config.cells import plan, record
+from warmstart_sim.config.component import dump
 from warmstart_sim.config.sections import DataSettings, SourceSettings
 from warmstart_sim.config.source import plain, split_key
 from warmstart_sim.data.image_sets import IMAGE_SETS
 from warmstart_sim.data.text_sets import TEXT_SETS
+from warmstart_sim.training.settings import Training
 
 # The settings that any data set has, at the two places that name one.
 DATA_KEYS = {"data": tuple(DataSettings.model_fields), "scenario.source": (*SourceSettings.model_fields, "training")}
@@ -72,38 +74,49 @@ def _spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
     full = record(raw, scenario)
     named = {"data": scenario.data, "scenario": scenario.stream, "model": scenario.model}
     objects = {key: {**full[key], "name": each.target} for key, each in named.items() if each.target is not None}
-    if isinstance(full["scenario"].get("source"), str):
-        full["scenario"]["source"] = {"name": full["scenario"]["source"]}
-    return {**full, **objects, "strategies": plain(raw["strategies"])}
+    if "source" in full["scenario"]:
+        full["scenario"]["source"] = plain(raw["scenario"])["source"]
+    small = {**full, **objects, "strategies": plain(raw["strategies"]), "vary": plain(raw.get("vary")) or {}}
+    for key in DATA_KEYS:
+        for place, at in _sections(small, key):
+            place[at] = place[at] if isinstance(place[at], dict) else {"name": place[at]}
+    for bundle in _bundles(small):
+        if "training" in bundle:
+            bundle["training"] = dump(Training.model_validate(bundle["training"] or {}))
+    return small
+
+
+def _sections(small: Mapping[str, Any], key: str) -> list[tuple[Any, Any]]:
+    """Where data sets are named for `key`, in the scenario and on its axes: what holds the section, and at what."""
+    section, _, inside = key.partition(".")
+    holders = [small, *_bundles(small)]
+    places: list[tuple[Any, Any]] = [(holder, key) for holder in holders]
+    places += [(holder[section], inside) for holder in holders if inside and isinstance(holder.get(section), dict)]
+    axis = small["vary"].get(key)
+    on_axis = [(axis, index) for index in range(len(axis))] if isinstance(axis, list) else []
+    return [(place, at) for place, at in places if place.get(at) is not None] + on_axis
+
+
+def _bundles(small: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for values in small["vary"].values():
+        if isinstance(values, dict):
+            yield from values.values()
 
 
 def _stand_in(small: dict[str, Any]) -> None:
     """Puts synthetic data in the place of sets that might have to be downloaded: of the target, and of a source."""
-    places = {"data": small, "source": small["scenario"]}
-    for section, around in places.items():
-        key = "data" if section == "data" else SOURCE
-        if section in around:
-            names = _varied_names(small, key) or [around[section]["name"]]
+    for key, settings in DATA_KEYS.items():
+        name, like = f"{key}.name", f"{key}.like"
+        varied = [*small["vary"].get(name, []), *(bundle[name] for bundle in _bundles(small) if name in bundle)]
+        for place, at in _sections(small, key):
+            names = varied or [place[at]["name"]]
             if _downloaded(names):
-                around[section] = _synthetic(around[section], names[0], DATA_KEYS[key])
-                small["vary"] = {_like(name, key): values for name, values in small.get("vary", {}).items()}
-        for bundle in _bundles(small):
-            if key in bundle and _downloaded([bundle[key]["name"]]):
-                bundle[key] = _synthetic(bundle[key], bundle[key]["name"], DATA_KEYS[key])
-            elif f"{key}.name" in bundle and _downloaded(_varied_names(small, key)):
-                bundle[f"{key}.like"] = bundle.pop(f"{key}.name")
-
-
-def _varied_names(small: Mapping[str, Any], key: str) -> list[Any]:
-    """The names that an axis gives to the data set at `key`, one by one or in bundles."""
-    names = list(small.get("vary", {}).get(f"{key}.name", []))
-    return names + [bundle[f"{key}.name"] for bundle in _bundles(small) if f"{key}.name" in bundle]
-
-
-def _bundles(small: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for values in small.get("vary", {}).values():
-        if isinstance(values, dict):
-            yield from values.values()
+                place[at] = _synthetic(place[at], names[0], settings)
+        if _downloaded(varied):
+            small["vary"] = {like if axis == name else axis: values for axis, values in small["vary"].items()}
+            for bundle in _bundles(small):
+                if name in bundle:
+                    bundle[like] = bundle.pop(name)
 
 
 def _downloaded(names: Sequence[Any]) -> bool:
@@ -121,37 +134,38 @@ def _synthetic(section: Mapping[str, Any], name: str, settings: Iterable[str]) -
     return {"name": "synthetic", "like": name, **kept}
 
 
-def _like(axis: str, key: str) -> str:
-    return f"{key}.like" if axis == f"{key}.name" else axis
-
-
 def _reduce(small: dict[str, Any], most: Mapping[str, int]) -> None:
     """Cuts settings to the most that they may be, and axes to their two ends, which stay apart and in their order."""
     own_training = [arm for arm in small["strategies"].values() if isinstance(arm, dict)]
     for key, bound in most.items():
         for place in (small, *own_training):
-            _cut(place, key, bound)
+            _cut(place, key, bound, key in ALWAYS)
         for bundle in _bundles(small):
-            _cut_in_bundle(bundle, key, bound)
-    for key, values in small.get("vary", {}).items():
+            for at, value in bundle.items():
+                bundle[at] = _cut_at(at, value, key, bound)
+    for axis, values in small["vary"].items():
         if isinstance(values, dict):
-            small["vary"][key] = {label: values[label] for label in _ends(list(values), None)}
+            small["vary"][axis] = {label: values[label] for label in _ends(list(values), None)}
             continue
-        steps = split_key(small, key)
-        setting = ".".join(steps[2:]) if steps[0] == "strategies" else key
-        small["vary"][key] = _ends(values, most.get(setting))
+        steps = split_key(small, axis)
+        setting = ".".join(steps[2:]) if steps[0] == "strategies" else axis
+        for key, bound in most.items():
+            for value in values:
+                if isinstance(value, dict):
+                    _cut_at(setting, value, key, bound)
+        small["vary"][axis] = _ends(values, most.get(setting))
 
 
-def _cut_in_bundle(bundle: dict[str, Any], key: str, bound: int) -> None:
-    """Cuts a setting that a bundle gives by itself, or inside a section that it gives whole."""
-    if key in bundle:
-        bundle[key] = _at_most(bundle[key], bound)
-    for section in ("data", SOURCE, "scenario", "model", "training"):
-        if isinstance(bundle.get(section), dict) and key.startswith(f"{section}."):
-            _cut(bundle[section], key.removeprefix(f"{section}."), bound, key in ALWAYS)
+def _cut_at(at: str, value: Any, key: str, bound: int) -> Any:
+    """The value of the setting `at` with the setting `key` cut, which may be that value itself or lie inside it."""
+    if at == key:
+        return _at_most(value, bound)
+    if key.startswith(f"{at}."):
+        _cut(value, key.removeprefix(f"{at}."), bound, key in ALWAYS)
+    return value
 
 
-def _cut(place: Any, key: str, bound: int, always: bool | None = None) -> None:
+def _cut(place: Any, key: str, bound: int, always: bool) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         place = place.get(parent) if isinstance(place, dict) else None
@@ -159,12 +173,15 @@ def _cut(place: Any, key: str, bound: int, always: bool | None = None) -> None:
         return
     if place.get(last) is not None:
         place[last] = _at_most(place[last], bound)
-    elif key in ALWAYS if always is None else always:
+    elif always:
         place[last] = bound
 
 
 def _at_most(value: Any, bound: int) -> Any:
-    return [min(each, bound) for each in value] if isinstance(value, list) else min(value, bound)
+    """A number or a list of numbers, cut; anything else, such as an option of a user's own, as it is."""
+    if isinstance(value, list):
+        return [_at_most(each, bound) for each in value]
+    return min(value, bound) if isinstance(value, (int, float)) else value
 
 
 def _ends(values: list[Any], bound: int | None) -> list[Any]:
@@ -180,10 +197,12 @@ def _ends(values: list[Any], bound: int | None) -> list[Any]:
 
 def _smallest_pool(small: Mapping[str, Any]) -> int:
     """The fewest samples that any cell has to deal out."""
-    vary, data = small.get("vary", {}), small["data"]
-    samples: int = min(vary.get("data.train_samples", [data["train_samples"]]))
-    held_out: float = max(vary.get("data.validation_fraction", [data.get("validation_fraction", 0)]))
-    return max(1, math.floor(samples * (1 - held_out)))
+    pools = (
+        (cell.data_settings.train_samples or cell.data.options["train_samples"])
+        * (1 - cell.data_settings.validation_fraction)
+        for cell in plan(small, small["name"])[1]
+    )
+    return max(1, math.floor(min(pools)))
 
 
 def _fewer_cells(small: dict[str, Any]) -> dict[str, Any]:

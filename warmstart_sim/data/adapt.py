@@ -34,7 +34,7 @@ def adapted(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pa
     >>> adapted(Dataset("grey", images, images, classes=2), (3, 4, 4), "pad").train.inputs[0, 2].tolist()
     [[0, 0, 0, 0], [0, 7, 7, 0], [0, 7, 7, 0], [0, 0, 0, 0]]
     """
-    check_adaptable(dataset, shape, how)
+    check_adaptable(dataset.name, dataset.input_shape, shape, how)
     if dataset.input_shape == shape:
         return dataset
     fit = _resized if how == "resize" else _padded
@@ -45,16 +45,23 @@ def adapted(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pa
     return replace(dataset, train=train, test=test)
 
 
-def check_adaptable(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pad"] | None) -> None:
-    """Makes sure that `adapted` can do it, without doing it.
+def check_adaptable(
+    name: str, before: tuple[int, ...], shape: tuple[int, ...], how: Literal["resize", "pad"] | None
+) -> None:
+    """Makes sure that `adapted` can do it, without the data.
+
+    Args:
+        name: What the data set is called in messages.
+        before: The shape of one of its inputs.
+        shape: The shape that they are to have.
+        how: As for `adapted`.
 
     Raises:
         WarmstartError: The shapes differ and nothing says what to do, or nothing can be done.
     """
-    before = dataset.input_shape
     if before == shape:
         return
-    difference = f"{dataset.name} has inputs of shape {before}, the target of shape {shape}"
+    difference = f"{name} has inputs of shape {before}, the target of shape {shape}"
     if len(before) != 3 or len(shape) != 3:
         raise WarmstartError(f"scenario.source: {difference}; only images can be adapted")
     if how is None:

@@ -1,4 +1,4 @@
-"""Anyone's arrays: images or features in one .npz file."""
+"""Anyone's arrays: images, features or tokens in one .npz file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def arrays(
     """Your own arrays: a .npz file with x_train, y_train and, unless a part is to be held out, x_test, y_test.
 
     Inputs are uint8 images, (n, height, width) with 1 or 3 channels before or after the sides, or floats (n, ...), used
-    as they are. Labels are integers 0 to k - 1, shape (n,).
+    as they are, or tokens: integers other than uint8, (n, length), a text's tokens first and then zeros up to the
+    length. Labels are integers 0 to k - 1, shape (n,).
 
     Args:
         root: Not used.
@@ -87,7 +88,7 @@ def _samples(path: Path, found: Mapping[str, NDArray[Any]], part: str) -> Sample
 
 
 def _inputs(path: Path, x: NDArray[Any], part: str) -> NDArray[Any]:
-    """uint8 (n, channels, height, width), or float32."""
+    """uint8 (n, channels, height, width), float32 (n, ...), or int64 (n, length)."""
     if np.issubdtype(x.dtype, np.floating):
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which `validate` refuses
             return x.astype(np.float32)
@@ -97,9 +98,11 @@ def _inputs(path: Path, x: NDArray[Any], part: str) -> NDArray[Any]:
         return x
     if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in CHANNELS:
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    if np.issubdtype(x.dtype, np.integer) and x.dtype != np.uint8 and x.ndim == 2:
+        return x.astype(np.int64)  # `validate` refuses negative ones, and what is too large for int64 becomes one
     raise DataError(
         f"arrays: {path}: x_{part} is {x.dtype} of shape {x.shape}; inputs are uint8 images (n, height, width) with "
-        "1 or 3 channels before or after the sides, or floats (n, ...)"
+        "1 or 3 channels before or after the sides, floats (n, ...), or integer tokens (n, length) other than uint8"
     )
 
 

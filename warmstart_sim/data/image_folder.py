@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from warmstart_sim.data.cache import Pixels, cached
+from warmstart_sim.data.cache import cached
+from warmstart_sim.data.class_folders import files_by_class, train_and_test_folders
 from warmstart_sim.data.split import stratified
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.seeding import numpy_generator
 from warmstart_sim.types import Dataset, Samples
 
+Pixels = NDArray[np.uint8]
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-TEST_FOLDERS = ("test", "val", "valid")  # the first that exists
 CACHE_FORMAT = 1  # to be raised when decoding changes
 
 
@@ -50,8 +53,8 @@ def image_folder(
             that cannot be read.
     """
     path = path.expanduser()
-    train_folder, test_folder = _layout(path)
-    train_files = _files_by_class(train_folder)
+    train_folder, test_folder = train_and_test_folders("image_folder", path)
+    train_files = files_by_class("image_folder", train_folder, "images", SUFFIXES)
     if len(train_files) < 2:
         raise DataError(f"image_folder: {train_folder} has one class only ({next(iter(train_files))})")
     number = {name: index for index, name in enumerate(train_files)}
@@ -61,7 +64,7 @@ def image_folder(
         kept, held_out = stratified(labels, test_fraction, numpy_generator(0, "held_out"))
         train, test = [train[i] for i in kept], [train[i] for i in held_out]
     else:
-        test_files = _files_by_class(test_folder)
+        test_files = files_by_class("image_folder", test_folder, "images", SUFFIXES)
         if unknown := sorted(test_files.keys() - number.keys()):
             raise DataError(f"image_folder: class '{unknown[0]}' in {test_folder} is not in {train_folder}")
         test = [(file, number[name]) for name, files in test_files.items() for file in files]
@@ -73,27 +76,6 @@ def image_folder(
     return Dataset(
         "image_folder", Samples(pixels[:end], labels[:end]), Samples(pixels[end:], labels[end:]), classes=len(number)
     )
-
-
-def _layout(path: Path) -> tuple[Path, Path | None]:
-    """The folders whose folders are the classes: of training and, if there is one, of test images."""
-    if not path.is_dir():
-        raise DataError(f"image_folder: there is no folder {path}")
-    train = path / "train"
-    if not train.is_dir() or not any(child.is_dir() for child in train.iterdir()):
-        return path, None  # without folders inside, a folder "train" is a class of vehicles
-    return train, next((path / name for name in TEST_FOLDERS if (path / name).is_dir()), None)
-
-
-def _files_by_class(folder: Path) -> dict[str, list[Path]]:
-    """The image files of each class, all in order; a class is a folder that is not hidden."""
-    classes = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    files = {child.name: sorted(f for f in child.rglob("*") if f.suffix.lower() in SUFFIXES) for child in classes}
-    if not any(files.values()):
-        raise DataError(f"image_folder: no images in the folders of {folder} ({', '.join(sorted(SUFFIXES))})")
-    if empty := [name for name, found in files.items() if not found]:
-        raise DataError(f"image_folder: class '{empty[0]}' in {folder} has no images")
-    return files
 
 
 def _pixels(path: Path, files: Sequence[Path], shape: tuple[int, int, int]) -> Pixels:

@@ -18,12 +18,14 @@ class ImageSet:
         classes: The number of classes.
         train_samples: Images to train on.
         test_samples: Images to test on.
+        dtype: "uint8" for pixels, or "float32".
     """
 
     shape: tuple[int, int, int]
     classes: int
     train_samples: int
     test_samples: int
+    dtype: Literal["uint8", "float32"] = "uint8"
 
 
 IMAGE_SETS: Mapping[ImageSetName, ImageSet] = {
@@ -33,5 +35,5 @@ IMAGE_SETS: Mapping[ImageSetName, ImageSet] = {
     "mnist": ImageSet((1, 28, 28), 10, 60_000, 10_000),
     "fashion_mnist": ImageSet((1, 28, 28), 10, 60_000, 10_000),
     "digits": ImageSet((1, 8, 8), 10, 1_198, 599),
-    "noisy_digits": ImageSet((1, 8, 8), 10, 1_198, 5 * 599),
+    "noisy_digits": ImageSet((1, 8, 8), 10, 1_198, 5 * 599, "float32"),
 }

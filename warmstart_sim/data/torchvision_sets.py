@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import os
-import socket
 import struct
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from warmstart_sim.data.download import download
 from warmstart_sim.data.image_sets import IMAGE_SETS, ImageSetName
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset, Samples
-
-TIMEOUT_SECONDS = 15  # without an answer from a server, before a download is given up
 
 # The files of a set, relative to the root, each with the check that it is intact.
 Files = Mapping[str, Callable[[Path], bool]]
@@ -124,50 +117,11 @@ def _provide(name: str, root: Path, files: Files, fetch: Callable[[Path], object
     """
     absent = [file for file in files if not (root / file).is_file()]
     if absent:
-        _download(name, root, absent, fetch)
+        missing = absent[0] + (f" and {len(absent) - 1} more" if len(absent) > 1 else "")
+        download(name, root, absent, fetch, missing)
     damaged = [file for file, intact in files.items() if not intact(root / file)]
     if damaged:
         raise DataError(
             f"{name}: damaged or cut short in {root}: {', '.join(damaged)}; "
             f"delete that and run `warmstart-sim data {name}` on a machine with network"
         )
-
-
-def _download(name: str, root: Path, absent: list[str], fetch: Callable[[Path], object]) -> None:
-    """Fetches into a folder beside the set's place and moves each file in whole, so that no part passes for the set."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as folder:
-            with _quiet_unless_on_terminal(), _socket_timeout(TIMEOUT_SECONDS):
-                fetch(Path(folder))
-            for file in absent:
-                (root / file).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(Path(folder) / file, root / file)
-    except Exception as error:  # torchvision lets through whatever sockets, archives and pickles raise
-        missing = absent[0] + (f" and {len(absent) - 1} more" if len(absent) > 1 else "")
-        raise DataError(
-            f"{name}: {missing} not found in {root}, and the download failed ({' '.join(str(error).split())}); run "
-            f"`warmstart-sim data {name}` on a machine with network, point --data-root or WARMSTART_SIM_DATA to a "
-            "folder that has it, or try the scenario with --rehearse"
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet_unless_on_terminal() -> Iterator[None]:
-    """Torchvision prints, and draws a progress bar on stderr, which is of use to somebody who watches only."""
-    if sys.stderr.isatty():
-        yield
-        return
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Sockets opened inside the block give up after `seconds` of silence; torchvision sets no limit itself."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from warmstart_sim.errors import DataError
@@ -16,7 +18,10 @@ KINDS = {
 
 
 def validate(dataset: Dataset) -> Dataset:
-    """Returns `dataset` as it is if it keeps the contract of `Dataset` and `Samples`.
+    """Returns `dataset` if it keeps the contract of `Dataset` and `Samples`.
+
+    It is the same object, unless it holds tokens and does not say how many: then its `vocabulary_size` becomes the
+    largest token + 1.
 
     Raises:
         DataError: One line that says which part is wrong, and what was found.
@@ -27,12 +32,32 @@ def validate(dataset: Dataset) -> Dataset:
         raise DataError(f"{dataset.name}: there are no training samples")
     _check(dataset.train, f"{dataset.name}: the training", dataset.classes)
     _check(dataset.test, f"{dataset.name}: the test", dataset.classes)
+    if len(np.unique(labels := dataset.train.labels)) == 1:
+        raise DataError(f"{dataset.name}: the training labels are all {labels[0]}: there is one class only")
     train, test = dataset.train.inputs, dataset.test.inputs
     if (train.shape[1:], train.dtype) != (test.shape[1:], test.dtype):
         raise DataError(
             f"{dataset.name}: test inputs are {test.dtype} of shape {test.shape[1:]}, "
             f"training inputs {train.dtype} of shape {train.shape[1:]}"
         )
+    return _with_checked_tokens(dataset) if train.dtype == np.int64 else dataset
+
+
+def _with_checked_tokens(dataset: Dataset) -> Dataset:
+    if dataset.vocabulary_size is None:
+        largest = max(samples.inputs.max(initial=0) for samples in (dataset.train, dataset.test))
+        dataset = replace(dataset, vocabulary_size=int(largest) + 1)
+    size = dataset.vocabulary_size or 0
+    for which, samples in (("training", dataset.train), ("test", dataset.test)):
+        tokens = samples.inputs.astype(np.int64, copy=False)
+        faults = {
+            f"holds a token outside 0 to {size - 1}": ((tokens < 0) | (tokens >= size)).any(axis=1),
+            "has padding (0) before its end": ((tokens[:, :-1] == 0) & (tokens[:, 1:] != 0)).any(axis=1),
+            "has no tokens, only padding (0)": tokens[:, 0] == 0,
+        }
+        for fault, samples_with_it in faults.items():
+            if samples_with_it.any():
+                raise DataError(f"{dataset.name}: {which} sample {samples_with_it.argmax()} {fault}")
     return dataset
 
 

@@ -67,8 +67,9 @@ def build(
 def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *, tokens: bool = False) -> None:
     """Makes sure, before anything is trained, that a model takes the inputs and gives logits of shape (n, classes).
 
-    It runs a copy of the model in evaluation mode on two inputs of zeros; the model itself, its buffers and its mode
-    stay as they are.
+    It runs a copy of the model in evaluation mode on two inputs of ones (zeros would be texts of padding alone), with
+    tokens also on shorter texts, because a batch is cut to its longest. The model itself, its buffers and its mode stay
+    as they are.
 
     Args:
         model: A model on the CPU.
@@ -81,17 +82,21 @@ def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *
     """
     import torch
 
-    inputs = torch.zeros(2, *input_shape, dtype=torch.int64 if tokens else torch.float32)
-    try:
-        with torch.no_grad():
-            logits = copy.deepcopy(model).eval()(inputs)
-    except Exception as error:  # the user's own code may raise anything
-        raise WarmstartError(
-            f"the model cannot take inputs of shape {tuple(input_shape)}: {_first_line(error)}"
-        ) from error
-    found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if found != (2, classes):
-        raise WarmstartError(f"the model must give logits of shape (2, {classes}) for two inputs, but it gave {found}")
+    shapes = [input_shape, ((input_shape[0] + 1) // 2,)] if tokens else [input_shape]
+    for shape in shapes:
+        inputs = torch.ones(2, *shape, dtype=torch.int64 if tokens else torch.float32)
+        try:
+            with torch.no_grad():
+                logits = copy.deepcopy(model).eval()(inputs)
+        except Exception as error:  # the user's own code may raise anything
+            raise WarmstartError(
+                f"the model cannot take inputs of shape {tuple(shape)}: {_first_line(error)}"
+            ) from error
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if found != (2, classes):
+            raise WarmstartError(
+                f"the model must give logits of shape (2, {classes}) for two inputs, but it gave {found}"
+            )
 
 
 def layout(model: nn.Module) -> Layout:

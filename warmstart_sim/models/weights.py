@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,15 +18,24 @@ INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts p
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 
 
+def existing(path: Path) -> Path:
+    """The file of weights that a user names, with `~` spelt out.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    if not path.expanduser().is_file():
+        raise DataError(f"scenario.checkpoint: there is no file {path}")
+    return path.expanduser()
+
+
 def digest_of(path: Path) -> str:
     """A digest of a file of weights.
 
     Raises:
         DataError: There is no such file.
     """
-    if not path.is_file():
-        raise DataError(f"scenario.checkpoint: there is no file {path}")
-    with path.open("rb") as stream:
+    with existing(path).open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
@@ -36,12 +46,16 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     "_orig_mod.".
 
     Raises:
-        DataError: It is no file of weights.
+        DataError: There is no such file, or it is no file of weights.
     """
     import torch
 
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about pickles of other kinds, before it refuses them
+            warnings.simplefilter("ignore")
+            found = torch.load(existing(path), map_location="cpu", weights_only=True)
+    except WarmstartError:
+        raise
     except Exception as error:  # torch.load raises whatever the unpickler or the zip reader met
         raise DataError(
             f"scenario.checkpoint: {path} is not a file of plain weights, or is cut short ({type(error).__name__}); "
@@ -53,7 +67,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if (
         not isinstance(found, Mapping)
         or not found
-        or not all(isinstance(each, torch.Tensor) for each in found.values())
+        or not all(isinstance(name, str) and isinstance(each, torch.Tensor) for name, each in found.items())
     ):
         raise DataError(f"scenario.checkpoint: {path} holds no state dict (a mapping of names to tensors)")
     return _unwrapped(found)

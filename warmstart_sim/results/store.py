@@ -135,6 +135,10 @@ class RunFolder:
         """The folder of one cell."""
         return CellFolder(self.path / "cells" / cell_id)
 
+    def complete_cells(self) -> set[str]:
+        """The ids of all cells that have a result."""
+        return {path.parent.name for path in (self.path / "cells").glob("*/result.json")}
+
     def first_phase(self, phase_id: str) -> CellFolder:
         """The folder of one shared first phase."""
         return CellFolder(self.path / "first_phases" / phase_id)

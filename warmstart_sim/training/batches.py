@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -99,6 +100,10 @@ class DeviceSamples:
         normalize: From `normalization`, or None.
         device: Where they go.
         channels_last: Whether image batches are handed out in that memory format.
+
+    Attributes:
+        lengths: For texts, the number of tokens of each, int64 (n,) on the CPU; a text without any keeps one padding.
+            None for other inputs.
     """
 
     def __init__(
@@ -106,6 +111,8 @@ class DeviceSamples:
     ) -> None:
         self.inputs = _as_tensor(samples.inputs).to(device)
         self.labels = _as_tensor(samples.labels).to(device)
+        texts = self.inputs.dtype == torch.int64
+        self.lengths = (self.inputs != 0).sum(1).clamp(min=1).cpu() if texts else None
         self._format = torch.channels_last if channels_last and self.inputs.ndim == 4 else torch.preserve_format
         self._normalize = normalize and Normalization(
             normalize.scale.to(device), normalize.shift.to(device), normalize.pixels
@@ -114,16 +121,40 @@ class DeviceSamples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised inputs and labels at `index`, an int64 tensor on the device."""
-        inputs = self.inputs.index_select(0, index)
+    @property
+    def mean_length(self) -> int | None:
+        """The mean number of tokens of a text, rounded; None for other inputs."""
+        return None if self.lengths is None else round(self.lengths.double().mean().item())
+
+    def widths(self, indices: torch.Tensor, sizes: Sequence[int]) -> list[int] | list[None]:
+        """The longest text of each batch, to which the others are padded; None for inputs that are no texts.
+
+        It reads the indices once from the device, before a pass, so that nothing has to wait within it.
+
+        Args:
+            indices: int64, the samples of all batches one after another.
+            sizes: Of the batches.
+        """
+        if self.lengths is None:
+            return [None] * len(sizes)
+        return [int(lengths.max()) for lengths in self.lengths[indices.cpu()].split(list(sizes))]
+
+    def by_length(self, indices: torch.Tensor) -> torch.Tensor:
+        """The same indices, those of short texts first; for inputs that are no texts, as they are."""
+        if self.lengths is None:
+            return indices
+        return indices[self.lengths[indices.cpu()].argsort(stable=True).to(indices.device)]
+
+    def batch(self, index: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised inputs and labels at `index`, an int64 tensor on the device; texts are cut to `width` tokens."""
+        inputs = self._at(index, width)
         if self._normalize is not None:
             inputs = self._normalize.of_stored(inputs)
         return inputs.contiguous(memory_format=self._format), self.labels.index_select(0, index)
 
-    def raw_batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def raw_batch(self, index: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Unnormalised inputs (pixels as float32 in [0, 1]) and labels at `index`, for augmentation."""
-        inputs = self.inputs.index_select(0, index)
+        inputs = self._at(index, width)
         if inputs.dtype == torch.uint8:
             inputs = inputs.float().div_(255)
         return inputs, self.labels.index_select(0, index)
@@ -133,6 +164,9 @@ class DeviceSamples:
         if self._normalize is not None:
             inputs = self._normalize.of_floats(inputs)
         return inputs.contiguous(memory_format=self._format)
+
+    def _at(self, index: torch.Tensor, width: int | None) -> torch.Tensor:
+        return (self.inputs if width is None else self.inputs[:, :width]).index_select(0, index)
 
 
 def _as_tensor(array: NDArray[np.generic]) -> torch.Tensor:
@@ -156,3 +190,29 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
 def epoch_order(count: int, seed: int, round_index: int, epoch: int) -> torch.Tensor:
     """The permutation of an epoch, drawn on the CPU, so that every device and every arm sees the same."""
     return torch.randperm(count, generator=torch_generator(seed, "order", round_index, epoch))
+
+
+def bucketed(
+    order: torch.Tensor, sizes: Sequence[int], lengths: torch.Tensor, bucketing: int, generator: torch.Generator
+) -> tuple[torch.Tensor, list[int]]:
+    """An epoch's order and batch sizes such that a batch holds texts of similar length, and is padded little.
+
+    Every run of `bucketing` batches is sorted by length and cut into batches anew; then all batches are shuffled.
+
+    Args:
+        order: A permutation of the n training texts, on the CPU.
+        sizes: How it would be cut, from `batch_sizes`.
+        lengths: Of the training texts, (n,).
+        bucketing: Batches in a run, at least 1; with 1 only the order of the batches changes.
+        generator: Decides the order of the batches.
+
+    >>> lengths = torch.tensor([5, 1, 9, 2, 8, 1])
+    >>> order, sizes = bucketed(torch.arange(6), [2, 2, 2], lengths, 3, torch.Generator().manual_seed(0))
+    >>> sorted(batch.tolist() for batch in lengths[order].split(sizes))
+    [[1, 1], [2, 5], [8, 9]]
+    """
+    run = np.repeat(np.arange(len(sizes)) // bucketing, sizes)
+    by_run_and_length = np.lexsort((lengths[order].numpy(), run))  # stable: texts of equal length stay in random order
+    batches = order[by_run_and_length].split(list(sizes))
+    shuffled = [batches[k] for k in torch.randperm(len(sizes), generator=generator)]
+    return torch.cat(shuffled), [len(batch) for batch in shuffled]

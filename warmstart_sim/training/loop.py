@@ -12,14 +12,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from warmstart_sim.errors import WarmstartError
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.training.batches import DeviceSamples, batch_sizes, epoch_order
+from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucketed, epoch_order
 from warmstart_sim.training.evaluation import evaluate, train_accuracy
 from warmstart_sim.training.settings import Optimizer, Training
 from warmstart_sim.training.stopping import Status, StopRule
 from warmstart_sim.types import Batch, Hooks
 
-Step = Callable[[torch.Tensor], None]
+Step = Callable[[torch.Tensor, int | None], None]  # the batch's indices, and the length to which its texts are cut
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
@@ -79,6 +80,9 @@ class RoundTraining:
         seed: The experiment's seed.
         round_index: The round; with the seed and the epoch it decides order, augmentation and dropout.
         measure_each_epoch: Whether to measure train, validation and test accuracy in full after every epoch.
+
+    Raises:
+        WarmstartError: `settings.bucketing` is set, and the samples are no texts.
     """
 
     def __init__(
@@ -92,6 +96,11 @@ class RoundTraining:
         round_index: int,
         measure_each_epoch: bool = False,
     ) -> None:
+        if settings.bucketing is not None and data.train.lengths is None:
+            raise WarmstartError(
+                f"training.bucketing is for texts, whose lengths differ; it is {settings.bucketing}, and one input has "
+                f"shape {tuple(data.train.inputs.shape[1:])}; leave it out"
+            )
         self.model = model
         self.optimizer = make_optimizer(model, settings.optimizer)
         self.rule = StopRule(settings.until)
@@ -140,15 +149,17 @@ class RoundTraining:
     def _train_one_epoch(self) -> tuple[float, float]:
         """Running (accuracy, mean loss) of one pass. Nothing waits for the device before the pass is over."""
         seed, round_index = self._place
-        data, sizes = self._data, self._epoch_sizes()
-        order = epoch_order(len(data.train_indices), seed, round_index, self.epochs).to(self._device)
+        data = self._data
+        order, sizes = self._epoch_order()
+        indices = data.train_indices[order.to(self._device)]
+        widths = data.train.widths(indices, sizes)
         step = self._compose_step()
         self._loss_sum.zero_()
         self._correct.zero_()
         self.model.train()
         with scoped_torch_seed(seed, "dropout", round_index, self.epochs, device=self._device):
-            for index in data.train_indices[order[: sum(sizes)]].split(sizes):
-                step(index)
+            for index, width in zip(indices.split(sizes), widths, strict=True):
+                step(index, width)
         self.epochs += 1
         self.steps += len(sizes)
         self.samples_seen += sum(sizes)
@@ -157,10 +168,18 @@ class RoundTraining:
                 hook.after_epoch(self.model)
         return self._correct.item() / sum(sizes), self._loss_sum.item() / sum(sizes)
 
-    def _epoch_sizes(self) -> list[int]:
-        """Batch sizes of the next epoch, which a `steps` rule may cut short."""
-        limit = self._settings.until.steps
-        return self._sizes if limit is None else self._sizes[: limit - self.steps]
+    def _epoch_order(self) -> tuple[torch.Tensor, list[int]]:
+        """Order and batch sizes of the next epoch, which a `steps` rule may cut short."""
+        seed, round_index = self._place
+        indices, lengths = self._data.train_indices, self._data.train.lengths
+        order, sizes = epoch_order(len(indices), seed, round_index, self.epochs), self._sizes
+        if self._settings.bucketing is not None:
+            assert lengths is not None  # as the constructor made sure
+            generator = torch_generator(seed, "bucketing", round_index, self.epochs)
+            order, sizes = bucketed(order, sizes, lengths[indices.cpu()], self._settings.bucketing, generator)
+        if self._settings.until.steps is not None:
+            sizes = sizes[: self._settings.until.steps - self.steps]
+        return order[: sum(sizes)], sizes
 
     def _compose_step(self) -> Step:
         """The step of this epoch, made of what is present; the common case has no branches in it."""
@@ -178,8 +197,8 @@ class RoundTraining:
             loss_sum.add_(loss.detach(), alpha=len(labels))
             correct.add_((logits.detach().argmax(1) == labels).sum())
 
-        def plain_step(index: torch.Tensor) -> None:
-            inputs, labels = data.batch(index)
+        def plain_step(index: torch.Tensor, width: int | None) -> None:
+            inputs, labels = data.batch(index, width)
             logits = forward(inputs)
             finish(F.cross_entropy(logits, labels), logits, labels)
 
@@ -187,8 +206,8 @@ class RoundTraining:
             return plain_step
         generator = torch_generator(self._place[0], "augment", self._place[1], self.epochs, device=self._device)
 
-        def step_with_parts(index: torch.Tensor) -> None:
-            batch = Batch(*data.raw_batch(index), generator)
+        def step_with_parts(index: torch.Tensor, width: int | None) -> None:
+            batch = Batch(*data.raw_batch(index, width), generator)
             for transform in transforms:
                 batch = transform(batch)
             logits = forward(data.finished(batch.inputs))

@@ -149,6 +149,8 @@ class Training(Settings):
         optimizer: See `Optimizer`.
         schedule: See `Schedule`.
         batch_size: Default 128. No batch is dropped; a last batch of one sample joins the one before it.
+        bucketing: For texts: batches of similar length, which need less padding. Every run of this many batches of an
+            epoch's random order is sorted by length and cut anew, and then the batches are shuffled. Default none.
         until: See `Until`. Default 99 % train accuracy, at most 500 epochs.
         precision: "float32" (default), or "bf16": autocast of the forward pass, weights stay float32.
         threads: CPU threads of one cell. Default 1: cores are filled with workers, and every executor gives the same
@@ -158,6 +160,7 @@ class Training(Settings):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     batch_size: PositiveInt = 128
+    bucketing: PositiveInt | None = None
     until: Until = Until(train_accuracy=0.99)
     precision: Literal["float32", "bf16"] = "float32"
     threads: PositiveInt = 1

@@ -1,0 +1,60 @@
+"""The bidirectional recurrent network, for texts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.registry import MODELS
+
+
+@MODELS.register("bilstm", "tokens")
+def bilstm(
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    vocabulary_size: Annotated[int, Field(ge=2)] | None = None,
+    cell: Literal["lstm", "gru", "rnn"] = "lstm",
+    embedding: PositiveInt = 100,
+    hidden: PositiveInt = 128,
+    layers: PositiveInt = 2,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    pooling: Literal["last", "mean"] = "last",
+) -> Any:
+    """Bidirectional recurrent network for texts: embedding, recurrent layers in both directions, a linear head.
+
+    The "two-layer bidirectional RNN" of Ash & Adams 2020 (Figure 13), of which the paper says no more. Padding never
+    changes a prediction: the direction from right to left starts at a text's own last token. A text without tokens
+    counts as one padding.
+
+    All layers start from PyTorch's default initialisation: the embedding standard normal with zeros for the padding,
+    the recurrent weights and biases uniform in +- 1 / sqrt(hidden).
+
+    Args:
+        input_shape: (length,): the most tokens that a text can have.
+        classes: The number of logits.
+        vocabulary_size: Tokens are below it. It comes with the data set, and need not be given.
+        cell: "lstm" (default), "gru", or "rnn", Elman's with tanh.
+        embedding: Features of a token. Default 100.
+        hidden: Units of each direction of each layer. Default 128.
+        layers: Recurrent layers. Default 2.
+        dropout: The probability in [0, 1) that an input of a recurrent layer or of the head is dropped. Default 0.5.
+        pooling: What the head sees: "last" (default): the state of either direction at the end of its way, that is, at
+            the text's last and at its first token; "mean": the mean of the last layer's states over the tokens.
+
+    Returns:
+        A module with blocks embedding, layer1, layer2, ... and the head `head`.
+
+    Raises:
+        WarmstartError: The inputs are no tokens, or nobody says how many there are.
+    """
+    if len(input_shape) != 1 or vocabulary_size is None:
+        raise WarmstartError(
+            f"bilstm needs tokens (length,) and their vocabulary_size, but one input has shape {tuple(input_shape)} "
+            f"and vocabulary_size is {vocabulary_size}; choose a data set of texts"
+        )
+    from warmstart_sim.models._recurrent import RecurrentClassifier
+
+    return RecurrentClassifier(cell, vocabulary_size, embedding, hidden, layers, classes, dropout, pooling)
