@@ -102,9 +102,18 @@ def test_values_of_a_key_of_all_arms_are_panels(tmp_path: Path):
 
 
 def test_panels_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):
-    chart = charts(tmp_path, seeds=1, stream="static", vary={"model.width": list(range(1, 15))})["tradeoff"]
+    chart = charts(tmp_path, seeds=1, stream="static", vary={"model.width": list(range(1, 15))})["accuracy_by_epoch"]
     assert len(chart.figure.axes) == 12
     assert "The first 12 of 14 combinations" in chart.caption
+
+
+def test_a_quantity_without_values_along_the_axis_has_no_figure(tmp_path: Path):
+    vary = {"model.width": [1, 2, 3, 4, 5], **LAMBDA}
+    only = {"random_init": 0, "warm_start": 0, "shrink_perturb": 1}  # seeds: none of shrink's cells is paired
+    unpaired = charts(
+        tmp_path, stream="static", seeds=2, vary=vary, leave_out=lambda cell: cell["seed"] != only[cell["strategy"]]
+    )
+    assert [name for name in unpaired if "lambda" in name] == ["along_lambda_accuracy", "along_lambda_train_time"]
 
 
 def test_first_phase_is_one_line_where_arms_share_it(tmp_path: Path):

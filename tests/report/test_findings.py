@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from fake_runs import write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart_sim.report.findings import describe, sentence, troubles
+from warmstart_sim.report.wording import axis_name
 from warmstart_sim.results.tables import load
 
 NAN = float("nan")
@@ -35,7 +39,8 @@ def compared(strategy: str, difference: float, low: float = NAN, high: float = N
 
 
 def say(*rows: dict[str, Any], axes: tuple[str, ...] = ()) -> str:
-    return describe(pd.DataFrame(rows), "random_init", axes, METRIC)
+    names = {axis: "" if axis == "pair" else axis_name(axis) for axis in axes}
+    return describe(pd.DataFrame(rows), "random_init", names, METRIC)
 
 
 def test_an_interval_below_zero_is_below():
@@ -145,6 +150,66 @@ def test_settings_with_one_seed_are_named_apart():
     assert "below random init at λ = 1" in text
     assert "in one seed only, which supports no interval, at λ = 0.5" in text
     assert "above" not in text
+
+
+def over_pairs_and_lambdas(below: Callable[[str, float], bool]) -> str:
+    """What is said of shrink at three pairs and three values of lambda, below random init where `below` says so."""
+    rows = [
+        compared("shrink", -0.05, -0.06, -0.04, pair=pair, **{"lambda": lam})
+        if below(pair, lam)
+        else compared("shrink", 0.05, 0.04, 0.06, pair=pair, **{"lambda": lam})
+        for pair in ("B to A", "A to C", "C to A")
+        for lam in (0.0, 0.5, 1.0)
+    ]
+    reference = [row("random_init", pair=pair, **{"lambda": NAN}) for pair in ("B to A", "A to C", "C to A")]
+    return say(*reference, *rows, axes=("pair", "lambda"))
+
+
+def test_one_setting_is_said_with_its_label():
+    text = say(row("random_init"), compared("warm", 0.012, 0.01, 0.014, pair="A to B", lr=0.1), axes=("pair", "lr"))
+    assert "Warm is 1.2 points above random init for A to B at learning rate = 0.1 in final test accuracy" in text
+
+
+@pytest.mark.parametrize(
+    ("below", "text"),
+    [
+        (lambda pair, lam: True, "is below random init at all 9 settings in final"),
+        (lambda pair, lam: lam > 0, "is below random init at λ = 0.5 and 1 and above random init at λ = 0 in final"),
+        (
+            lambda pair, lam: pair != "A to C",  # a label stands by itself, in the scenario's order
+            "is below random init for B to A and C to A and above random init for A to C in final",
+        ),
+        (
+            lambda pair, lam: (pair, lam) == ("C to A", 1),
+            "is below random init for C to A at λ = 1 and above random init at 8 of 9 settings in final",
+        ),
+        (
+            lambda pair, lam: lam == 1 or (pair, lam) == ("A to C", 0.5),
+            "is below random init at 4 of 9 settings (all at λ = 0.5 or 1) and above random init at 5 of 9 settings "
+            "(all at λ = 0 or 0.5) in final",
+        ),
+    ],
+    ids=["all", "some lambdas", "some pairs", "one", "no rule"],
+)
+def test_settings_are_said_by_what_they_share(below: Callable[[str, float], bool], text: str):
+    assert text in over_pairs_and_lambdas(below)
+
+
+@given(st.sets(st.tuples(st.sampled_from(["B to A", "A to C", "C to A"]), st.sampled_from([0.0, 0.5, 1.0]))))
+def test_what_is_said_of_settings_is_true_of_each(some: set[tuple[str, float]]):
+    text = over_pairs_and_lambdas(lambda pair, lam: (pair, lam) in some)
+    said = text.partition("below random init ")[2].partition(" and above")[0].partition(" in final")[0]
+    if not some:
+        assert said == ""
+        return
+    if counted := re.search(r"(\d+) of 9 settings", said):
+        assert int(counted[1]) == len(some)
+    for pair in {"B to A", "A to C", "C to A"} - {pair for pair, _ in some}:
+        assert pair not in said
+    if "λ" in said:
+        assert {float(number) for number in re.findall(r"[\d.]+", said.partition("λ = ")[2])} == {
+            lam for _, lam in some
+        }
 
 
 @given(st.floats(-0.5, 0.5), st.floats(0.0001, 0.3))

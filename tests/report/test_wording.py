@@ -6,10 +6,10 @@ import doctest
 
 import pytest
 
-from warmstart_sim.report import style, wording
+from warmstart_sim.report import layout, style, wording
 
 
-@pytest.mark.parametrize("module", [wording, style])
+@pytest.mark.parametrize("module", [wording, style, layout])
 def test_examples(module):
     results = doctest.testmod(module)
     assert results.attempted > 0

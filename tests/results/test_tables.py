@@ -299,6 +299,73 @@ def test_load_keeps_the_scenario_s_order_of_arms_and_finds_the_axes(tmp_path: Pa
     assert list(run.rounds["data.name"]) == ["None", "NA"]  # names, not missing values
 
 
+LABELS = ["1.0", "01", "nan", "", "A, B to C", 'the "old" set', "日本 → 世界", "None", " blank "]
+
+
+def bundled(seeds: int = 2, arms: tuple[str, ...] = ("random_init", "warm_start")) -> pd.DataFrame:
+    """Complete cells of a bundle of awkward labels and a fraction, as rounds.csv has them."""
+    rounds = table(
+        *(
+            cell(arm, seed, [A[seed] + gain * fraction], **{"pair": label, "scenario.fraction": fraction})
+            for arm, gain in zip(arms, (0.0, -0.1), strict=False)
+            for label in LABELS
+            for fraction in (0.1, 1.0)
+            for seed in range(seeds)
+        )
+    )
+    first = ["scenario", "strategy", "seed", "pair", "scenario.fraction", "round"]
+    return rounds[[*first, *(column for column in rounds.columns if column not in first)]]
+
+
+def write_bundled(folder: Path, rounds: pd.DataFrame) -> Path:
+    write(folder, rounds, ["random_init", "warm_start"])
+    scenario = yaml.safe_load((folder / "scenario.yaml").read_text())
+    scenario["vary"] = {"pair": {label: {"data.name": "a"} for label in LABELS}, "scenario.fraction": [0.1, 1.0]}
+    (folder / "scenario.yaml").write_text(
+        yaml.safe_dump(scenario, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    return folder
+
+
+def test_labels_of_a_bundle_come_back_as_they_were_and_in_their_order(tmp_path: Path):
+    run = load(write_bundled(tmp_path, bundled()))
+    assert run.axes == ("pair", "scenario.fraction")
+    assert list(run.rounds["pair"].unique()) == LABELS
+    result = run.summary()
+    assert list(result[result["strategy"] == "warm_start"]["pair"]) == [label for label in LABELS for _ in range(2)]
+    write_summary(tmp_path)
+    again = pd.read_csv(tmp_path / "summary.csv", keep_default_na=False, dtype=str)
+    assert list(again["pair"]) == list(result["pair"])
+
+
+def test_cells_are_paired_within_a_label(tmp_path: Path):
+    result = load(write_bundled(tmp_path, bundled())).summary()
+    for label in LABELS:
+        for fraction in (0.1, 1.0):
+            warm = row(result, "warm_start", **{"pair": label, "scenario.fraction": fraction})
+            assert (warm["pairs"], warm["difference"]) == (2, pytest.approx(-0.1 * fraction))
+
+
+def test_missing_cells_of_a_bundle_are_those_of_its_labels(tmp_path: Path):
+    rounds = bundled()
+    assert missing(load(write_bundled(tmp_path, rounds))) == []
+    gone = (rounds["pair"] == "1.0") & (rounds["seed"] == 1) & (rounds["strategy"] == "warm_start")
+    absent = missing(load(write_bundled(tmp_path, rounds[~gone])))
+    assert absent == [
+        {"strategy": "warm_start", "pair": "1.0", "scenario.fraction": fraction, "seed": 1} for fraction in (0.1, 1.0)
+    ]
+
+
+def test_arms_named_by_numbers_stay_text(tmp_path: Path):
+    run = load(write(tmp_path, table(cell("01", 0, [0.5]), cell("nan", 0, [0.6])), ["nan", "01"]))
+    assert list(run.summary()["strategy"]) == ["nan", "01"]
+
+
+@pytest.mark.parametrize("scenario", [{"name": "pretrain", "head": "keep"}, {"name": "split", "fraction": 0.5}])
+def test_a_run_is_pretrained_where_something_becomes_of_a_head(scenario: dict[str, Any]):
+    assert a_run({"random_init": {}}, scenario=scenario).pretrained == (scenario["name"] == "pretrain")
+
+
 def test_write_summary_writes_what_summary_says(tmp_path: Path):
     write(tmp_path, two_arms(A, B), ["random_init", "warm_start"])
     written = write_summary(tmp_path)

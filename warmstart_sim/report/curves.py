@@ -8,20 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
-from warmstart_sim.report.panels import (
-    BAND,
-    FEWEST_SEEDS,
-    Line,
-    Panel,
-    across,
-    canvas,
-    draw_mean,
-    has_values,
-    label_frames,
-    note,
-    split,
-    spread,
-)  # fmt: skip
+from warmstart_sim.report.layout import across, canvas, in_lines, label_frames, note
+from warmstart_sim.report.panels import BAND, FEWEST_SEEDS, Line, Panel, draw_mean, has_values, same_data, split, spread
 from warmstart_sim.report.style import INK, Chart, Look, styled, time_unit
 from warmstart_sim.report.wording import TIMING, capital, plain
 from warmstart_sim.results.tables import Run, over_seeds
@@ -78,13 +66,13 @@ def _by_round(
     run: Run, rounds: pd.DataFrame, name: str, title: str, caption: str, column: str, scale: float, label: str
 ) -> Chart:
     panels = split(run, rounds)
-    figure, frames = canvas(panels)
+    figure, (frames,) = canvas(panels, share_x=same_data(run), share_y=same_data(run))
     for frame, panel in zip(frames, panels, strict=False):
         for line in panel.lines:
             draw_mean(frame, line, "train_samples", column, scale)
         frame.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    if column != run.metric:
-        frames[0].set_ylim(bottom=0)  # the frames share their axes
+        if column != run.metric:
+            frame.set_ylim(bottom=0)
     label_frames(frames, "training samples so far", label)
     return Chart(name, title, caption + note(run, panels), figure, across(panels))
 
@@ -95,12 +83,16 @@ def accuracy_by_epoch(run: Run) -> Chart | None:
     epochs = run.epochs
     if epochs.empty or epochs["round"].nunique() > MOST_ROUNDS_BY_EPOCH or not has_values(epochs, run.metric):
         return None
+    elsewhere = run.pretrained and epochs["shared"].astype(bool).any()
+    if elsewhere:  # the first phase's accuracies are on other data
+        epochs = epochs[~epochs["shared"].astype(bool)]
     keys = ["strategy", *run.axes, "seed", "round"]
     epochs = epochs.merge(run.rounds[[*keys, "train_samples"]], how="left", on=keys)
     panels = [_with_first_phase(panel) for panel in split(run, epochs)]
-    figure, frames = canvas(panels)
-    last = max(_draw_rounds(frame, panel, run.metric) for frame, panel in zip(frames, panels, strict=False))
-    frames[0].set_xlim(0, last + 1)
+    figure, (frames,) = canvas(panels, share_x=same_data(run), share_y=same_data(run))
+    ends = [_draw_rounds(frame, panel, run.metric) for frame, panel in zip(frames, panels, strict=False)]
+    for frame, end in zip(frames, ends, strict=True):
+        frame.set_xlim(0, 1 + (max(ends) if same_data(run) else end))
     label_frames(frames, "epoch", f"{plain(run.metric)} (%)")
     caption = (
         f"{capital(run.metric)} after each epoch. {spread(run)} A seed that has met its stop rule stays at "
@@ -108,6 +100,8 @@ def accuracy_by_epoch(run: Run) -> Chart | None:
     )
     if any(line.label == FIRST_PHASE for panel in panels for line in panel.lines):
         caption += " The first phase is trained once for each seed and shared by all arms."
+    if elsewhere:
+        caption += " The first phase, on other data, is not drawn."
     if epochs["round"].nunique() > 1:
         caption += " At a dashed line new data arrive, and every arm, random init as well, starts its next round there."
     caption += note(run, panels)
@@ -133,7 +127,7 @@ def _draw_rounds(frame: Axes, panel: Panel, metric: str) -> int:
     """Draws a panel's rounds one after the other, each as long as its longest cell; the number of epochs in all."""
     start = 0
     if panel.title:
-        frame.set_title(panel.title, loc="left", pad=17)  # above the numbers of samples
+        frame.set_title(in_lines(panel.title), loc="left", pad=17)  # above the numbers of samples
     rows = pd.concat([line.rows for line in panel.lines])
     for index, of_round in rows.groupby("round"):
         for line in panel.lines:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from warmstart_sim.report.comparisons import along_axis, paired_differences, tradeoff
+from warmstart_sim.report.along import along_axis
+from warmstart_sim.report.comparisons import paired_differences, tradeoff
 from warmstart_sim.report.curves import accuracy_by_epoch, epochs_per_round, learning_curves, train_time
 from warmstart_sim.report.style import PALETTE, Chart
 from warmstart_sim.results.tables import FAILED, Run, cells
@@ -31,8 +32,10 @@ def draw(run: Run) -> list[Chart]:
     if run.rounds.empty:
         return []
     kept, note = _without_failed(run)
-    kinds = [kind(kept) for kind in KINDS] + [along_axis(kept, axis) for axis in run.axes]
-    charts = [chart.noting(note) if note else chart for chart in kinds if chart]
+    kinds = [chart for kind in KINDS if (chart := kind(kept))]
+    along = [chart for axis in run.axes for chart in along_axis(kept, axis)]
+    found = [*along, *kinds] if run.pretrained else [*kinds, *along]  # of pre-training, the fraction is the question
+    charts = [chart.noting(note) if note else chart for chart in found]
     if run.environment.get("rehearsal"):
         for chart in charts:
             chart.figure.supxlabel(REHEARSAL, x=0.01, ha="left", size=11, weight="bold", color=PALETTE[0])

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from warmstart_sim.report.wording import axis_name, capital, is_empty, percent, plain, points, ratio, setting, value
+from warmstart_sim.report.wording import (
+    at,
+    axis_names,
+    capital,
+    is_empty,
+    listed,
+    percent,
+    plain,
+    points,
+    ratio,
+    setting,
+)  # fmt: skip
 from warmstart_sim.results.tables import FAILED, Run, cells, missing
 
 STATES = {"diverged": "diverged", "gave_up": "gave up", "unfinished": "not finished yet"}
+MOST_VALUES, MOST_LABELS = 6, 3  # of a number and of a bundle, in a sentence
 Row = dict[str, Any]
 
 
 def sentence(run: Run) -> str:
     """What a run found, a sentence for each arm."""
-    return describe(run.summary(), run.reference, run.axes, run.metric)
+    return describe(run.summary(), run.reference, axis_names(run), run.metric)
 
 
-def describe(summary: pd.DataFrame, reference: str, axes: Sequence[str], metric: str) -> str:
+def describe(summary: pd.DataFrame, reference: str, names: Mapping[str, str], metric: str) -> str:
     """What a summary says: each arm against the reference, in accuracy and in training time.
 
     An arm is below or above only where the 95 % interval of the paired difference lies on one side of zero, and "not
@@ -28,7 +40,7 @@ def describe(summary: pd.DataFrame, reference: str, axes: Sequence[str], metric:
     Args:
         summary: From `tables.summary`.
         reference: The arm that the others are compared with.
-        axes: Columns of varied values.
+        names: What the columns of varied values are called: see `wording.axis_names`.
         metric: "validation_accuracy" or "test_accuracy".
     """
     summary = summary.astype({"strategy": str})
@@ -39,7 +51,7 @@ def describe(summary: pd.DataFrame, reference: str, axes: Sequence[str], metric:
         rows = compared[compared["strategy"] == name].to_dict("records")
         if rows:
             tell = _one_setting if len(rows) == 1 else _many_settings
-            sentences.append(f"{capital(name)} {tell(rows, plain(reference), axes, plain(metric))}.")
+            sentences.append(f"{capital(name)} {tell(rows, plain(reference), names, plain(metric))}.")
         elif name != reference or compared.empty:
             accuracies = measured.loc[measured["strategy"] == name, "final_accuracy"]
             why = "no other arm" if len(measured["strategy"].unique()) == 1 else "no seed of a comparable cell"
@@ -50,14 +62,15 @@ def describe(summary: pd.DataFrame, reference: str, axes: Sequence[str], metric:
     return " ".join([*sentences, *_left_out(summary)])
 
 
-def _one_setting(rows: list[Row], reference: str, axes: Sequence[str], metric: str) -> str:
+def _one_setting(rows: list[Row], reference: str, names: Mapping[str, str], metric: str) -> str:
     (row,) = rows
-    at = f" at {setting(row, axes)}" if setting(row, axes) else ""
+    which = _which({axis: [row[axis]] for axis in names if not is_empty(row[axis])}, names)
+    place = f" {which}" if which else ""
     if is_empty(row["difference_low"]):
         evidence = "one seed, which supports no interval"
     else:
         evidence = f"95 % interval {_interval(row, 'difference')}, {row['pairs']} seeds"
-    parts = [f"is {_verdict(row, 'difference')} {reference}{at} in final {metric} ({evidence})"]
+    parts = [f"is {_verdict(row, 'difference')} {reference}{place} in final {metric} ({evidence})"]
     if row["curve_difference"] != row["difference"]:  # there is more than one round
         evidence = "" if is_empty(row["curve_difference_low"]) else f" ({_interval(row, 'curve_difference')})"
         parts.append(f"{_verdict(row, 'curve_difference')} it on average over the rounds{evidence}")
@@ -65,16 +78,16 @@ def _one_setting(rows: list[Row], reference: str, axes: Sequence[str], metric: s
         low, high = row["time_ratio_low"], row["time_ratio_high"]
         evidence = "" if is_empty(low) else f" ({ratio(low)} to {ratio(high)})"
         parts.append(f"takes {ratio(row['time_ratio'])} times its training time{evidence}")
-    return _listed(parts)
+    return listed(parts)
 
 
-def _many_settings(rows: list[Row], reference: str, axes: Sequence[str], metric: str) -> str:
+def _many_settings(rows: list[Row], reference: str, names: Mapping[str, str], metric: str) -> str:
     where: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row["difference"]):
         where.setdefault(_kind(row, reference), []).append(row)
-    kinds = _listed([f"{kind} {_at(some, len(rows), axes)}" for kind, some in where.items()])
+    kinds = listed([f"{kind} {_where(some, rows, names)}" for kind, some in where.items()])
     seeds = " to ".join(dict.fromkeys(str(choose(row["pairs"] for row in rows)) for choose in (min, max)))
-    ends = [f"{points(row['difference'])} ({setting(row, axes)})" for row in _ends(rows, "difference")]
+    ends = [f"{points(row['difference'])} ({setting(row, names)})" for row in _ends(rows, "difference")]
     times = [ratio(row["time_ratio"]) for row in _ends(rows, "time_ratio")]
     time = f"; its training takes {' to '.join(dict.fromkeys(times))} times as long" if times else ""
     return (
@@ -101,15 +114,27 @@ def _kind(row: Row, reference: str) -> str:
     return f"{'below' if row['difference'] < 0 else 'above'} {reference}"
 
 
-def _at(rows: list[Row], of: int, axes: Sequence[str]) -> str:
-    """Which settings: all, or their values along the only axis that they have, or how many there are."""
-    having = [axis for axis in axes if not is_empty(rows[0][axis])]
-    if len(rows) == of:
-        return f"at all {of} settings"
-    if len(having) == 1 and len(rows) <= 6:
-        values = pd.Series([row[having[0]] for row in rows]).sort_values()
-        return f"at {axis_name(having[0])} = {_listed([value(each) for each in values])}"
-    return f"at {len(rows)} of {of} settings"
+def _where(rows: list[Row], of: list[Row], names: Mapping[str, str]) -> str:
+    """Which of the settings `of`: all; those at some values of the varied keys; or how many, and what they share."""
+    if len(rows) == len(of):
+        return f"at all {len(of)} settings"
+    shared = {}
+    for axis, name in names.items():
+        known = dict.fromkeys(row[axis] for row in of if not is_empty(row[axis]))
+        here = {row[axis] for row in rows}
+        if len(known) > len(here) <= (MOST_VALUES if name else MOST_LABELS):
+            shared[axis] = [each for each in (sorted(known) if name else known) if each in here]
+    if len(rows) == sum(all(row[axis] in values for axis, values in shared.items()) for row in of):
+        return _which(shared, names)
+    which = _which(shared, names, "or")
+    return f"at {len(rows)} of {len(of)} settings" + (f" (all {which})" if which else "")
+
+
+def _which(settings: Mapping[str, list[Any]], names: Mapping[str, str], last: str = "and") -> str:
+    """Values of varied keys after a verdict, such as "for A to B at λ = 0 and 1"; nothing where there are none."""
+    labels = [at("", values, last) for axis, values in settings.items() if not names[axis]]
+    numbers = [at(names[axis], values, last) for axis, values in settings.items() if names[axis]]
+    return " ".join(f"{word} {', '.join(parts)}" for word, parts in (("for", labels), ("at", numbers)) if parts)
 
 
 def _ends(rows: list[Row], column: str) -> list[Row]:
@@ -132,22 +157,19 @@ def _left_out(summary: pd.DataFrame) -> list[str]:
         for state, word in STATES.items()
         if row[state]
     ]
-    return [f"Left out: {_listed(some)}."] if some else []
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return [f"Left out: {listed(some)}."] if some else []
 
 
 def troubles(run: Run) -> list[str]:
     """One line for each cell that failed, stopped short or is not there, and each recorded error."""
+    names = axis_names(run)
     table = cells(run.rounds, run.axes, run.metric).astype({"strategy": str})
     short = table[table["state"].isin([*FAILED, "unfinished"])].to_dict("records")
     absent = [{**dict.fromkeys(run.axes), **cell} for cell in missing(run)]
-    lines = [f"{_cell(row, run.axes)}: {STATES[row['state']]}, last round {row['last_round']}" for row in short]
-    lines += [f"{_cell(row, run.axes)}: not there (not run yet, or failed)" for row in absent]
+    lines = [f"{_cell(row, names)}: {STATES[row['state']]}, last round {row['last_round']}" for row in short]
+    lines += [f"{_cell(row, names)}: not there (not run yet, or failed)" for row in absent]
     return lines + [f"{folder}: {reason}" for folder, reason in run.failures.items()]
 
 
-def _cell(row: Mapping[Any, Any], axes: Sequence[str]) -> str:
-    return ", ".join(filter(None, [plain(row["strategy"]), setting(row, axes), f"seed {row['seed']}"]))
+def _cell(row: Mapping[Any, Any], names: Mapping[str, str]) -> str:
+    return ", ".join(filter(None, [plain(row["strategy"]), setting(row, names), f"seed {row['seed']}"]))

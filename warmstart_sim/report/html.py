@@ -17,7 +17,7 @@ from warmstart_sim.report.findings import describe, troubles
 from warmstart_sim.report.style import Chart, colour_variables, inline
 from warmstart_sim.report.wording import (
     TIMING,
-    axis_name,
+    axis_names,
     duration,
     is_empty,
     p_value,
@@ -31,6 +31,7 @@ from warmstart_sim.results.tables import Run, over_seeds
 
 MOST_ROUND_ROWS = 600
 MOST_TROUBLES = 40
+MOST_NOTES = 20
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,14 @@ def page(run: Run, summary: pd.DataFrame, charts: Sequence[Chart], drawings: Map
         scenario=run.scenario,
         reference=plain(run.reference),
         rehearsal=REHEARSAL if run.environment.get("rehearsal") else "",
-        finding=describe(summary, run.reference, run.axes, run.metric),
+        finding=describe(summary, run.reference, axis_names(run), run.metric),
         timing=_timing(summary),
         summary=summary_table(summary, run),
         differences=differences_table(summary, run),
         rounds=rounds_table(run),
+        several=several_data_sets(run),
+        phased=bool(run.rounds["shared"].any()),
+        pretrained=run.pretrained,
         charts=[
             (chart, Markup(inline(text, chart.name, escape(f"{chart.title}. {chart.caption}"))))
             for chart, text in zip(charts, texts, strict=True)
@@ -76,7 +80,11 @@ def page(run: Run, summary: pd.DataFrame, charts: Sequence[Chart], drawings: Map
         troubles=lines[:MOST_TROUBLES],
         more_troubles=max(0, len(lines) - MOST_TROUBLES),
         resolved=yaml.safe_dump(dict(run.scenario), sort_keys=False, allow_unicode=True),
-        environment={key: "–" if is_empty(entry) else entry for key, entry in run.environment.items()},
+        notes=run.environment.get("notes") or [],
+        most_notes=MOST_NOTES,
+        environment={
+            key: "–" if is_empty(entry) else entry for key, entry in run.environment.items() if key != "notes"
+        },
     )
 
 
@@ -91,8 +99,8 @@ def _timing(summary: pd.DataFrame) -> str:
 def summary_table(summary: pd.DataFrame, run: Run) -> Table:
     """Accuracy and cost of each arm, in words."""
     curve, phased = _has_curve(summary), bool(summary["first_phase_seconds"].notna().any())
-    head = ["seeds", f"final {plain(run.metric)} (95 %)", *["mean over rounds"] * curve, "train time", "epochs"]
-    head += ["converged", *["first phase"] * phased]
+    head = ["seeds", f"final {plain(run.metric)} (95\N{NO-BREAK SPACE}%)", *["mean over rounds"] * curve]
+    head += ["train time", "epochs", "converged", *["first phase"] * phased]
     rows = [
         [
             str(row["seeds"]),
@@ -134,12 +142,13 @@ def _has_curve(summary: pd.DataFrame) -> bool:
 
 def rounds_table(run: Run) -> Table:
     """Every round of every arm, means over seeds, as far as a page can hold it."""
-    keys = ["strategy", *run.axes, "round"]
+    of_data = ["dataset"] if several_data_sets(run) else []
+    keys = ["strategy", *run.axes, *of_data, "round"]
     columns = ("train_samples", run.metric, "train_accuracy", "epochs", "train_seconds", "converged")
     table = over_seeds(run.rounds, keys, "train_samples")[[*keys, "seeds"]]
     for column in columns:
         table[column] = over_seeds(run.rounds, keys, column)["mean"]
-    table = table.head(MOST_ROUND_ROWS)
+    table = table.sort_values(["strategy", *run.axes, "round"]).head(MOST_ROUND_ROWS)
     head = ["round", "seeds", "samples", plain(run.metric), "train accuracy", "epochs", "train time", "converged"]
     rows = [
         [
@@ -154,17 +163,26 @@ def rounds_table(run: Run) -> Table:
         ]
         for row in table.to_dict("records")
     ]
-    return _with_keys(table, run, head, rows)
+    return _with_keys(table, run, head, rows, of_data)
 
 
-def _with_keys(table: pd.DataFrame, run: Run, head: list[str], rows: list[list[str]]) -> Table:
-    """Puts the arm and its varied values in front of the rows."""
+def several_data_sets(run: Run) -> bool:
+    """Whether rounds differ in what they train on and are evaluated on."""
+    return "dataset" in run.rounds and run.rounds["dataset"].nunique() > 1
+
+
+def _with_keys(
+    table: pd.DataFrame, run: Run, head: list[str], rows: list[list[str]], more: Sequence[str] = ()
+) -> Table:
+    """Puts the arm, its varied values and `more` columns of words in front of the rows."""
+    names = axis_names(run) | {"dataset": "data set"}
+    columns = [*run.axes, *more]
     keys = [
-        [plain(str(row["strategy"])), *("–" if is_empty(row[axis]) else value(row[axis]) for axis in run.axes)]
+        [plain(str(row["strategy"])), *("–" if is_empty(row[column]) else value(row[column]) for column in columns)]
         for row in table.to_dict("records")
     ]
-    names = ["strategy", *map(axis_name, run.axes)]
-    return Table(names + head, [key + row for key, row in zip(keys, rows, strict=True)], numbers=len(names))
+    first = ["strategy", *(names[column] or plain(column) for column in columns)]
+    return Table(first + head, [key + row for key, row in zip(keys, rows, strict=True)], numbers=len(first))
 
 
 def _with_interval(row: Mapping[Any, Any], column: str) -> str:

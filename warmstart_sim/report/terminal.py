@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from warmstart_sim.report.figures import REHEARSAL
-from warmstart_sim.report.wording import axis_name, duration, is_empty, plain, points, ratio, value
+from warmstart_sim.report.wording import axis_names, duration, is_empty, plain, points, ratio, value
 from warmstart_sim.results.tables import Run
 
 COLUMNS = ("seeds", "accuracy (%)", "difference (points)", "train time", "time ratio", "epochs")
@@ -23,7 +23,12 @@ def terminal_table(run: Run) -> Table:
         collapse_padding=True,
     )
     table.add_column("strategy")
-    for name in (*map(axis_name, run.axes), *COLUMNS):
+    for axis, name in axis_names(run).items():
+        if name:
+            table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+        else:
+            table.add_column(plain(axis))
+    for name in COLUMNS:
         table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in run.summary().to_dict("records"):
         half = 100 * (row["final_accuracy_high"] - row["final_accuracy"])

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from warmstart_sim.results.tables import Run, bundles
+
+TARGET_FRACTION = "target fraction"
 NAMES = {"lambda": "λ", "sigma": "σ", "lr": "learning rate", "fraction": "first fraction", "like": "data like"}
 
 
@@ -17,6 +20,14 @@ def axis_name(column: str) -> str:
     """
     last = column.removesuffix(".name").rpartition(".")[2]
     return NAMES.get(last, plain(last))
+
+
+def axis_names(run: Run) -> dict[str, str]:
+    """What each varied key of a run is called; nothing for a bundle, whose labels stand by themselves."""
+    names = {axis: "" if axis in bundles(run.scenario) else axis_name(axis) for axis in run.axes}
+    if run.pretrained and "scenario.fraction" in names:
+        names["scenario.fraction"] = TARGET_FRACTION
+    return names
 
 
 def plain(name: str) -> str:
@@ -41,19 +52,40 @@ def capital(name: str) -> str:
 def value(number: object) -> str:
     """A varied value, as short as it can be said.
 
-    >>> value(0.5), value(1.0), value("cifar10")
-    ('0.5', '1', 'cifar10')
+    >>> value(0.5), value(1.0), value(1e-5), value("cifar10")
+    ('0.5', '1', '1e-5', 'cifar10')
     """
-    return f"{number:g}" if isinstance(number, (int, float)) and not isinstance(number, bool) else str(number)
+    if not isinstance(number, (int, float)) or isinstance(number, bool):
+        return str(number)
+    return f"{number:g}".replace("e-0", "e-")
 
 
-def setting(row: Mapping[Any, Any], axes: Sequence[str]) -> str:
-    """The varied values of a row that has them.
+def setting(row: Mapping[Any, Any], names: Mapping[str, str]) -> str:
+    """The varied values of a row that has them; `names` says what each key is called, as `axis_names` does.
 
-    >>> setting({"lambda": 0.6, "data.name": float("nan")}, ["lambda", "data.name"])
-    'λ = 0.6'
+    >>> setting({"pair": "A to B", "lambda": 0.6, "sigma": float("nan")}, {"pair": "", "lambda": "λ", "sigma": "σ"})
+    'A to B, λ = 0.6'
     """
-    return ", ".join(f"{axis_name(axis)} = {value(row[axis])}" for axis in axes if not is_empty(row[axis]))
+    return ", ".join(at(name, [row[axis]]) for axis, name in names.items() if not is_empty(row[axis]))
+
+
+def at(name: str, values: Sequence[object], last: str = "and") -> str:
+    """A varied key at one or several values; a bundle, which has no name, is said by its labels.
+
+    >>> at("λ", [0, 0.2, 1.0]), at("", ["A to B", "C to D"], "or")
+    ('λ = 0, 0.2 and 1', 'A to B or C to D')
+    """
+    words = listed([value(each) for each in values], last)
+    return f"{name} = {words}" if name else words
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """Words as a list in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def arm(label: str, options: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
@@ -62,7 +94,7 @@ def arm(label: str, options: Mapping[str, Any], axes: Sequence[str] = ()) -> str
     >>> arm("shrink_perturb", {"start": "shrink_perturb", "lambda": 0.6, "sigma": 0.1})
     'shrink perturb (λ = 0.6, σ = 0.1)'
     """
-    given = setting(options, [key for key in ("lambda", "sigma") if key in options and key not in axes])
+    given = setting(options, {key: NAMES[key] for key in ("lambda", "sigma") if key in options and key not in axes})
     return f"{plain(label)} ({given})" if given else plain(label)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Run:
         rounds: One row for each cell and round; `strategy` is ordered as the scenario lists the arms.
         epochs: One row for each cell, round and epoch, ordered in the same way.
         axes: The columns of varied values, such as ("lambda", "scenario.fraction"); empty in arms that lack them.
+            Those of bundles hold labels, in the scenario's order.
         failures: The folder's name and the reason of each cell that ended in an error.
     """
 
@@ -58,6 +59,11 @@ class Run:
         random = [name for name, arm in arms.items() if arm.get("start", name) == "random_init"]
         return min(random, key=lambda name: len(arms[name]), default=next(iter(arms)))
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether arms start from training on other data, so that a shared first round is not on theirs."""
+        return "head" in self.scenario["scenario"]  # what becomes of the head is asked of such streams only
+
     def summary(self) -> pd.DataFrame:
         """One row for each arm and combination of varied values: see `summary` below."""
         return summary(self.rounds, self.axes, self.metric, self.reference)
@@ -73,7 +79,8 @@ def load(run_dir: Path) -> Run:
     try:
         scenario = yaml.safe_load((run_dir / "scenario.yaml").read_text(encoding="utf-8"))
         environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
-        rounds, epochs = (_read_table(run_dir / name, scenario["strategies"]) for name in ("rounds.csv", "epochs.csv"))
+        orders = {"strategy": list(scenario["strategies"]), **bundles(scenario)}
+        rounds, epochs = (_read_table(run_dir / name, orders) for name in ("rounds.csv", "epochs.csv"))
         errors = sorted(run_dir.glob("*/*/error.json"))
         failures = {path.parent.name: str(json.loads(path.read_text(encoding="utf-8"))["reason"]) for path in errors}
         columns = list(rounds.columns)
@@ -89,10 +96,20 @@ def load(run_dir: Path) -> Run:
     return Run(scenario, environment, rounds, epochs, axes, failures)
 
 
-def _read_table(path: Path, arms: Sequence[str]) -> pd.DataFrame:
-    table = pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
-    found = [name for name in table["strategy"].astype(str).unique() if name not in arms]
-    return table.assign(strategy=pd.Categorical(table["strategy"].astype(str), [*arms, *found], ordered=True))
+def bundles(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The varied keys whose values are labels of settings that change together, and their labels in order."""
+    vary = scenario.get("vary") or {}
+    return {key: list(values) for key, values in vary.items() if isinstance(values, Mapping)}
+
+
+def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Reads a table; the columns in `orders` are text as it stands, even "1.0" or "nan", in that order."""
+    gaps = {column: ["", "nan"] for column in pd.read_csv(path, nrows=0).columns if column not in orders}
+    table = pd.read_csv(path, keep_default_na=False, na_values=gaps, dtype=dict.fromkeys(orders, str))
+    for column, order in orders.items():
+        found = [name for name in table[column].unique() if name not in order]
+        table[column] = pd.Categorical(table[column], [*order, *found], ordered=True)
+    return table
 
 
 def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFrame:
@@ -117,7 +134,7 @@ def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFram
         timing=("timing", _timing),
     ).reset_index()
     settings = [axis for axis in axes if rounds[axis].notna().all()]
-    reached = table.groupby(settings)["last_round"].transform("max") if settings else table["last_round"].max()
+    reached = _grouped(table, settings)["last_round"].transform("max") if settings else table["last_round"].max()
     table.loc[(table["state"] == "complete") & (table["last_round"] < reached), "state"] = "unfinished"
     first = _grouped(rounds[rounds["shared"].astype(bool)], keys)["train_seconds"].sum()
     return table.merge(first.rename("first_phase_seconds").reset_index(), on=keys, how="left")
@@ -250,8 +267,11 @@ def missing(run: Run) -> list[dict[str, Any]]:
     return [cell for cell in asked if tuple(_comparable(cell.get(key)) for key in keys) not in found]
 
 
-def _combinations(arm: str, vary: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """The varied values of one arm's cells: `strategies.ARM.option` is the column `option`, in that arm only."""
+def _combinations(arm: str, vary: Mapping[str, Collection[Any]]) -> Iterator[dict[str, Any]]:
+    """The varied values of one arm's cells: `strategies.ARM.option` is the column `option`, in that arm only.
+
+    The values of a bundle are its labels.
+    """
     own = f"strategies.{arm}."
     mine = {key: values for key, values in vary.items() if key.startswith(own) or not key.startswith("strategies.")}
     columns = [key.removeprefix(own) for key in mine]
