@@ -56,6 +56,100 @@ def test_own_arrays_and_an_own_model(tiny_scenario, tmp_path):
     )
 
 
+def blobs(name: str, classes: int, seed: int) -> Dataset:
+    """Three numbers around a centre for each class."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(60) % classes
+    inputs = (generator.normal(size=(classes, 3))[labels] * 4 + generator.normal(size=(60, 3))).astype(np.float32)
+    return Dataset(name, Samples(inputs[:40], labels[:40]), Samples(inputs[40:], labels[40:]), classes)
+
+
+def load_there(root, seed):
+    return blobs("there", 3, seed)
+
+
+PRETRAIN = {
+    "name": "own",
+    "model": {"name": "mlp", "widths": [4]},
+    "training": {"until": {"epochs": 2}, "batch_size": 16},
+    "strategies": {"random_init": {}, "warm_start": {}},
+}
+
+
+@pytest.mark.parametrize("as_mapping", [False, True])
+def test_own_data_sets_can_be_source_and_target(tmp_path, as_mapping):
+    there, here = blobs("there", 3, seed=0), blobs("here", 4, seed=1)
+    source = {"name": there, "fraction": 0.5} if as_mapping else there
+    scenario = {**PRETRAIN, "scenario": {"name": "pretrain", "source": source, "fraction": 0.5}}
+    for _ in range(2):  # the second finds everything there
+        results = run(scenario, data={"name": here} if as_mapping else here, **{**QUICK, "out": tmp_path})
+    assert results.rounds["dataset"].tolist() == ["there", "here"] * 2
+    assert results.rounds["train_samples"].tolist() == [20 if as_mapping else 40, 20] * 2
+    assert scenario["scenario"]["source"] is source  # a caller's mapping is left alone
+    changed = {**scenario["scenario"], "source": blobs("there", 3, seed=2)}
+    with pytest.raises(WarmstartError, match=r"holds a run with other settings \(scenario\.source"):
+        run({**scenario, "scenario": changed}, data=here, **{**QUICK, "out": tmp_path})
+
+
+def test_functions_and_own_models_can_be_source_and_target(tmp_path):
+    scenario = {**PRETRAIN, "scenario": {"name": "pretrain", "source": load_there}}
+    results = run(scenario, data=blobs("here", 3, seed=1), model=tiny_model, **{**QUICK, "out": tmp_path})
+    assert results.rounds["dataset"].tolist() == ["there", "here"] * 2
+    assert results.scenario["scenario"]["source"].startswith("tests.test_api:load_there#")
+
+
+def test_own_data_sets_can_be_pairs(tmp_path):
+    there, here = blobs("there", 3, seed=0), blobs("here", 4, seed=1)
+    pairs = {
+        "there to here": {"scenario.source": there, "data": here},
+        "back": {"scenario.source": {"name": here}, "data": {"name": there}},
+    }
+    scenario = {**PRETRAIN, "scenario": "pretrain", "vary": {"pair": pairs, "scenario.fraction": [0.5, 1.0]}}
+    results = run(scenario, **{**QUICK, "out": tmp_path})
+    found = results.rounds.groupby(["pair", "round"], observed=True)["dataset"].agg(set).to_dict()
+    assert found == {
+        ("there to here", 0): {"there"}, ("there to here", 1): {"here"}, ("back", 0): {"here"}, ("back", 1): {"there"}
+    }  # fmt: skip
+    assert run(scenario, **{**QUICK, "out": tmp_path}).rounds.equals(results.rounds)
+
+
+def test_own_data_sets_can_be_rehearsed(tmp_path):
+    scenario = {**PRETRAIN, "scenario": {"name": "pretrain", "source": blobs("there", 3, seed=0)}}
+    results = run(scenario, data=blobs("here", 4, seed=1), rehearse=True, **{**QUICK, "out": tmp_path})
+    assert set(results.rounds["dataset"]) == {"there", "here"}
+
+
+def test_what_is_asked_for_takes_the_place_of_an_axis_that_sets_it():
+    from warmstart_sim import api, config
+
+    def varied(*assignments, **options):
+        raw, where = api.prepare("ash_adams/F9_pretrain", set=assignments, **options)
+        cells = config.plan(raw, where)[1]
+        return {key: {cell.varied.get(key) for cell in cells} for key in ("pair", "scenario.fraction")}, cells[0]
+
+    fractions = {0.1, 0.3, 0.6, 1.0}
+    found, cell = varied("scenario.fraction=0.25")
+    assert (len(found["pair"]), found["scenario.fraction"]) == (6, {None})
+    assert cell.stream.options["fraction"] == 0.25
+    for assignments, options in ((["scenario.source=svhn"], {}), ([], {"data": "svhn"}), (["data.name=svhn"], {})):
+        found, cell = varied(*assignments, **options)
+        assert found == {"pair": {None}, "scenario.fraction": fractions}
+        assert "svhn" in (cell.data.name, cell.first_phase.data.name)
+    found, _ = varied("vary.scenario.fraction=[0.25]", "training.batch_size=9")
+    assert (len(found["pair"]), found["scenario.fraction"]) == (6, {0.25})
+
+
+def test_what_an_axis_would_overwrite_is_refused():
+    from warmstart_sim import api
+
+    with pytest.raises(WarmstartError) as caught:
+        api.prepare("digits_pretrain", set=["data.train_samples=200"])
+    assert str(caught.value) == (
+        "digits_pretrain: data.train_samples: would have no effect, because `vary.pair` sets all of `data`; change "
+        "`vary.pair` instead"
+    )
+
+
 def test_parts_given_as_objects_are_those_of_a_file(tiny_scenario):
     from warmstart_sim import Augment, config
 
@@ -104,3 +198,13 @@ def test_the_package_itself_imports_without_torch():
     code = "import sys, warmstart_sim; dir(warmstart_sim); warmstart_sim.ShrinkPerturb; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
     assert {"run", "ShrinkPerturb", "WarmStart", "RandomInit"} <= set(warmstart_sim.__all__)
+
+
+def test_tables_of_cells_that_this_version_does_not_know_are_left_as_they_are(tiny_scenario, tmp_path):
+    run({**tiny_scenario, "seeds": [0]}, strategies=["random_init"], out=tmp_path, quiet=True)
+    before = (tmp_path / "rounds.csv").read_text()
+    (cell,) = (tmp_path / "cells").iterdir()
+    cell.rename(cell.with_name("random_init-seed0-0123456789"))
+    with pytest.raises(WarmstartError, match="random_init-seed0-0123456789 is none of the cells"):
+        warmstart_sim.api.collect(tmp_path)
+    assert (tmp_path / "rounds.csv").read_text() == before

@@ -111,6 +111,22 @@ def test_check_says_how_much_work_it_is(command, scenario):
     assert "18 rounds" not in command("check", scenario, "--set", "scenario.rounds=1").out
 
 
+def test_check_counts_a_shared_first_phase_once(command):
+    # Two seeds: 60 samples in batches of 128, then 30 and 60 for each of two arms; at most 9 and 4 epochs.
+    settings = [
+        "name=pre", "data=noisy_digits", "data.train_samples=60", "training.until={epochs: 4}",
+        "strategies={random_init: {}, warm_start: {}}",
+        "scenario={name: pretrain, source: {name: digits, train_samples: 60, training: {until: {epochs: 9}}}}",
+        "vary={scenario.fraction: [0.5, 1.0]}",
+    ]  # fmt: skip
+    ended = command(
+        "check", "digits_online", "--seeds", "0,1", *(word for each in settings for word in ("--set", each))
+    )
+    assert ended.out == (
+        "digits_online: valid; 8 cells (2 strategies, 2 seeds), 2 first phases, 10 rounds, at most 50 steps\n"
+    )
+
+
 @pytest.mark.parametrize("name", bundled_scenarios())
 def test_every_bundled_scenario_is_valid_and_so_is_its_rehearsal(command, name):
     assert command("check", name).code == 0
@@ -159,6 +175,14 @@ def test_data_says_what_there_is(command, tmp_path):
         ("data arrays", 2, "arrays: data.path: is missing (expected a path)"),
         ("data arrays --set path=x.npz", 3, "arrays: there is no file x.npz"),
         ("check tiny.yaml --set 'data={name: arrays, path: x.npz}'", 3, "tiny.yaml: arrays: there is no file x.npz"),
+        ("check tiny.yaml --set 'scenario={name: pretrain}'", 2, "tiny.yaml: scenario.source: is missing: the"),
+        ("run tiny.yaml --set 'scenario={name: pretrain, source: svnh}'", 2, "tiny.yaml: scenario.source.name: unk"),
+        ("run tiny.yaml --set 'scenario={name: pretrain, source: mnist}'", 2, "tiny.yaml: scenario.source.adapt: mn"),
+        ("run tiny.yaml --set 'scenario={name: pretrain, source: imdb}'", 2, "tiny.yaml: scenario.source: imdb for"),
+        ("run tiny.yaml --set 'scenario={name: pretrain, checkpoint: w.pt}'", 3, "tiny.yaml: scenario.checkpoint: "),
+        ("check tiny.yaml --set 'vary={pair: {a: {}}}'", 2, "tiny.yaml: vary.pair.a: there is nothing in it"),
+        ("check digits_pretrain --set data.noise=1", 2, "digits_pretrain: data.noise: would have no effect"),
+        ("check digits_pretrain --set scenario.fraction=2", 2, "digits_pretrain (vary pair: 'digits to noisy"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_on_stderr(command, scenario, arguments, code, line):
@@ -170,7 +194,11 @@ def test_a_mistake_is_one_line_on_stderr(command, scenario, arguments, code, lin
 
 
 def test_a_mistake_leaves_no_folder_behind(command, scenario, tmp_path):
-    for setting in ("training.batch_size=0", "scenario.chunk_size=9999", "model=no_such_module:f", "data=no_such:f"):
+    settings = ["training.batch_size=0", "scenario.chunk_size=9999", "model=no_such_module:f", "data=no_such:f"]
+    settings += [
+        f"scenario={{name: pretrain, source: {name}}}" for name in ("mnist", "imdb", "noisy_digits", "no_such:f")
+    ]
+    for setting in settings:
         assert command("run", scenario, "--set", setting).code == 2
     assert list(tmp_path.iterdir()) == [scenario]
 
@@ -269,6 +297,7 @@ def test_control_c_ends_in_one_line(scenario, tmp_path):
     [
         ["--help"], ["run", "--help"], ["--version"], ["list"], ["schema"],
         ["check", "digits_online"], ["check", "cifar10_online"], ["check", "cifar10_online", "--rehearse"],
+        ["check", "digits_pretrain"], ["check", "ash_adams/F9_pretrain"], ["check", "digits_pretrain", "--rehearse"],
         ["run", "digits_online", "--set", "training.batch_size=0"],
     ],
     ids=" ".join,

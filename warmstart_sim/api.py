@@ -296,8 +296,8 @@ def collect(run_dir: Path) -> None:
     _, cells = config.plan(stored, str(run_dir / "scenario.yaml"))
     if strange := folder.complete_cells() - {cell.id for cell in cells}:
         raise WarmstartError(
-            f"{run_dir}: {min(strange)} is none of the cells that scenario.yaml means to this version of warmstart-sim; "
-            "the tables are left as they are: use the version in environment.json, or run the scenario in another folder"
+            f"{run_dir}: {min(strange)} is none of the cells that scenario.yaml means to this version of "
+            "warmstart-sim, so the tables are left as they are; use the version in environment.json, or another --out"
         )
     folder.write_tables([(cell.id, _identity(cell)) for cell in cells])
 

@@ -120,7 +120,7 @@ DOTTED = "expected the dotted key of a setting, such as training.optimizer.lr"
         (
             {"training.batchsize": [1]},
             "training.batchsize: unknown key; did you mean 'batch_size'? "
-            "(allowed here: optimizer, schedule, batch_size, until, precision, threads)",
+            "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, threads)",
         ),
         ({"training.batch_size": [8, 0]}, "training.batch_size: found 0 (allowed: a whole number > 0)"),
     ],
@@ -329,3 +329,16 @@ def test_the_record_of_any_scenario_means_the_same_cells(raw):
     again, first = config.plan(stored(raw), "f.yaml")[1], config.plan(raw, "f.yaml")[1]
     assert [(cell.settings, cell.varied) for cell in again] == [(cell.settings, cell.varied) for cell in first]
     assert [phase.id for phase in config.first_phases(again)] == [phase.id for phase in config.first_phases(first)]
+
+
+def test_an_option_that_is_off_is_not_part_of_what_a_cell_is(edited):
+    """A later version may add options: those that are None leave the cells of stored runs what they were."""
+    cell = config.plan(edited({}), "f.yaml")[1][0]
+    assert cell.settings["training"]["bucketing"] is None
+    before = cell.digest
+    del cell.settings["training"]["bucketing"]
+    del cell.__dict__["digest"]
+    assert cell.digest == before
+    cell.settings["training"]["bucketing"] = 4
+    del cell.__dict__["digest"]
+    assert cell.digest != before

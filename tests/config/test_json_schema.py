@@ -115,7 +115,18 @@ def test_a_misspelt_key_is_refused_everywhere(name, place):
     assert not accepts(SCHEMA, raw)
 
 
-ACCEPTED = [
+PRETRAINED = [name for name in bundled_scenarios() if "source" in (config.load(name).get("scenario") or {})]
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize("place", ["scenario.source", "scenario.source.training", "scenario.source.training.until"])
+def test_a_misspelt_key_under_a_source_is_refused(name, place):
+    raw = config.load(name)
+    config.source.set_path(raw, f"{place}.nosuchkey", 1)
+    assert not accepts(SCHEMA, raw)
+
+
+ACCEPTED: list[dict] = [
     {"data": {"name": "my_package.data:load", "anything": 1}},
     {"model": "my_package.models:build"},
     {"model": {"name": "my_package.models:build", "depth": [1, 2]}},
@@ -127,8 +138,33 @@ ACCEPTED = [
     {"strategies": {"mine": {"start": "shrink_perturb", "lambda": 0, "training": {"batch_size": 3}}}},
     {"strategies": {"mine": {"start": "warm_start", "augment": {"rotation": True, "random_crop": 3}}}},
     {"vary": {"training.optimizer.lr": [1, 2], "strategies.mine.augment": [["rotation"], []]}},
+    {"vary": {"pair": {"a to b": {"data": {"name": "digits"}, "training.batch_size": 3}}}},
+    {"data": "noisy_digits", "scenario": {"name": "pretrain", "source": "digits"}},
+    {"data": "noisy_digits", "scenario": {"name": "pretrain", "source": "my_package.data:load", "fraction": 1}},
+    {
+        "data": "noisy_digits",
+        "scenario": {
+            "name": "pretrain",
+            "head": "fresh",
+            "rounds": 1,
+            "order": "balanced",
+            "fraction": 0.3,
+            "source": {
+                "name": "synthetic",
+                "like": "digits",
+                "fraction": "same",
+                "adapt": "pad",
+                "normalize": "target",
+                "validation_fraction": 0.1,
+                "training": {"until": {"epochs": 3}},
+            },
+        },
+    },
+    {"scenario": {"name": "pretrain", "source": None, "checkpoint": "w.pt"}},
+    {"data": "noisy_digits", "scenario": {"name": "pretrain", "source": {"name": "my_module:load", "anything": [1]}}},
+    {"data": "noisy_digits", "scenario": {"name": "pretrain", "source": {"name": "digits", "training": None}}},
 ]
-REFUSED = [
+REFUSED: list[dict] = [
     {"name": "a/b"},
     {"data": "cifar"},
     {"data": {"validation_fraction": 0.5}},
@@ -152,7 +188,27 @@ REFUSED = [
     {"strategies": {"warm_start": {"augment": {"rotation": 181}}}},
     {"strategies": {"warm_start": {"training": {"batchsize": 1}}}},
     {"vary": {"training.optimizer.lr": 0.1}},
-]
+    {"vary": {"pair": {}}},
+    {"vary": {"pair": {"a": {}}}},
+    {"vary": {"pair": {"a": 3}}},
+    {"scenario": {"name": "online", "source": "digits"}},
+    {"scenario": {"name": "split", "checkpoint": "w.pt"}},
+    *(
+        {"data": "noisy_digits", "scenario": {"name": "pretrain", "source": "digits", **wrong}}
+        for wrong in (
+            {"source": "svnh"}, {"source": 3}, {"source": ["digits"]}, {"source": {"fraction": 0.5}}, {"fraction": 0},
+            {"fraction": 1.1}, {"fraction": "same"}, {"head": "old"}, {"checkpoint": 3}, {"sorce": "digits"},
+        )
+    ),
+    *(
+        {"data": "noisy_digits", "scenario": {"name": "pretrain", "source": {"name": "digits", **wrong}}}
+        for wrong in (
+            {"frction": 1}, {"fraction": 0}, {"fraction": "all"}, {"adapt": "stretch"}, {"normalize": "targe"},
+            {"training": {"batchsize": 3}}, {"training": {"until": {"epochs": 0}}}, {"train_samples": 0}, {"rounds": 1},
+            {"like": "digits"}, {"validation_fraction": 1},
+        )
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("change", ACCEPTED, ids=str)

@@ -28,12 +28,13 @@ def test_every_bundled_scenario_can_be_checked_and_rehearsed(name):
     assert api.size(raw, where).cells > 0
     small, cells = rehearsed(raw)
     assert small["name"] == f"{raw['name']}-rehearsal"
-    for cell in cells:
+    for cell in [*cells, *config.first_phases(cells)]:
         assert cell.data.name in LOCAL
         assert cell.arm.training.until.cap <= 4
     for key, values in (raw.get("vary") or {}).items():
         if len(values) > 1:
-            assert small["vary"][key] == [values[0], values[-1]]
+            first, *_, last = values  # of a bundle, the labels
+            assert list(small["vary"][key]) == [first, last]
     assert {cell.arm.label for cell in cells} == set(raw["strategies"])
 
 
@@ -110,6 +111,158 @@ def test_more_axes_than_twelve_cells_can_hold_lose_their_second_ends_from_the_la
     small, cells = rehearsed(edited({"vary": vary}))
     assert [len(values) for values in small["vary"].values()] == [2, 2, 2, 1, 1]
     assert len(cells) == 8
+
+
+# A first phase on another data set.
+
+RUN = {"model": "mlp", "data": "cifar10", "scenario": {"name": "pretrain", "source": "cifar100"}}
+
+
+def stand_ins(cells):
+    """What each cell and its first phase are trained on: names of stand-ins, or of data sets that lie here."""
+
+    def of(cell):
+        return cell.data.options.get("like", cell.data.name)
+
+    return [(of(cell.first_phase), of(cell)) for cell in cells if cell.seed == cells[0].seed]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "svhn",
+        {"name": "svhn"},
+        {"name": "svhn", "fraction": "same", "adapt": "pad", "training": {"until": {"epochs": 9}}},
+    ],
+)
+def test_a_source_has_a_stand_in_and_keeps_what_is_said_of_its_use(edited, source):
+    small, cells = rehearsed(edited({**RUN, "scenario.source": source}))
+    assert stand_ins(cells)[0] == ("svhn", "cifar10")
+    phase = cells[0].first_phase
+    assert (phase.data.name, phase.data.options["train_samples"]) == ("synthetic", 300)
+    assert phase.arm.training.until.cap <= 4
+    given = source if isinstance(source, dict) else {}
+    for key in ("fraction", "adapt"):
+        assert small["scenario"]["source"].get(key) == given.get(key)
+
+
+BUNDLES = {
+    "names": {
+        "a": {"scenario.source.name": "mnist", "data.name": "svhn"},
+        "b": {"scenario.source.name": "svhn", "data.name": "mnist"},
+    },
+    "sections": {
+        "a": {"scenario.source": {"name": "mnist", "adapt": "pad"}, "data": {"name": "svhn"}},
+        "b": {"scenario.source": {"name": "svhn", "adapt": "pad"}, "data": {"name": "mnist"}},
+    },
+    "shorthands": {
+        "a": {"scenario.source": "fashion_mnist", "data": "mnist"},
+        "b": {"scenario.source": "mnist", "data": "fashion_mnist"},
+    },
+    "whole": {
+        "a": {"scenario": {"name": "pretrain", "source": "fashion_mnist"}, "data": "mnist"},
+        "b": {"scenario": {"name": "pretrain", "source": {"name": "mnist"}}, "data": "fashion_mnist"},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", BUNDLES)
+def test_bundles_have_stand_ins_however_they_name_data_sets(edited, kind):
+    adapt = {"scenario.source": {"name": "cifar100", "adapt": "resize"}} if kind == "names" else {}
+    _, cells = rehearsed(edited({**RUN, **adapt, "seeds": [0], "vary": {"pair": BUNDLES[kind]}}))
+    there = ("mnist", "svhn") if kind in ("names", "sections") else ("fashion_mnist", "mnist")
+    assert set(stand_ins(cells)) == {there, there[::-1]}
+    assert {cell.first_phase.data.options["train_samples"] for cell in cells} == {300}
+    assert {cell.varied["pair"] for cell in cells} == {"a", "b"}
+
+
+def test_sources_on_a_plain_axis_have_stand_ins(edited):
+    raw = edited({**RUN, "seeds": [0], "vary": {"scenario.source": ["svhn", "digits", {"name": "cifar100"}]}})
+    _, cells = rehearsed(raw)
+    assert {source for source, _ in stand_ins(cells)} == {"svhn", "cifar100"}
+    _, cells = rehearsed(edited({**RUN, "seeds": [0], "vary": {"scenario.source.name": ["svhn", "cifar100"]}}))
+    assert {source for source, _ in stand_ins(cells)} == {"svhn", "cifar100"}
+
+
+def test_sets_that_lie_here_are_their_own_stand_ins_in_bundles_too(edited):
+    pair = {
+        "a": {"scenario.source": "digits", "data": "noisy_digits"},
+        "b": {"scenario.source": "noisy_digits", "data": "digits"},
+    }
+    _, cells = rehearsed(edited({**RUN, "seeds": [0], "vary": {"pair": pair}}))
+    assert set(stand_ins(cells)) == {("digits", "noisy_digits"), ("noisy_digits", "digits")}
+    assert {cell.data_settings.train_samples for cell in cells} == {300}
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"until": {"epochs": 200}}, {"until": {"train_accuracy": 0.9}}, {"until": {"steps": 9000}}, {"batch_size": 500},
+        {}, None,
+    ],
+)  # fmt: skip
+def test_training_that_a_bundle_gives_whole_is_reduced(edited, training):
+    _, cells = rehearsed(edited({**RUN, "vary": {"pair": {"a": {"training": training}}}}))
+    for cell in [*cells, *config.first_phases(cells)]:
+        assert cell.arm.training.until.cap <= 4
+        assert cell.arm.training.batch_size <= 128
+        assert cell.arm.training.until.steps in (None, 40)
+
+
+def test_stop_rules_on_an_axis_are_reduced(edited):
+    rules = [{"train_accuracy": 0.9}, {"epochs": 200}, {"train_accuracy": 1.0, "max_epochs": 100}]
+    small, cells = rehearsed(edited({**RUN, "vary": {"training.until": rules}}))
+    assert {cell.arm.training.until.cap for cell in cells} == {4}
+    assert small["vary"]["training.until"] == [{**rules[0], "max_epochs": 4}, {**rules[2], "max_epochs": 4}]
+
+
+def test_bundles_keep_their_two_ends(edited):
+    labels = {str(size): {"training.batch_size": size} for size in (4, 5, 6, 7)}
+    small, _ = rehearsed(edited({**RUN, "vary": {"size": labels}}))
+    assert small["vary"] == {"size": {"4": {"training.batch_size": 4}, "7": {"training.batch_size": 7}}}
+
+
+@pytest.mark.parametrize(
+    "key", ["training.until", "training.until.epochs", "data.train_samples", "scenario.chunk_size"]
+)
+def test_labels_that_come_to_the_same_when_reduced_become_one(edited, key):
+    long, longer = ({"epochs": 50}, {"epochs": 90}) if key == "training.until" else (800, 1000)
+    raw = edited({"data": "cifar10", "model": "mlp", "vary": {"size": {"a": {key: long}, "b": {key: longer}}}})
+    small, cells = rehearsed(raw)
+    assert list(small["vary"]["size"]) == ["a"]
+    assert {cell.varied["size"] for cell in cells} == {"a"}
+
+
+def test_chunks_suit_the_smallest_data_set_that_a_bundle_gives(edited):
+    raw = edited({"data": "cifar10", "model": "mlp", "seeds": [0], "scenario": {"name": "online", "chunk_size": 4000}})
+    few = {"name": "digits", "train_samples": 60, "validation_fraction": 0.5}
+    _, cells = rehearsed({**raw, "vary": {"set": {"many": {"data": "cifar10"}, "few": {"data": few}}}})
+    assert {cell.data.name for cell in cells} == {"synthetic", "digits"}
+
+
+def test_a_checkpoint_stays(edited, tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"")
+    stream = {"name": "pretrain", "checkpoint": str(tmp_path / "w.pt"), "fraction": 0.5}
+    small, cells = rehearsed(edited({**RUN, "scenario": stream}))
+    assert small["scenario"]["checkpoint"] == str(tmp_path / "w.pt")
+    assert cells[0].pretraining.source is None
+
+
+def test_options_of_ones_own_that_only_share_a_name_are_left_alone(edited):
+    own = {"name": "my_module:build", "channels": "rgb", "hidden": "relu", "width": [None, 64]}
+    small = rehearsal(edited({"model": own}))
+    assert small["model"] == {**own, "width": [None, 4]}
+
+
+def test_a_users_own_source_stays_in_the_rehearsal(edited):
+    def load(root, seed): ...
+
+    for source in (load, {"name": load, "adapt": "pad"}):
+        small = rehearsal({**edited(RUN), "scenario": {"name": "pretrain", "source": source}})
+        assert config.plan(small, "rehearsal")[1][0].first_phase.data.target is load
+    pair = {"a": {"scenario.source": load}, "b": {"scenario.source": "svhn"}}
+    small = rehearsal({**edited(RUN), "vary": {"pair": pair}})
+    assert config.plan(small, "rehearsal")[1][0].first_phase.data.target is load
 
 
 def test_a_users_objects_stay_in_the_rehearsal(edited):

@@ -1,5 +1,7 @@
 """Rounds: what is dealt out, in what order, and that nothing is lost or shared with validation."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import STREAMS
 from warmstart_sim.streams import held_out, limited
-from warmstart_sim.streams.arriving import online, split, static
+from warmstart_sim.streams.arriving import online, pretrain, split, static
 from warmstart_sim.streams.order import arrival_order
 
 SIZES = st.integers(1, 200)
@@ -60,6 +62,39 @@ def test_fractions_of_one_seed_are_nested():
     labels, pool = labels_of(50), np.arange(50)
     small, large = (split(labels, pool, 3, fraction=fraction)[0].train for fraction in (0.2, 0.6))
     assert np.array_equal(small, large[: len(small)])
+
+
+@given(
+    count=st.integers(1, 200), fractions=st.tuples(*[st.floats(0.001, 1)] * 2), seed=SEEDS,
+    order=st.sampled_from(["random", "balanced"]),
+)  # fmt: skip
+def test_pretrain_gives_one_round_with_a_share_of_the_pool_and_shares_are_nested(count, fractions, seed, order):
+    labels, pool = labels_of(300), np.arange(100, 100 + count)
+    found = []
+    for fraction in sorted(fractions):
+        if round(fraction * count) == 0:
+            with pytest.raises(
+                WarmstartError, match=rf"scenario\.fraction: {fraction} of {count} training samples leaves none"
+            ):
+                pretrain(labels, pool, seed, fraction=fraction, order=order)
+            continue
+        (only,) = pretrain(labels, pool, seed, fraction=fraction, order=order)
+        assert len(only.train) == len(set(only.train)) == round(fraction * count)
+        assert np.array_equal(only.train, only.new)
+        assert set(only.train) <= set(pool)
+        found.append(only.train)
+    assert all(np.array_equal(small, large[: len(small)]) for small, large in itertools.pairwise(found))
+
+
+def test_pretrain_takes_everything_unless_told_otherwise():
+    (only,) = pretrain(labels_of(50), np.arange(50), 3)
+    assert np.array_equal(np.sort(only.train), np.arange(50))
+
+
+def test_balanced_subsets_of_pretrain_lose_no_class_as_long_as_there_is_room():
+    labels = np.repeat(np.arange(10), 100)
+    (only,) = pretrain(labels, np.arange(1000), 0, fraction=0.02, order="balanced")
+    assert np.array_equal(np.bincount(labels[only.train]), np.full(10, 2))
 
 
 def test_static_repeats_the_same_samples():

@@ -13,12 +13,14 @@ from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
 
 SECTIONS = ("data", "scenario", "model", "training")  # which a bundle may give whole
 STATISTICS = ("mean", "std", "low", "high", "p", "reference")
-SUMMED = ("final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio")
-DIFFERENCES = ("difference", "curve_difference")
+SUMMED = (
+    "final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio",
+    "difference", "curve_difference", "timing",
+)  # fmt: skip
 COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
 TAKEN = {  # columns of the tables, and of what is made of them
     "scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,
-    *SUMMED, *DIFFERENCES, *(f"{value}_{each}" for value in (*SUMMED, *DIFFERENCES) for each in STATISTICS),
+    *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
 }  # fmt: skip
 ALLOWED = "a list of values, or a mapping of labels to settings"
 
@@ -64,13 +66,11 @@ def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
     ]
     seen: dict[str, str] = {}
     for axis in axes:
-        if axis.column in TAKEN:
+        alike = [other.column for other in axes].count(axis.column)
+        if axis.column in TAKEN or (axis.bundled and alike > 1):
+            whose = "the tables have a" if axis.column in TAKEN else "an option has the"
             what = "the bundle" if axis.bundled else "the option"
-            raise problem(where, f"vary.{axis.key}", f"the tables have a column `{axis.column}`; give {what} another name")
-        if axis.bundled and [other.column for other in axes].count(axis.column) > 1:
-            raise problem(
-                where, f"vary.{axis.key}", f"an option has the column `{axis.column}`; give the bundle another name"
-            )
+            raise problem(where, f"vary.{axis.key}", f"{whose} column `{axis.column}`; give {what} another name")
         for key in dict.fromkeys(key for value in axis.values for key in axis.settings(value)):
             if key in seen:
                 raise problem(where, f"vary.{axis.key}", f"`{key}` is varied by `{seen[key]}` as well")

@@ -20,6 +20,7 @@ from warmstart_sim.config.sections import DataSettings
 from warmstart_sim.config.source import plain, set_path, shown
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import DATASETS, MODELS, STRATEGIES, STREAMS
+from warmstart_sim.results.store import given
 
 FIRST_PHASE = "first phase"
 
@@ -141,7 +142,7 @@ class Cell:
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=5).hexdigest()
+    return hashlib.blake2b(json.dumps(given(settings), sort_keys=True, default=str).encode(), digest_size=5).hexdigest()
 
 
 def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
@@ -207,7 +208,8 @@ def _combined(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequenc
         for axis, value in zip(axes, combination, strict=True)
         for key, setting in axis.settings(value).items()
     ]
-    for key, setting, axis_key in sorted(settings, key=lambda each: each[0].count(".")):  # a section, then what is in it
+    settings.sort(key=lambda each: each[0].count("."))  # a section before what is in it
+    for key, setting, axis_key in settings:
         try:
             set_path(combined, key, plain(setting))
         except ValueError as error:

@@ -127,11 +127,9 @@ def deal(cell: Cell, labels: IntArray, test_count: int) -> Dealt:
     settings, seed = cell.data_settings, cell.seed
     pool, validation = held_out(labels, settings.validation_fraction, seed)
     pool = limited(pool, settings.train_samples, seed, "train_samples")
-    place = "scenario.source" if cell.target else "data"
     if len(pool) == 0:
-        raise WarmstartError(
-            f"{place}.validation_fraction: {settings.validation_fraction} of {len(labels)} samples leaves none to train on"
-        )
+        key = f"{'scenario.source' if cell.target else 'data'}.validation_fraction"
+        raise WarmstartError(f"{key}: {settings.validation_fraction} of {len(labels)} samples leaves none to train on")
     test = limited(np.arange(test_count, dtype=np.int64), settings.test_samples, seed, "test_samples")
     stream, options = cell.stream.bind(STREAMS)
     try:

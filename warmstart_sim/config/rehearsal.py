@@ -145,7 +145,9 @@ def _reduce(small: dict[str, Any], most: Mapping[str, int]) -> None:
                 bundle[at] = _cut_at(at, value, key, bound)
     for axis, values in small["vary"].items():
         if isinstance(values, dict):
-            small["vary"][axis] = {label: values[label] for label in _ends(list(values), None)}
+            ends = {label: values[label] for label in _ends(list(values), None)}
+            first, *others = ends.values()
+            small["vary"][axis] = _first(ends) if first in others else ends  # cut, two may have become the same
             continue
         steps = split_key(small, axis)
         setting = ".".join(steps[2:]) if steps[0] == "strategies" else axis

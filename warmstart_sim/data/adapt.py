@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,18 +76,24 @@ def _with_channels(images: NDArray[np.generic], channels: int) -> NDArray[np.gen
     if channels == 3:
         return np.repeat(images, 3, axis=1)
     grey = np.tensordot(images.astype(np.float32), np.asarray(LUMINANCE, dtype=np.float32), axes=(1, 0))[:, None]
-    return (np.rint(grey) if images.dtype == np.uint8 else grey).astype(images.dtype)
+    return _stored_as(images.dtype, grey)
 
 
 def _resized(images: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
     import torch
     from torchvision.transforms.v2.functional import resize
 
-    blocks = [
-        resize(torch.from_numpy(images[start : start + BLOCK].copy()), [height, width], antialias=True).numpy()
-        for start in range(0, len(images), BLOCK)
-    ]
+    def block(start: int) -> NDArray[np.generic]:
+        # As floats: torch's own way with uint8 differs from CPU to CPU, and fails for an output of one pixel.
+        floats = torch.from_numpy(images[start : start + BLOCK].astype(np.float32))
+        return _stored_as(images.dtype, resize(floats, [height, width], antialias=True).numpy())
+
+    blocks = [block(start) for start in range(0, len(images), BLOCK)]
     return np.concatenate(blocks) if blocks else np.zeros((0, images.shape[1], height, width), images.dtype)
+
+
+def _stored_as(dtype: np.dtype[Any], floats: NDArray[np.float32]) -> NDArray[np.generic]:
+    return (np.rint(floats) if dtype == np.uint8 else floats).astype(dtype)
 
 
 def _padded(images: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:

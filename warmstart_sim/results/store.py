@@ -240,8 +240,9 @@ class RunFolder:
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         for name, digest in digests.items():
             if before.get(name, digest) != digest:
+                what = name if name.startswith("checkpoint") else f"data set {name}"
                 raise WarmstartError(
-                    f"--out {self.path}: the content of the data set {name} has changed since this run began; "
+                    f"--out {self.path}: the content of the {what} has changed since this run began; "
                     "choose another --out, or pass --fresh to delete what is there"
                 )
         write_text(path, json.dumps({**before, **digests}, indent=1))
@@ -265,17 +266,28 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
 
+def given(settings: Any) -> Any:
+    """Settings without those that are None: an option that a later version adds, and that is off, changes nothing.
+
+    >>> given({"lr": 0.1, "decay": None, "until": {"epochs": 5, "steps": None}})
+    {'lr': 0.1, 'until': {'epochs': 5}}
+    """
+    if isinstance(settings, Mapping):
+        return {key: given(value) for key, value in settings.items() if value is not None}
+    return [given(each) for each in settings] if isinstance(settings, (list, tuple)) else settings
+
+
 def _merge(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The scenario of a folder after a run with other seeds or strategies: the union of both."""
     advice = "choose another --out, or pass --fresh to delete what is there"
     for key in sorted({*before, *now} - {"seeds", "strategies", "title", "rows"}):
-        if before.get(key) != now.get(key):
+        if given(before.get(key)) != given(now.get(key)):
             raise WarmstartError(
                 f"--out {path}: holds a run with other settings "
                 f"({_difference(key, before.get(key), now.get(key))}); {advice}"
             )
     for label in before["strategies"].keys() & now["strategies"].keys():
-        if before["strategies"][label] != now["strategies"][label]:
+        if given(before["strategies"][label]) != given(now["strategies"][label]):
             there, here = before["strategies"][label], now["strategies"][label]
             raise WarmstartError(
                 f"--out {path}: holds a run with another strategy of that name "
@@ -289,6 +301,6 @@ def _difference(key: str, there: Any, here: Any) -> str:
     """The first place where two settings differ, such as "training.batch_size: 128 there, 64 here"."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for name in {**there, **here}:
-            if there.get(name) != here.get(name):
+            if given(there.get(name)) != given(here.get(name)):
                 return _difference(f"{key}.{name}", there.get(name), here.get(name))
     return f"{key}: {there} there, {here} here"

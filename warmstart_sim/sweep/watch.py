@@ -170,4 +170,5 @@ class Plain(Quiet):
 def _title(task: Task) -> str:
     cell = task.cell
     varied = "".join(f", {key.rpartition('.')[2]} {value}" for key, value in cell.varied.items() if value is not None)
-    return f"{'first phase' if task.first_phase else cell.arm.label}{varied}, seed {cell.seed}"
+    name = f"first phase on {cell.data.name}" if task.first_phase else cell.arm.label
+    return f"{name}{varied}, seed {cell.seed}"
