@@ -24,7 +24,7 @@ def environment(device: str, workers: int, rehearsal: bool) -> dict[str, Any]:
     """
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "python -m warmstart_sim"), *sys.argv[1:]]),
         "rehearsal": rehearsal,
         "device": device,
         "device_name": _device_name(device),
