@@ -172,10 +172,13 @@ def data(
     folder = find_data_root(data_root)
     dataset = load_by_name(name, set_ or (), folder)
     shape = "x".join(map(str, dataset.input_shape))
+    words = f", {dataset.vocabulary_size:,} tokens" if dataset.vocabulary_size else ""
     print(
         f"{name}: {len(dataset.train):,} training and {len(dataset.test):,} test samples of shape {shape} "
-        f"({dataset.train.inputs.dtype}), {dataset.classes} classes; data folder {folder}"
+        f"({dataset.train.inputs.dtype}), {dataset.classes} classes{words}; data folder {folder}"
     )
+    for note in dataset.notes:
+        print(f"note: {note}")
 
 
 @app.command()
@@ -238,9 +241,10 @@ def _report(folder: Path) -> None:
 
     path = reports.write(folder)
     stored = load(folder)
-    console = Console(width=None if sys.stdout.isatty() else 100)  # in a pipe rich would take 80, and cut names
+    in_pipe = not sys.stdout.isatty()  # where rich would take 80 columns, and cut names
+    console = Console(width=140 if in_pipe else None)
     console.print(terminal_table(stored))
-    console.print(sentence(stored), highlight=False)
+    console.print(sentence(stored), highlight=False, width=100 if in_pipe else None)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 

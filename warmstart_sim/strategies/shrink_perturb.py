@@ -25,7 +25,7 @@ class ShrinkPerturb:
     `lambda=1, sigma=0` is warm start and `lambda=0, sigma=1` is random init. Note that `lambda=0, sigma=0.01` is no
     random init: it is an initialisation a hundred times too small.
 
-    Args:
+    Attributes:
         lam: lambda in [0, 1], how much of the last weights remains. Default 0.6.
         sigma: The scale of the noise, at least 0. Default 0.01.
         noise: What the noise is: a "fresh" initialisation (the paper's; default), or "gaussian" with deviation 1.
