@@ -182,7 +182,7 @@ def test_data_says_what_there_is(command, tmp_path):
         ("run tiny.yaml --set 'scenario={name: pretrain, checkpoint: w.pt}'", 3, "tiny.yaml: scenario.checkpoint: "),
         ("check tiny.yaml --set 'vary={pair: {a: {}}}'", 2, "tiny.yaml: vary.pair.a: there is nothing in it"),
         ("check digits_pretrain --set data.noise=1", 2, "digits_pretrain: data.noise: would have no effect"),
-        ("check digits_pretrain --set scenario.fraction=2", 2, "digits_pretrain (vary pair: 'digits to noisy"),
+        ("check digits_pretrain --set scenario.fraction=2", 2, "digits_pretrain (vary pair: 'clean to noisy"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_on_stderr(command, scenario, arguments, code, line):
