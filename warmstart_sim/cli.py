@@ -221,14 +221,14 @@ def _prepared(
     scenario: str, set_: list[str] | None, strategies: str | None, seeds: str | None, rehearse: bool
 ) -> tuple[dict[str, Any], str]:
     """The scenario with the changes that the options ask for, and its name in errors."""
-    from warmstart_sim import api
+    from warmstart_sim.config.changes import prepare
 
     labels = None if strategies is None else [label.strip() for label in strategies.split(",") if label.strip()]
     try:
         numbers = None if seeds is None else [int(word) for word in seeds.split(",")]
     except ValueError:
         raise WarmstartError(f"--seeds '{seeds}': expected whole numbers with commas, such as 0,1,2") from None
-    return api.prepare(scenario, set=set_ or (), strategies=labels, seeds=numbers, rehearse=rehearse)
+    return prepare(scenario, set=set_ or (), strategies=labels, seeds=numbers, rehearse=rehearse)
 
 
 def _report(folder: Path) -> None:

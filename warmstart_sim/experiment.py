@@ -141,7 +141,7 @@ class Lab:
         model = self._fresh_model(0)
         models.check_output(model, self.dataset.input_shape, self.dataset.classes, tokens=tokens)
         self.layout: Layout = models.layout(model)
-        channels_last = _takes_channels_last(model)
+        channels_last = models.takes_channels_last(model)
         self.model = model.to(self.device)
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -215,17 +215,6 @@ class Lab:
 
     def _on_device(self, indices: IntArray) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.device)
-
-
-def _takes_channels_last(model: nn.Module) -> bool:
-    """Whether batches should be channels-last, on which convolutions are quicker, on CPUs too.
-
-    A model without convolutions would have to copy them back. And strided 1x1 convolutions of fewer than 8 channels
-    must not have them: their backward pass writes outside its memory on CPUs with AVX2 (oneDNN in torch 2.15).
-    """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    unsafe = (each.in_channels < 8 and max(each.kernel_size) == 1 < max(each.stride) for each in convolutions)
-    return bool(convolutions) and not any(unsafe)
 
 
 def prepare(device: torch.device, threads: int, deterministic: bool = False) -> None:

@@ -9,19 +9,9 @@ from typing import Any
 from warmstart_sim.config.problems import problem
 from warmstart_sim.config.source import plain, shown, split_key
 from warmstart_sim.errors import unknown
-from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.results.store import RESERVED_COLUMNS
 
 SECTIONS = ("data", "scenario", "model", "training")  # which a bundle may give whole
-STATISTICS = ("mean", "std", "low", "high", "p", "reference")
-SUMMED = (
-    "final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio",
-    "difference", "curve_difference", "timing",
-)  # fmt: skip
-COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
-TAKEN = {  # columns of the tables, and of what is made of them
-    "scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,
-    *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
-}  # fmt: skip
 ALLOWED = "a list of values, or a mapping of labels to settings"
 
 
@@ -67,8 +57,8 @@ def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
     seen: dict[str, str] = {}
     for axis in axes:
         alike = [other.column for other in axes].count(axis.column)
-        if axis.column in TAKEN or (axis.bundled and alike > 1):
-            whose = "the tables have a" if axis.column in TAKEN else "an option has the"
+        if axis.column in RESERVED_COLUMNS or (axis.bundled and alike > 1):
+            whose = "the tables have a" if axis.column in RESERVED_COLUMNS else "an option has the"
             what = "the bundle" if axis.bundled else "the option"
             raise problem(where, f"vary.{axis.key}", f"{whose} column `{axis.column}`; give {what} another name")
         for key in dict.fromkeys(key for value in axis.values for key in axis.settings(value)):

@@ -127,6 +127,19 @@ def layout(model: nn.Module) -> Layout:
     return found
 
 
+def takes_channels_last(model: nn.Module) -> bool:
+    """Whether batches should be channels-last, on which convolutions are quicker, on CPUs too.
+
+    A model without convolutions would have to copy them back. And strided 1x1 convolutions of fewer than 8 channels
+    must not have them: their backward pass writes outside its memory on CPUs with AVX2 (oneDNN in torch 2.15).
+    """
+    from torch import nn
+
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    unsafe = (each.in_channels < 8 and max(each.kernel_size) == 1 < max(each.stride) for each in convolutions)
+    return bool(convolutions) and not any(unsafe)
+
+
 def _norm_affine(model: nn.Module) -> Iterator[str]:
     from torch import nn
 

@@ -34,6 +34,17 @@ EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
     "train_accuracy", "validation_accuracy", "test_accuracy", "train_seconds",
 )  # fmt: skip
+STATISTICS = ("mean", "std", "low", "high", "p", "reference")
+SUMMED = (
+    "final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio",
+    "difference", "curve_difference", "timing",
+)  # fmt: skip
+COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
+# Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.
+RESERVED_COLUMNS = {
+    "scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,
+    *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
+}  # fmt: skip
 # Says that a folder was made by us, so that its files may be deleted; a user may have a scenario.yaml too.
 MARKER = ".warmstart-sim"
 # What a run writes at the top of its folder; the record of its scenario goes last when it is deleted.
