@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from warmstart_sim import api, config
+from warmstart_sim import api, config, models
 from warmstart_sim.experiment import Lab, Place, run_cell
-from warmstart_sim.results.store import SECONDS, RunFolder
+from warmstart_sim.parts import augment
+from warmstart_sim.results.store import MEASURED, RunFolder
+from warmstart_sim.seeding import scoped_torch_seed
+from warmstart_sim.sweep.speed import rates, step_times
+from warmstart_sim.training.batches import DeviceSamples, normalization
+from warmstart_sim.training.evaluation import criterion, evaluate, evaluation, train_accuracy
+from warmstart_sim.training.loop import RoundData, RoundTraining
+from warmstart_sim.training.recording import recorder
+from warmstart_sim.training.settings import Training
+from warmstart_sim.training.stacking import Stack
+from warmstart_sim.training.stepping import Stepper
+from warmstart_sim.training.turns import Minibatch, finish
+from warmstart_sim.types import Batch, Hooks, Samples
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -47,10 +63,180 @@ def test_a_cell_resumed_on_cuda_equals_one_that_ran_through_when_deterministic(t
     run_cell(cell, RunFolder(tmp_path / "killed"), place)
     one, other = (RunFolder(tmp_path / name).cell(cell.id).result() for name in ("through", "killed"))
     for left, right in zip(one["rounds"], other["rounds"], strict=True):
-        assert {**left, **dict.fromkeys(SECONDS)} == {**right, **dict.fromkeys(SECONDS)}
+        assert {**left, **dict.fromkeys(MEASURED)} == {**right, **dict.fromkeys(MEASURED)}
 
 
 def test_the_whole_scenario_runs_on_cuda(tiny_scenario, tmp_path):
     tiny_scenario["strategies"]["augmented"] = {"start": "warm_start", "augment": ["random_crop", "rotation"]}
     outcome = api.execute(tiny_scenario, "scenario", api.Options(out=tmp_path, device="cuda", quiet=True))
     assert outcome.failures == {}
+
+
+CUDA = torch.device("cuda:0")
+RNG = np.random.default_rng(0)
+IMAGES, LABELS = RNG.integers(0, 256, (300, 3, 16, 16), dtype=np.uint8), RNG.integers(0, 10, 300)
+MODELS = {
+    "mlp": {},
+    "small_cnn": {},
+    "resnet18": {"width": 16},
+}
+
+
+@pytest.fixture
+def true_float32():
+    """No TF32, and kernels that give the same bits every time."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "ieee"
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def samples_on_cuda(channels_last: bool) -> DeviceSamples:
+    return DeviceSamples(Samples(IMAGES, LABELS), normalization("train", IMAGES), CUDA, channels_last)
+
+
+def training_of(name: str, record: bool, hooks: tuple[Hooks, ...] = (), seed: int = 0, **settings) -> RoundTraining:
+    with scoped_torch_seed(seed, "init"):
+        model = models.build(name, MODELS[name], (3, 16, 16), 10)
+    channels_last = models.takes_channels_last(model)
+    model = model.to(memory_format=torch.channels_last) if channels_last else model
+    settings = Training(**{"batch_size": 64, "until": {"epochs": 40}, **settings})
+    stepper = Stepper(model.to(CUDA), settings, recorder(CUDA) if record else None)
+    samples, nothing = samples_on_cuda(channels_last), torch.arange(0, device=CUDA)
+    data = RoundData(samples, torch.arange(300, device=CUDA), nothing, samples, nothing)
+    return RoundTraining(stepper, data, hooks, seed=seed, round_index=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("name", MODELS)
+def test_two_hundred_replayed_steps_equal_eager_ones(name, optimizer, true_float32):
+    settings = {"optimizer": {"name": optimizer, "lr": 0.001}, "schedule": {"name": "step", "every": 10}}
+    eager, graph = (training_of(name, record, **settings) for record in (False, True))
+    for _ in range(40):  # epochs of 64, 64, 64, 64 and a partial batch of 44
+        left, right = eager.run_epoch(), graph.run_epoch()
+        # The recorded rate is a float32 number, the eager one a Python float: the last bits may differ.
+        assert right.running_train_loss == pytest.approx(left.running_train_loss, rel=2e-3, abs=2e-5)
+    assert graph.steps == eager.steps == 200
+    for key, tensor in eager.model.state_dict().items():
+        assert torch.allclose(tensor.float(), graph.model.state_dict()[key].float(), rtol=2e-2, atol=2e-3), key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_replayed_epochs_survive_a_new_round_on_the_same_stepper(name, true_float32):
+    graph, eager = training_of(name, True), training_of(name, False)
+    start = copy.deepcopy(eager.model.state_dict())
+    graph.run_epoch()
+    graph.model.load_state_dict(start)
+    again = RoundTraining(graph.stepper, graph._data, seed=0, round_index=0)
+    losses = [[each.run_epoch().running_train_loss for _ in range(5)] for each in (eager, again)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert again.recording_seconds == 0.0
+
+
+def test_replayed_evaluation_equals_the_plain_one():
+    training = training_of("resnet18", True)
+    training.run_epoch()
+    stepper, samples = training.stepper, training.stepper.samples
+    for count in (1, 77, 300):
+        indices = torch.arange(count, device=CUDA)
+        accuracy, loss = evaluate(stepper.model, samples, indices)
+        replayed = finish(evaluation(stepper.model, stepper.tally(samples), samples, indices))
+        assert replayed == pytest.approx((accuracy, loss), rel=1e-4)
+        for threshold in (0.1, 0.5, 0.99):
+            decision = finish(criterion(stepper.model, stepper.tally(samples), samples, indices, threshold))
+            plain = train_accuracy(stepper.model, samples, indices, threshold)
+            assert (decision is None) == (plain is None)
+
+
+def test_bf16_replayed_stays_close_to_float32():
+    full, half = (training_of("resnet18", True, precision=precision) for precision in ("float32", "bf16"))
+    losses = [[each.run_epoch().running_train_loss for _ in range(10)] for each in (full, half)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_augmentation_on_cuda_equals_the_cpus_for_the_same_draws():
+    strengths = augment.Augment(random_crop=4, horizontal_flip=0.5, color_jitter=0.25, rotation=10.0)
+    images = torch.from_numpy(IMAGES[:64]).float() / 255
+    drawn = augment.draw(64, strengths, torch.Generator().manual_seed(0))
+    on_cuda = augment.Drawn(**{name: tensor.to(CUDA) for name, tensor in vars(drawn).items()})
+    for step in (augment.crop_and_flip, augment.crop_flip_and_rotate, augment.jitter_colours):
+        assert torch.allclose(step(images.to(CUDA), on_cuda).cpu(), step(images, drawn), atol=2e-5), step.__name__
+
+
+def test_replays_draw_new_augmentations_and_those_of_eager_steps():
+    seen: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    for record, drawn in seen.items():
+        total = torch.zeros(64, device=CUDA)
+
+        def transform(batch: Batch, total: torch.Tensor = total) -> Batch:
+            total.copy_(torch.rand(64, generator=batch.generator, device=CUDA))
+            return batch
+
+        training = training_of("mlp", record, (Hooks(transform=transform),), batch_size=64)
+        for minibatch in training.epoch():
+            minibatch.run()
+            if isinstance(minibatch, Minibatch) and len(minibatch.index) == 64:
+                drawn.append(total.clone())
+    for eager, replayed in zip(seen[False], seen[True], strict=True):
+        assert torch.equal(eager, replayed)
+    assert not torch.equal(seen[True][0], seen[True][1])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fifty_stacked_steps_equal_single_ones_in_float64(name):
+    inputs = torch.randn(300, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+    samples = DeviceSamples(Samples(inputs, LABELS), None, CUDA)
+
+    def steppers() -> list[Stepper]:
+        made = []
+        for seed in range(3):
+            with scoped_torch_seed(seed, "init"):
+                model = models.build(name, MODELS[name], (3, 16, 16), 10).double().to(CUDA).train()
+            made.append(Stepper(model, Training(), None))
+            made[-1].begin(samples, ())
+        return made
+
+    single, stacked = steppers(), steppers()
+    stack = Stack(stacked, recorder(CUDA))
+    generator = torch.Generator().manual_seed(1)
+    for step in range(50):
+        sizes = (64, 64, 64) if step % 3 else (64, 17, 40)
+        indices = [torch.randperm(300, generator=generator)[:size].to(CUDA) for size in sizes]
+        for stepper, index in zip(single, indices, strict=True):
+            stepper.step(index, None)
+        stack.step([Minibatch(stepper, index, None) for stepper, index in zip(stacked, indices, strict=True)])
+    for one, other in zip(single, stacked, strict=True):
+        for key, tensor in one.model.state_dict().items():
+            assert torch.allclose(tensor, other.model.state_dict()[key], rtol=1e-9, atol=1e-9), key
+
+
+@pytest.mark.parametrize("batching", ["streams", "stacked"])
+def test_slots_on_cuda_give_the_rounds_of_cells_alone(batching, tiny_scenario, tmp_path):
+    tiny_scenario["seeds"] = [0, 1, 2]
+    alone = api.execute(tiny_scenario, "scenario", api.Options(tmp_path / "a", "cuda", slots=1, quiet=True))
+    beside = api.execute(
+        tiny_scenario, "scenario", api.Options(tmp_path / "b", "cuda", slots=4, batching=batching, quiet=True)
+    )
+    assert alone.failures == beside.failures == {}
+    left, right = (pd.read_csv(each.folder / "rounds.csv") for each in (alone, beside))
+    assert list(left["train_samples"]) == list(right["train_samples"])
+    assert abs(left["test_accuracy"].mean() - right["test_accuracy"].mean()) < 0.1
+    assert set(right["timing"]) == {"shared"}
+    assert (right["estimated_isolated_seconds"] > 0).all()
+
+
+def test_speed_is_measured_on_cuda(tiny_scenario, tmp_path):
+    cell = config.plan(tiny_scenario, "scenario")[1][0]
+    place = Place(tmp_path, "cuda:0")
+    found = list(rates(cell, place, most=4))
+    assert {rate.batching for rate in found} == {"apart", "streams", "stacked"}
+    assert all(time.step_seconds > 0 for time in step_times([cell], place).values())
+
+
+def test_texts_train_on_cuda(tmp_path):
+    raw = {
+        "name": "texts", "data": {"name": "synthetic_text", "train_samples": 200, "test_samples": 50},
+        "scenario": {"name": "online", "chunk_size": 100}, "model": {"name": "bilstm", "hidden": 8, "embedding": 8},
+        "training": {"batch_size": 32, "until": {"epochs": 2}}, "strategies": {"random_init": {}}, "seeds": [0],
+    }  # fmt: skip
+    assert api.execute(raw, "scenario", api.Options(tmp_path, "cuda", quiet=True)).failures == {}

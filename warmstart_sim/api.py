@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -21,6 +21,7 @@ from warmstart_sim.registry import DATASETS
 from warmstart_sim.results.store import RunFolder
 
 if TYPE_CHECKING:
+    from warmstart_sim.experiment import Place
     from warmstart_sim.results.tables import Run
 
 
@@ -36,6 +37,10 @@ class Options:
         device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
         data_root: The folder of the data sets. Default `WARMSTART_SIM_DATA`, else the user's cache.
         workers: Processes that run cells side by side. Default: the cores on a CPU, one on a GPU.
+        slots: Cells that each process trains at a time; "auto" measures how many are fastest. Default: "auto" on a GPU,
+            and on a CPU 1, which gives the same bits however cells are spread.
+        batching: How: "stacked" as one model, "streams" side by side on a GPU, "apart" one step after another. Default
+            "auto": whichever is measured to be faster.
         fresh: Delete what the folder holds, and begin again.
         quiet: Show no progress.
         tensorboard: Write TensorBoard logs below the run's folder.
@@ -50,6 +55,8 @@ class Options:
     quiet: bool = False
     tensorboard: bool = False
     deterministic: bool = False
+    slots: int | Literal["auto"] | None = None
+    batching: Literal["auto", "stacked", "streams", "apart"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ def run(
     quiet: bool = False,
     tensorboard: bool = False,
     deterministic: bool = False,
+    slots: int | Literal["auto"] | None = None,
+    batching: Literal["auto", "stacked", "streams", "apart"] = "auto",
 ) -> Run:
     """Runs a scenario, or goes on with it, and returns its tables; figures and report lie in the run's folder.
 
@@ -99,6 +108,8 @@ def run(
         quiet: Show no progress.
         tensorboard: Write TensorBoard logs.
         deterministic: On CUDA, only kernels that give the same bits every time.
+        slots: Cells that each process trains at a time, or "auto"; see `Options`.
+        batching: How; see `Options`.
 
     Returns:
         The run's tables: `rounds`, `epochs`, and `summary()`.
@@ -117,7 +128,7 @@ def run(
         raw, where,
         Options(
             Path(out) if out else None, device, Path(data_root) if data_root else None, workers, fresh, quiet,
-            tensorboard, deterministic,
+            tensorboard, deterministic, slots, batching,
         ),
         rehearsal=rehearse,
     )  # fmt: skip
@@ -152,30 +163,45 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
         workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
         run_folder.check_data(_fetch_data(unfinished, data_root))
         found = notes(unfinished, data_root)
-        run_folder.describe(environment(device, workers, rehearsal), found)
         if not options.quiet:
             _say(found)
-        failures = _run_cells(cells, run_folder, device, workers, options)
+        place = _arranged(unfinished, run_folder, device, workers, options)
+        run_folder.describe(environment(device, workers, rehearsal, place.slots, place.batching), found)
+        failures = _run_cells(cells, run_folder, place, workers, options.quiet)
         collect(run_folder.path)  # all cells of the folder, which may hold other seeds and arms than were asked for
     return Outcome(run_folder.path, failures)
 
 
-def _run_cells(
+def _arranged(
     cells: Sequence[config.Cell], run_folder: RunFolder, device: str, workers: int, options: Options
-) -> dict[str, str]:
+) -> Place:
+    """Where and how the cells that are left run."""
     from warmstart_sim.experiment import Place
+    from warmstart_sim.sweep.arrange import arranged
+
+    place = Place(
+        find_data_root(options.data_root), device, tensorboard=options.tensorboard, deterministic=options.deterministic
+    )
+    cuda, batching = device.startswith("cuda"), options.batching
+    if batching == "streams" and not cuda:
+        raise WarmstartError("--batching streams: streams are a GPU's; on a CPU choose auto, stacked or apart")
+    if batching == "auto" and options.deterministic and cuda:
+        batching = "streams"  # stacked, the last bits of a cell would depend on its neighbours
+    slots = options.slots or ("auto" if cuda else 1)
+    return arranged(place, cells, run_folder, workers=workers, slots=slots, batching=batching)
+
+
+def _run_cells(
+    cells: Sequence[config.Cell], run_folder: RunFolder, place: Place, workers: int, quiet: bool
+) -> dict[str, str]:
     from warmstart_sim.sweep.execute import execute as execute_cells
     from warmstart_sim.sweep.tasks import Queue
     from warmstart_sim.sweep.watch import Live, Plain, Quiet
 
-    place = Place(
-        find_data_root(options.data_root), device, "isolated" if workers == 1 else "shared",
-        tensorboard=options.tensorboard, deterministic=options.deterministic,
-    )  # fmt: skip
     queue = Queue(cells, run_folder)
     tasks = [task.id for task in queue.ready] + [task.id for waiting in queue.waiting.values() for task in waiting]
     console = Console(stderr=True)
-    watcher = Quiet() if options.quiet else (Live if console.is_terminal else Plain)(tasks, console)
+    watcher = Quiet() if quiet else (Live if console.is_terminal else Plain)(tasks, console)
     with watcher:
         return execute_cells(cells, run_folder, place, workers, watcher)
 

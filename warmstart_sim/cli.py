@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer import Argument, Option
@@ -54,7 +54,17 @@ Out = Annotated[
 Device = Annotated[str, Option(metavar="NAME", help="auto (CUDA where there is one), cpu, cuda or cuda:N.")]
 Workers = Annotated[
     int | None,
-    Option(min=1, metavar="N", show_default="all cores; 1 on a GPU", help="How many runs go side by side."),
+    Option(min=1, metavar="N", show_default="all cores; 1 on a GPU", help="How many processes run cells."),
+]
+Slots = Annotated[
+    str | None,
+    Option(
+        metavar="N|auto", show_default="auto on a GPU, else 1", help="How many cells each process trains at a time."
+    ),
+]
+HowBatched = Annotated[
+    Literal["auto", "stacked", "streams", "apart"],
+    Option(help="How: as one stacked model, in a GPU's streams, one step after another; auto measures."),
 ]
 Fresh = Annotated[bool, Option("--fresh", help="Delete what the run's folder holds, and begin again.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress.")]
@@ -82,6 +92,8 @@ def run(
     device: Device = "auto",
     data_root: DataRoot = None,
     workers: Workers = None,
+    slots: Slots = None,
+    batching: HowBatched = "auto",
     rehearse: Rehearse = False,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -96,7 +108,9 @@ def run(
     from warmstart_sim import api
 
     raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
-    options = api.Options(out, device, data_root, workers, fresh, quiet, tensorboard, deterministic)
+    options = api.Options(
+        out, device, data_root, workers, fresh, quiet, tensorboard, deterministic, _slots(slots), batching
+    )
     outcome = api.execute(raw, where, options, rehearsal=rehearse)
     _report(outcome.folder)
     if outcome.failures:
@@ -229,6 +243,16 @@ def _prepared(
     except ValueError:
         raise WarmstartError(f"--seeds '{seeds}': expected whole numbers with commas, such as 0,1,2") from None
     return prepare(scenario, set=set_ or (), strategies=labels, seeds=numbers, rehearse=rehearse)
+
+
+def _slots(text: str | None) -> int | Literal["auto"] | None:
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) == 0:
+        raise WarmstartError(f"--slots {text}: expected auto, or how many cells, such as 8")
+    return int(text)
 
 
 def _report(folder: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,10 +23,16 @@ from warmstart_sim.models.weights import fitted, read_weights
 from warmstart_sim.registry import MODELS, PARTS, STRATEGIES
 from warmstart_sim.results.store import EPOCH_COLUMNS, SECONDS, CellFolder, Row, RunFolder
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.training.batches import DeviceSamples, Normalization, normalization
-from warmstart_sim.training.evaluation import evaluate
+from warmstart_sim.training.batches import Normalization, normalization
+from warmstart_sim.training.evaluation import evaluation
 from warmstart_sim.training.loop import Epoch, RoundData, RoundTraining
+from warmstart_sim.training.settings import Training
+from warmstart_sim.training.step_time import StepTime
+from warmstart_sim.training.turns import Turns, finish
 from warmstart_sim.types import Context, Dataset, Hooks, IntArray, Layout, Round, StateDict
+from warmstart_sim.workbench import Workbench
+
+Batching = Literal["apart", "streams", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,10 @@ class Place:
         checkpoint_seconds: How often a long round is checkpointed, at an epoch's border. Default 600.
         tensorboard: Whether to write TensorBoard logs.
         deterministic: On CUDA, only kernels that give the same bits every time.
+        slots: How many cells are trained side by side in one process.
+        batching: How: "apart", each step by itself; "streams", likewise, on a GPU in a stream for each slot; "stacked",
+            cells whose models are alike as one.
+        step_times: What a step costs alone on the idle machine, by `Cell.step_kind`.
     """
 
     data_root: Path
@@ -48,6 +58,9 @@ class Place:
     checkpoint_seconds: float = 600.0
     tensorboard: bool = False
     deterministic: bool = False
+    slots: int = 1
+    batching: Batching = "apart"
+    step_times: Mapping[str, StepTime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class History:
 
 
 def run_cell(cell: Cell, run: RunFolder, place: Place, notify: Notify = lambda progress: None) -> None:
-    """Runs a cell to its end, from its last checkpoint if there is one, and stores the result.
+    """Runs a cell to its end, alone, from its last checkpoint if there is one, and stores the result.
 
     Args:
         cell: What to train.
@@ -87,26 +100,43 @@ def run_cell(cell: Cell, run: RunFolder, place: Place, notify: Notify = lambda p
     Raises:
         WarmstartError: The data, the model or the stream cannot be had as the scenario says.
     """
+    finish(cell_in_turns(cell, run, Workbench(place.device), place, notify))
+
+
+def cell_in_turns(cell: Cell, run: RunFolder, bench: Workbench, place: Place, notify: Notify) -> Turns[None]:
+    """What `run_cell` does, in turns: it yields its minibatches, which the caller has to step.
+
+    Args:
+        cell: What to train.
+        run: Where results go.
+        bench: What outlives the cell in this process.
+        place: Where and how it runs.
+        notify: Called after every epoch.
+    """
     folder = run.cell(cell.id)
     if folder.complete:
         return
-    lab = Lab(cell, place)
-    _run_rounds(lab, folder, _before(cell, lab, run, place, notify), notify)
+    lab = Lab(cell, place, bench)
+    history = yield from _before(cell, lab, run, bench, place, notify)
+    yield from _run_rounds(lab, folder, history, notify)
+    lab.close()
 
 
-def run_first_phase(phase: Cell, run: RunFolder, place: Place, notify: Notify = lambda progress: None) -> None:
+def first_phase_in_turns(phase: Cell, run: RunFolder, bench: Workbench, place: Place, notify: Notify) -> Turns[None]:
     """Runs a cell that is the first phase of others, and stores it where they look for it."""
     folder = run.first_phase(phase.id)
     if not folder.complete or folder.weights() is None:
         folder.describe(phase.settings)
-        _run_rounds(Lab(phase, place), folder, History(), notify)
+        lab = Lab(phase, place, bench)
+        yield from _run_rounds(lab, folder, History(), notify)
+        lab.close()
 
 
-def _before(cell: Cell, lab: Lab, run: RunFolder, place: Place, notify: Notify) -> History:
+def _before(cell: Cell, lab: Lab, run: RunFolder, bench: Workbench, place: Place, notify: Notify) -> Turns[History]:
     """What a cell starts from: nothing, a first phase (trained now if it is not there yet), or a checkpoint."""
     history = History()
     if cell.first_phase:
-        run_first_phase(cell.first_phase, run, place, notify)
+        yield from first_phase_in_turns(cell.first_phase, run, bench, place, notify)
         folder = run.first_phase(cell.first_phase.id)
         history.weights, result = folder.weights(), folder.result()
         assert result is not None
@@ -124,36 +154,52 @@ class Lab:
     """All that stays the same over the rounds of a cell: data on the device, rounds, the model object, its layout.
 
     The model object is made once; a round starts by copying weights into it.
+
+    Args:
+        cell: What will be trained.
+        place: Where and how.
+        bench: Lends the stepper, with its model and what was recorded, until `close`.
     """
 
-    def __init__(self, cell: Cell, place: Place) -> None:
+    def __init__(self, cell: Cell, place: Place, bench: Workbench | None = None) -> None:
         started = time.perf_counter()
         self.cell = cell
         self.place = place
         self.device = torch.device(place.device)
-        prepare(self.device, cell.arm.training.threads, place.deterministic)
+        prepare(self.device, cell.arm.training, place.deterministic)
 
         self.dataset = load_dataset(cell, place.data_root)
         dealt = deal(cell, self.dataset.train.labels, len(self.dataset.test))
         self.rounds = dealt.rounds
-        tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
-        _check_kind(cell, self.dataset, tokens)
-        model = self._fresh_model(0)
-        models.check_output(model, self.dataset.input_shape, self.dataset.classes, tokens=tokens)
-        self.layout: Layout = models.layout(model)
-        channels_last = models.takes_channels_last(model)
-        self.model = model.to(self.device)
-        if channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
+        self._tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
+        _check_kind(cell, self.dataset, self._tokens)
+        self._bench = bench or Workbench(place.device)
+        shape = (self.dataset.input_shape, self.dataset.classes, self.dataset.vocabulary_size)
+        self.stepper = self._bench.take((str(cell.model.record()), *shape), cell.arm.training, self._model)
+        self.model = self.stepper.model
+        self.layout: Layout = models.layout(self.model)
 
+        channels_last = models.takes_channels_last(self.model)
         normalize = self._normalization()
-        self.train_samples = DeviceSamples(self.dataset.train, normalize, self.device, channels_last)
-        self.test_samples = DeviceSamples(self.dataset.test, normalize, self.device, channels_last)
+        self.train_samples = self._bench.samples(self.dataset.train, normalize, channels_last)
+        self.test_samples = self._bench.samples(self.dataset.test, normalize, channels_last)
         self.validation_indices = self._on_device(dealt.validation)
         self.test_indices = self._on_device(dealt.test)
         two = torch.zeros(2, dtype=torch.int64, device=self.device)
         self.flops = training_flops(self.model, self.train_samples.batch(two, self.train_samples.mean_length)[0])
         self.setup_seconds = time.perf_counter() - started
+
+    def close(self) -> None:
+        """Gives the stepper back; the model is another cell's from now on."""
+        self._bench.give(self.stepper)
+
+    def _model(self) -> nn.Module:
+        """A model on the device, after making sure that it takes the data."""
+        model = self._fresh_model(0)
+        models.check_output(model, self.dataset.input_shape, self.dataset.classes, tokens=self._tokens)
+        if models.takes_channels_last(model):
+            model = model.to(memory_format=torch.channels_last)
+        return model.to(self.device)
 
     def _normalization(self) -> Normalization | None:
         """The data set's own, or in a first phase the target's, where both are to have the same."""
@@ -187,11 +233,11 @@ class Lab:
             self.test_samples, self.test_indices,
         )  # fmt: skip
         return RoundTraining(
-            self.model, data, self.cell.arm.training, hooks, seed=self.cell.seed, round_index=round_.index,
+            self.stepper, data, hooks, seed=self.cell.seed, round_index=round_.index,
             measure_each_epoch="accuracy" in self.cell.each_epoch,
         )  # fmt: skip
 
-    def evaluate(self, round_: Round) -> Row:
+    def evaluate(self, round_: Round) -> Turns[Row]:
         """Accuracy and loss on the training samples so far, the validation data and the test data."""
         row: Row = {}
         for name, samples, indices in (
@@ -199,7 +245,9 @@ class Lab:
             ("validation", self.train_samples, self.validation_indices),
             ("test", self.test_samples, self.test_indices),
         ):
-            measured = evaluate(self.model, samples, indices) if len(indices) else (None, None)
+            measured: tuple[float | None, float | None] = (None, None)
+            if len(indices):
+                measured = yield from evaluation(self.model, self.stepper.tally(samples), samples, indices)
             row[f"{name}_accuracy"], row[f"{name}_loss"] = measured
         return row
 
@@ -217,15 +265,18 @@ class Lab:
         return torch.from_numpy(indices).to(self.device)
 
 
-def prepare(device: torch.device, threads: int, deterministic: bool = False) -> None:
-    """Sets this process's thread count, and true float32 on CUDA (the papers' precision; TF32 rounds to 10 bits)."""
-    torch.set_num_threads(threads)
+def prepare(device: torch.device, settings: Training, deterministic: bool = False) -> None:
+    """Sets this process's thread count and, on CUDA, the precision of its matrix products and convolutions."""
+    torch.set_num_threads(settings.threads)
     if device.type == "cuda":
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
         torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        precision = "tf32" if settings.precision == "tf32" else "ieee"
+        backends: Any = torch.backends
+        backends.cudnn.benchmark = not deterministic  # recorded steps keep the kernels that were quickest
+        for library in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+            library.fp32_precision = precision
 
 
 def _check_kind(cell: Cell, dataset: Dataset, tokens: bool) -> None:
@@ -244,7 +295,7 @@ def _check_start(weights: Any, fresh: StateDict, name: str) -> None:
             raise WarmstartError(f"strategy '{name}': entry '{key}' must be a tensor of shape {tuple(tensor.shape)}")
 
 
-def _run_rounds(lab: Lab, folder: CellFolder, history: History, notify: Notify) -> None:
+def _run_rounds(lab: Lab, folder: CellFolder, history: History, notify: Notify) -> Turns[None]:
     """Adds to `history` the rounds that are not in it yet, from the folder's checkpoint on, and stores the result."""
     checkpoint = folder.checkpoint()
     inside = None
@@ -254,7 +305,7 @@ def _run_rounds(lab: Lab, folder: CellFolder, history: History, notify: Notify) 
     over = {row["round"] for row in history.rounds}
     for round_ in lab.rounds:
         if round_.index not in over:
-            _run_round(lab, round_, folder, history, inside, notify)
+            yield from _run_round(lab, round_, folder, history, inside, notify)
             inside = None
     assert history.weights is not None
     folder.finish(history.weights, history.rounds, history.epochs)
@@ -267,7 +318,7 @@ def _run_round(
     history: History,
     inside: dict[str, Any] | None,
     notify: Notify,
-) -> None:
+) -> Turns[None]:
     """Runs one round, from the middle of it if `inside` is its checkpoint, and adds it to `history`."""
     started = time.perf_counter()
     previous = history.weights and {name: tensor.to(lab.device) for name, tensor in history.weights.items()}
@@ -287,7 +338,7 @@ def _run_round(
     total = sum(len(each.train) for each in rounds)
     done = sum(len(each.train) for each in rounds if each.index < round_.index) / total
     while training.status is None:
-        epoch = training.run_epoch()
+        epoch = yield from training.epoch()
         epochs.append({"round": round_.index, "shared": False, **_epoch_row(epoch)})
         for name in ("train_seconds", "criterion_seconds", "evaluation_seconds"):
             seconds[name] += getattr(epoch, name)
@@ -301,7 +352,7 @@ def _run_round(
                 _save(folder, history, inside)
                 saved = time.perf_counter()
 
-    row, history.weights = _finish_round(lab, round_, training, seconds)
+    row, history.weights = yield from _finish_round(lab, round_, training, seconds)
     epochs[-1]["train_accuracy"] = row["train_accuracy"]  # the last check of a round is always full
     history.rounds.append(row)
     history.epochs.extend(epochs)
@@ -310,14 +361,18 @@ def _run_round(
     notify(progress(done=done + len(round_.train) / total, round_row=row))
 
 
-def _finish_round(lab: Lab, round_: Round, training: RoundTraining, seconds: dict[str, float]) -> tuple[Row, StateDict]:
+def _finish_round(
+    lab: Lab, round_: Round, training: RoundTraining, seconds: dict[str, float]
+) -> Turns[tuple[Row, StateDict]]:
     """The round's row, and the weights that the next round calls `previous`."""
-    started = time.perf_counter()
+    started, recorded = time.perf_counter(), training.recording_seconds
     last = lab.weights()
     if training.best_state is not None:  # early stopping reports its best weights; the next round starts from the last
         lab.model.load_state_dict(training.best_state)
-    accuracies = lab.evaluate(round_)
-    seconds["evaluation_seconds"] += time.perf_counter() - started
+    accuracies = yield from lab.evaluate(round_)
+    seconds["evaluation_seconds"] += time.perf_counter() - started - (training.recording_seconds - recorded)
+    seconds["setup_seconds"] += training.recording_seconds
+    alone = None if lab.place.timing == "isolated" else lab.place.step_times.get(lab.cell.step_kind)
     row = {
         "round": round_.index,
         "shared": False,
@@ -332,6 +387,7 @@ def _finish_round(lab: Lab, round_: Round, training: RoundTraining, seconds: dic
         "status": training.status,
         **accuracies,
         **seconds,
+        "estimated_isolated_seconds": alone and alone.seconds(training.steps, training.samples_seen),
         "timing": lab.place.timing,
         "threads": lab.cell.arm.training.threads,
         "device": lab.place.device,

@@ -11,7 +11,8 @@ import torch
 from warmstart_sim import config, experiment
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment import Lab, Place, run_cell
-from warmstart_sim.results.store import SECONDS, RunFolder
+from warmstart_sim.results.store import MEASURED, RunFolder
+from warmstart_sim.training.turns import finish
 
 
 def cells_of(raw: dict) -> list[config.Cell]:
@@ -19,7 +20,7 @@ def cells_of(raw: dict) -> list[config.Cell]:
 
 
 def timeless(rows: list[dict]) -> list[dict]:
-    return [{key: value for key, value in row.items() if key not in SECONDS} for row in rows]
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
 
 
 def result(cell, folder, place) -> dict:
@@ -152,18 +153,20 @@ def test_a_strategy_that_returns_something_else_is_refused_by_name(tiny_scenario
         result(cells_of(tiny_scenario)[0], tmp_path, place)
 
 
-def test_the_optimiser_is_rebuilt_for_every_round(tiny_scenario, tmp_path, place, monkeypatch):
-    states = []
-    original = experiment.RoundTraining.run_epoch
+def test_the_optimiser_starts_anew_in_every_round(tiny_scenario, tmp_path, place, monkeypatch):
+    largest = []
+    original = experiment.RoundTraining.epoch
 
     def spy(training):
-        if training.epochs == 0:
-            states.append(len(training.optimizer.state))
+        states = training.stepper.optimizer.state.values()
+        values = [tensor.abs().max().item() for state in states for tensor in state.values()]
+        largest.append((training.epochs, max(values, default=0.0)))
         return original(training)
 
-    monkeypatch.setattr(experiment.RoundTraining, "run_epoch", spy)
+    monkeypatch.setattr(experiment.RoundTraining, "epoch", spy)
     result(cells_of(tiny_scenario)[1], tmp_path, place)
-    assert states == [0, 0, 0]
+    assert [value for epoch, value in largest if epoch == 0] == [0.0, 0.0, 0.0]
+    assert all(value > 0 for epoch, value in largest if epoch > 0)
 
 
 def test_early_stopping_reports_its_best_weights_but_goes_on_from_the_last(tiny_scenario, tmp_path, place):
@@ -177,7 +180,7 @@ def test_early_stopping_reports_its_best_weights_but_goes_on_from_the_last(tiny_
     last = [each for each in stored["epochs"] if each["round"] == 2][-1]
     lab = Lab(cells_of(tiny_scenario)[1], place)
     lab.model.load_state_dict(stored["weights"])
-    assert lab.evaluate(lab.rounds[-1])["validation_accuracy"] == last["validation_accuracy"]
+    assert finish(lab.evaluate(lab.rounds[-1]))["validation_accuracy"] == last["validation_accuracy"]
 
 
 def test_counts_are_those_of_the_training(tiny_scenario, tmp_path, place):

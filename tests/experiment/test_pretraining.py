@@ -16,7 +16,7 @@ from warmstart_sim.config.source import set_path
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment import Lab, Place, run_cell
 from warmstart_sim.models.weights import fitted
-from warmstart_sim.results.store import SECONDS, RunFolder
+from warmstart_sim.results.store import MEASURED, RunFolder
 
 FOUR_CLASSES = {"name": "synthetic", "shape": [1, 8, 8], "classes": 4, "train_samples": 60, "test_samples": 20}
 SCENARIO = {
@@ -56,7 +56,7 @@ def arm(label: str, changes: dict[str, Any] | None = None) -> config.Cell:
 
 
 def timeless(rows: list[dict]) -> list[dict]:
-    return [{key: value for key, value in row.items() if key not in SECONDS} for row in rows]
+    return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
 
 
 def result(cell: config.Cell, folder: Path, place: Place) -> dict[str, Any]:

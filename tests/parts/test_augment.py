@@ -168,6 +168,12 @@ def test_each_batch_draws_anew():
     assert not torch.equal(transform(batch).inputs, transform(batch).inputs)
 
 
+def test_transforms_are_equal_exactly_where_their_strengths_are():
+    assert transform_of(**EVERYTHING) == transform_of(**EVERYTHING)
+    for name in EVERYTHING:
+        assert transform_of(**EVERYTHING) != transform_of(**{**EVERYTHING, name: 1})
+
+
 def test_arms_that_differ_in_one_augmentation_share_the_draws_of_the_others():
     crop_only, full = seeded(), seeded()
     for _ in range(3):

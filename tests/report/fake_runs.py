@@ -50,6 +50,7 @@ def write_run(
     failed: Mapping[tuple[str, int], str] | None = None,
     rehearsal: bool = False,
     timing: Callable[[Cell], str] = lambda cell: "shared",
+    estimated: Callable[[Cell], bool] = lambda cell: False,
 ) -> Path:
     """Writes scenario.yaml, environment.json, rounds.csv and epochs.csv of a run that was never run.
 
@@ -65,6 +66,7 @@ def write_run(
         failed: (arm, seed) -> the status in which its second round ends the cell.
         rehearsal: What environment.json says.
         timing: "isolated" or "shared" for {strategy, seed, varied values, round}.
+        estimated: Whether a shared round has an estimate: a fifth of its seconds, and a hundredth of a second a seed.
     """
     vary, failed = vary or {}, failed or {}
     rng = np.random.default_rng(0)
@@ -90,6 +92,7 @@ def write_run(
             count = int(30 * (share if index else 1) * draw.uniform(0.85, 1.15))
             steps = -(-int(SAMPLES * grown) // 128)
             seconds = count * steps * 0.004 * draw.uniform(0.95, 1.1)
+            known = timing(place) == "shared" and estimated(place)
             rounds.append(
                 {
                     **place, "shared": shared, "dataset": data[index], "train_samples": int(SAMPLES * grown),
@@ -100,6 +103,7 @@ def write_run(
                     "validation_accuracy": reached, "validation_loss": 1.2, "train_seconds": seconds,
                     "criterion_seconds": seconds / 5, "evaluation_seconds": 0.01, "setup_seconds": 0.1,
                     "timing": timing(place), "threads": 1, "device": "cpu",
+                    "estimated_isolated_seconds": seconds / 5 + cell["seed"] / 100 if known else None,
                 }
             )  # fmt: skip
             start = 0.1 if index == 0 or cell["strategy"] == "random_init" else 0.45

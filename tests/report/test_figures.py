@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_runs import ARMS, write_run
 
@@ -149,6 +150,59 @@ def test_times_of_two_kinds_are_never_in_one_figure(tmp_path: Path):
         assert "otherwise are left out" in found[name].caption
     frame = found["train_time"].figure.axes[0]
     assert "timed beside other cells" in frame.get_ylabel()
+
+
+def drawn_times(found: dict[str, Chart]) -> dict[str, np.ndarray]:
+    """Warm start's times as drawn, in seconds: the mean of each round, and each seed's sum, in order."""
+    colour = style.PALETTE[0]
+    points = [line for line in found["tradeoff"].figure.axes[0].lines if line.get_color() == colour]
+    return {
+        "by round": np.asarray(lines(found["train_time"])[colour].get_ydata()),
+        "in all": np.sort(next(line.get_xdata() for line in points if line.get_alpha() is not None)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["isolated", "estimated", "shared"])
+def test_times_are_drawn_and_named_by_their_kind(tmp_path: Path, kind: str):
+    measured = "isolated" if kind == "isolated" else "shared"
+    found = charts(tmp_path, timing=lambda cell: measured, estimated=lambda cell: kind == "estimated")
+    rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start'")
+    column = "estimated_isolated_seconds" if kind == "estimated" else "train_seconds"
+    drawn = drawn_times(found)
+    np.testing.assert_allclose(drawn["by round"], rounds.groupby("round")[column].mean())
+    np.testing.assert_allclose(drawn["in all"], np.sort(rounds.groupby("seed")[column].sum()))
+    label, words = {
+        "isolated": ("timed alone on the device", "timed alone on the device."),
+        "estimated": ("estimated from step time", "estimated from the step time measured on the idle device."),
+        "shared": ("timed beside other cells", "timed beside other cells."),
+    }[kind]
+    assert found["train_time"].figure.axes[0].get_ylabel() == f"train time per round (s)\n{label}"
+    assert found["tradeoff"].figure.axes[0].get_xlabel() == f"train time of all rounds (s)\n{label}"
+    for name in ("train_time", "tradeoff"):
+        assert words in found[name].caption
+        assert "left out" not in found[name].caption
+
+
+def test_estimates_are_not_drawn_beside_measured_times(tmp_path: Path):
+    found = charts(tmp_path, estimated=lambda cell: cell["seed"] > 1)  # seeds 2, 3 and 4
+    rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start' and seed > 1")
+    drawn = drawn_times(found)
+    np.testing.assert_allclose(drawn["by round"], rounds.groupby("round")["estimated_isolated_seconds"].mean())
+    np.testing.assert_allclose(drawn["in all"], np.sort(rounds.groupby("seed")["estimated_isolated_seconds"].sum()))
+    assert "Mean over 3 seeds" in found["train_time"].caption
+    assert "36 rounds that were timed otherwise are left out." in found["train_time"].caption
+    assert "6 cells that were timed otherwise are left out." in found["tradeoff"].caption
+
+
+def test_times_along_a_number_are_named_by_their_kind(tmp_path: Path):
+    vary = {"scenario.fraction": [0.1, 0.5]}
+    chart = charts(tmp_path, stream="split", vary=vary, estimated=lambda cell: True)["along_scenario_fraction"]
+    assert chart.figure.axes[2].get_ylabel() == "train time (s)\nestimated from step time"
+    assert "rain time after the first phase (estimated from the step time measured on the idle device)" in chart.caption
+    own = pd.read_csv(tmp_path / "rounds.csv").query("round == 1 and strategy == 'warm_start'")
+    (bars,) = (bars for bars in chart.figure.axes[2].containers if bars[0].get_color() == style.PALETTE[0])
+    means = own.groupby("scenario.fraction")["estimated_isolated_seconds"].mean()
+    np.testing.assert_allclose(bars[0].get_ydata(orig=False), means)
 
 
 def test_failed_cells_are_left_out_and_counted_in_every_caption(tmp_path: Path):

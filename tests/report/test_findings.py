@@ -28,7 +28,7 @@ def row(strategy: str, accuracy: float = 0.7, **columns: Any) -> dict[str, Any]:
         for quantity in ("difference", "curve_difference", "time_ratio")
         for end in ("", "_low", "_high")
     )
-    counts = {"seeds": 5, "unfinished": 0, "diverged": 0, "gave_up": 0, "pairs": 5}
+    counts = {"seeds": 5, "unfinished": 0, "diverged": 0, "gave_up": 0, "pairs": 5, "timing": "isolated"}
     return {"strategy": strategy, "final_accuracy": accuracy} | dict.fromkeys(base, NAN) | counts | columns
 
 
@@ -52,6 +52,16 @@ def test_an_interval_below_zero_is_below():
         "Warm start is 8.4 points below random init in final test accuracy (95 % interval −9.2 to −7.5, 5 seeds) and "
         "takes 0.27 times its training time (0.24 to 0.30)."
     )
+
+
+@pytest.mark.parametrize("timing", ["isolated", "estimated", "shared", "mixed"])
+def test_only_a_ratio_of_estimates_is_called_one(timing: str):
+    warm = compared("warm_start", -0.084, -0.092, -0.075, time_ratio=0.27, timing=timing)
+    one = say(row("random_init"), warm)
+    several = say(row("random_init"), *({**warm, "lambda": lam} for lam in (0.2, 0.8)), axes=("lambda",))
+    estimated = "an estimated " if timing == "estimated" else ""
+    assert f" takes {estimated}0.27 times its training time" in one
+    assert f"; its training takes {estimated}0.27 times as long" in several
 
 
 def test_an_interval_above_zero_is_above():

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from fake_runs import ARMS, write_run
 from rich.console import Console
@@ -20,6 +21,7 @@ from warmstart_sim.report import html, style
 from warmstart_sim.report.figures import draw
 from warmstart_sim.report.findings import sentence
 from warmstart_sim.report.terminal import terminal_table
+from warmstart_sim.report.wording import duration
 from warmstart_sim.results.tables import load
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -136,6 +138,71 @@ def test_with_one_round_of_its_own_an_arm_has_no_mean_over_rounds(tmp_path: Path
     assert "first phase" not in parsed.text
 
 
+def row_of(table: html.Table, *keys: str) -> dict[str, str]:
+    (found,) = (row for row in table.rows if row[: len(keys)] == list(keys))
+    return dict(zip(table.head, found, strict=True))
+
+
+IN_WORDS = {
+    "isolated": "Train seconds were timed alone on the device.",
+    "estimated": "Train seconds were estimated from the step time measured on the idle device.",
+    "shared": "Train seconds were timed beside other cells.",
+}
+
+
+@pytest.mark.parametrize("kind", IN_WORDS)
+def test_the_page_says_of_which_kind_its_seconds_are(tmp_path: Path, kind: str):
+    measured = "isolated" if kind == "isolated" else "shared"
+    options = {"timing": lambda cell: measured, "estimated": lambda cell: kind == "estimated"}
+    _, parsed = page(tmp_path, stream="split", **options)
+    below_summary, below_rounds = parsed.text.split("Every round")
+    for part in (below_summary, below_rounds):
+        assert [words for words in IN_WORDS.values() if words in part] == [IN_WORDS[kind]]
+    assert "Those of the first phase" not in parsed.text
+    assert ("is the column shared_train_seconds" in parsed.text) == (kind == "estimated")
+    run = load(tmp_path)
+    rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start'").groupby("round")
+    means = rounds["estimated_isolated_seconds" if kind == "estimated" else "train_seconds"].mean()
+    row = row_of(html.summary_table(run.summary(), run), "warm start")
+    assert (row["first phase"], row["train time"]) == (duration(means[0]), duration(means[1]))
+    assert "timing" not in row
+    assert row_of(html.rounds_table(run), "warm start", "1")["train time"] == duration(means[1])
+
+
+def test_a_first_phase_timed_otherwise_is_named_apart(tmp_path: Path):
+    _, parsed = page(tmp_path, stream="split", timing=lambda cell: "shared" if cell["round"] else "isolated")
+    text = "Train seconds were timed beside other cells. Those of the first phase were timed alone on the device."
+    assert text in parsed.text
+
+
+def test_seconds_of_several_kinds_are_named_row_by_row(tmp_path: Path):
+    _, parsed = page(
+        tmp_path,
+        timing=lambda cell: "isolated" if cell["strategy"] == "random_init" else "shared",
+        estimated=lambda cell: cell["strategy"] == "warm_start" or cell["seed"] == 0,
+    )
+    run = load(tmp_path)
+    summary, rounds = html.summary_table(run.summary(), run), html.rounds_table(run)
+    for arm, kind in (("random init", "isolated"), ("warm start", "estimated"), ("shrink perturb", "mixed")):
+        assert row_of(summary, arm)["timing"] == row_of(rounds, arm, "3")["timing"] == kind
+    several = "Train seconds are of several kinds, not to be compared, as the column timing says (isolated: timed alone"
+    for part in parsed.text.split("Every round"):
+        assert several in part
+        assert "mixed: of several kinds)" in part
+    differences = html.differences_table(run.summary(), run)
+    assert row_of(differences, "warm start")["train time (ratio)"] == "–"
+    assert "times its training time" not in parsed.text
+
+
+def test_a_run_from_before_estimates_has_the_same_report(tmp_path: Path):
+    write_run(tmp_path, seeds=2)
+    page_file = report.write(tmp_path)
+    before = page_file.read_text(encoding="utf-8")
+    rounds = pd.read_csv(tmp_path / "rounds.csv")
+    rounds.drop(columns="estimated_isolated_seconds").to_csv(tmp_path / "rounds.csv", index=False)
+    assert report.write(tmp_path).read_text(encoding="utf-8") == before
+
+
 def test_what_users_wrote_is_escaped(tmp_path: Path):
     arms = {**ARMS, "<script>alert(1)</script>": {"start": "warm_start"}}
     text, _ = page(tmp_path, stream="static", seeds=2, arms=arms)
@@ -191,4 +258,19 @@ def test_the_terminal_s_table_fits_in_100_columns(tmp_path: Path, options: dict[
     assert "…" not in text
     assert ("REHEARSAL" in text) == bool(options.get("rehearsal"))
     if not options:
+        assert "train times: timed beside other cells" in text
         assert re.search(r"warm start +5 +64\.\d ± \d\.\d +−8\.\d \[−9\.\d, −\d\.\d\] +\d\.\d s +0\.2\d +\d+", text)
+
+
+@pytest.mark.parametrize(
+    ("estimated", "line"),
+    [
+        (lambda cell: True, "train times: estimated from the step time measured on the idle device"),
+        (lambda cell: cell["seed"] == 0, "train times: of several kinds, not to be compared; see timing in"),
+    ],
+    ids=["all", "some"],
+)
+def test_the_terminal_s_table_says_of_which_kind_its_seconds_are(tmp_path: Path, estimated: Any, line: str):
+    console = Console(width=100, file=io.StringIO())
+    console.print(terminal_table(load(write_run(tmp_path, seeds=2, estimated=estimated))))
+    assert line in console.file.getvalue()

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.results.tables import Run, load, missing, summary, write_summary
+from warmstart_sim.results.tables import Run, cells, load, missing, summary, write_summary
 
 METRIC = "test_accuracy"
+PUBLISHED = Path(__file__).resolve().parents[2] / "results"
 
 
 def cell(
@@ -238,6 +239,88 @@ def test_times_that_were_not_measured_alike_give_no_ratio():
     assert np.isnan(warm["time_ratio"])
 
 
+def in_kind(kind: str) -> dict[str, Any]:
+    """The columns that make a round's seconds isolated, estimated (as 0.2 s) or shared."""
+    return {
+        "timing": "isolated" if kind == "isolated" else "shared",
+        "estimated_isolated_seconds": 0.2 if kind == "estimated" else None,
+    }
+
+
+def test_rounds_beside_other_cells_count_with_their_estimates():
+    rounds = table(
+        *(
+            cell(arm, seed, [0.5, A[seed]], [9.0, 7.0], timing="shared", estimated_isolated_seconds=estimates)
+            for arm, of_seeds in (("random_init", [[1.0, 3.0], [2.0, 4.0]]), ("warm_start", [[1.0, 1.0], [0.5, 1.0]]))
+            for seed, estimates in enumerate(of_seeds)
+        )
+    )
+    result = summary(rounds, [], METRIC, "random_init")
+    random, warm = row(result, "random_init"), row(result, "warm_start")
+    assert (random["train_seconds"], warm["train_seconds"]) == (5, 1.75)
+    assert warm["train_seconds_std"] == pytest.approx(np.std([2.0, 1.5], ddof=1))
+    assert (random["shared_train_seconds"], warm["shared_train_seconds"]) == (16, 16)
+    assert warm["time_ratio"] == pytest.approx(stats.gmean([2.0 / 4.0, 1.5 / 6.0]))
+    assert set(result["timing"]) == {"estimated"}
+
+
+KINDS = ["isolated", "estimated", "shared"]
+
+
+@pytest.mark.parametrize("of_random", KINDS)
+@pytest.mark.parametrize("of_warm", KINDS)
+def test_a_ratio_is_of_seconds_of_one_kind(of_random: str, of_warm: str):
+    rounds = table(
+        cell("random_init", 0, [0.7], [4.0], **in_kind(of_random)),
+        cell("warm_start", 0, [0.6], [1.0], **in_kind(of_warm)),
+    )
+    warm = row(summary(rounds, [], METRIC, "random_init"), "warm_start")
+    assert warm["timing"] == of_warm
+    expected = {"isolated": 0.25, "estimated": 1.0, "shared": 0.25}[of_warm] if of_warm == of_random else np.nan
+    assert warm["time_ratio"] == pytest.approx(expected, nan_ok=True)
+
+
+one_round = st.tuples(
+    st.sampled_from(["isolated", "shared"]), st.floats(0.1, 9), st.one_of(st.none(), st.floats(0.1, 9))
+)
+
+
+@settings(deadline=None)
+@given(st.lists(one_round, min_size=1, max_size=4))
+def test_a_cell_s_kind_is_the_one_of_its_rounds_or_mixed(rows: list[tuple[str, float, float | None]]):
+    timing, seconds, estimates = map(list, zip(*rows, strict=True))
+    several = cell(
+        "random_init", 0, [0.5] * len(rows), seconds, timing=timing, estimated_isolated_seconds=estimates
+    )  # fmt: skip
+    (found,) = cells(table(several), [], METRIC).to_dict("records")
+    counted, kinds, instead = [], set(), []
+    for how, measured, estimate in rows:
+        if how == "shared" and estimate is not None:
+            counted.append(estimate)
+            instead.append(measured)
+            kinds.add("estimated")
+        else:
+            counted.append(measured)
+            kinds.add(how)
+    assert found["train_seconds"] == pytest.approx(sum(counted))
+    assert found["timing"] == (kinds.pop() if len(kinds) == 1 else "mixed")
+    assert found["shared_train_seconds"] == pytest.approx(sum(instead) if instead else np.nan, nan_ok=True)
+
+
+@pytest.mark.parametrize(("first", "seconds"), [("isolated", 7), ("estimated", 0.2), ("shared", 7)])
+def test_a_first_phase_has_a_kind_of_its_own(first: str, seconds: float):
+    own = in_kind("estimated")
+    both = {key: [value, own[key]] for key, value in in_kind(first).items()}
+    rounds = table(cell("random_init", 0, [0.5, 0.7], [7.0, 2.0], shared=[True, False], **both))
+    random = row(summary(rounds, [], METRIC, "random_init"), "random_init")
+    assert (random["first_phase_seconds"], random["first_phase_timing"]) == (seconds, first)
+    assert (random["train_seconds"], random["timing"]) == (0.2, "estimated")
+
+
+def test_without_a_first_phase_it_has_no_kind():
+    assert summary(two_arms(A, B), [], METRIC, "random_init")["first_phase_timing"].isna().all()
+
+
 def test_a_reference_without_cells_leaves_differences_empty():
     rounds = table(cell("warm_start", 0, [0.5, 0.6]))
     warm = row(summary(rounds, [], METRIC, "random_init"), "warm_start")
@@ -378,6 +461,28 @@ def test_a_run_without_a_finished_cell_has_an_empty_summary(tmp_path: Path):
     write(tmp_path, two_arms(A, B).head(0), ["random_init", "warm_start"])
     assert write_summary(tmp_path).empty
     assert len(missing(load(tmp_path))) == 4
+
+
+def test_a_table_from_before_estimates_reads_as_one_without_any(tmp_path: Path):
+    rounds = two_arms(A, B).assign(timing="shared")
+    assert "estimated_isolated_seconds" not in rounds
+    old, new = (tmp_path / name for name in ("old", "new"))
+    for folder, written in ((old, rounds), (new, rounds.assign(estimated_isolated_seconds=None))):
+        folder.mkdir()
+        write(folder, written, ["random_init", "warm_start"])
+    pd.testing.assert_frame_equal(load(old).rounds, load(new).rounds)
+    assert load(old).rounds["estimated_isolated_seconds"].isna().all()
+    assert set(load(old).summary()["timing"]) == {"shared"}
+
+
+def test_summaries_of_published_runs_are_what_was_published():
+    folders = [path.parent for path in PUBLISHED.glob("*/rounds.csv")]
+    assert folders
+    for folder in folders:
+        published, now = pd.read_csv(folder / "summary.csv"), load(folder).summary()
+        columns = [column for column in published if column.startswith(("train_seconds", "time_ratio", "first_phase"))]
+        assert "train_seconds" in columns
+        pd.testing.assert_frame_equal(now[columns], published[columns], check_dtype=False)
 
 
 def test_recorded_errors_are_read(tmp_path: Path):

@@ -18,9 +18,9 @@ import yaml
 from warmstart_sim import api
 from warmstart_sim import data as datasets
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.results.store import SECONDS, RunFolder
+from warmstart_sim.results.store import MEASURED, RunFolder
 
-TIMING = [*SECONDS, "timing"]
+TIMING = [*MEASURED, "timing"]
 
 
 def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -99,10 +99,10 @@ def test_a_cell_that_fails_or_kills_its_worker_is_recorded_and_the_others_go_on(
 
 
 def test_a_failed_cell_is_tried_again_by_the_next_run(tiny_scenario, tmp_path, monkeypatch):
-    from warmstart_sim import experiment
+    from warmstart_sim.sweep import perform
 
     tiny_scenario["seeds"] = [0]
-    monkeypatch.setattr(experiment, "run_cell", lambda *args: 1 / 0)
+    monkeypatch.setattr(perform, "cell_in_turns", lambda *args: 1 / 0)
     assert len(execute(tiny_scenario, tmp_path, workers=1).failures) == 3
     monkeypatch.undo()
     assert execute(tiny_scenario, tmp_path, workers=1).failures == {}
@@ -111,11 +111,11 @@ def test_a_failed_cell_is_tried_again_by_the_next_run(tiny_scenario, tmp_path, m
 
 
 def test_a_complete_run_started_again_trains_nothing(tiny_scenario, tmp_path, monkeypatch):
-    from warmstart_sim import experiment
+    from warmstart_sim.sweep import perform
 
     tiny_scenario["seeds"] = [0]
     execute(tiny_scenario, tmp_path, workers=1)
-    monkeypatch.setattr(experiment, "run_cell", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(perform, "cell_in_turns", lambda *args: pytest.fail("trained again"))
     execute(tiny_scenario, tmp_path, workers=1)
 
 

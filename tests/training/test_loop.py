@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from warmstart_sim import models
 from warmstart_sim.seeding import derive, scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
-from warmstart_sim.training.loop import RoundData, RoundTraining, make_optimizer, train
+from warmstart_sim.training.loop import RoundData, RoundTraining, train
 from warmstart_sim.training.settings import Optimizer, Training
+from warmstart_sim.training.stepping import Stepper, make_optimizer
 from warmstart_sim.types import Hooks, Samples
 
 RNG = np.random.default_rng(0)
@@ -35,7 +36,8 @@ def round_data(count=60) -> RoundData:
 
 def training(model, settings: dict, hooks=(), data=None, **options) -> RoundTraining:
     settings = {"batch_size": 16, "until": {"epochs": 3}, **settings}
-    return RoundTraining(model, data or round_data(), Training(**settings), hooks, seed=5, round_index=2, **options)
+    stepper = Stepper(model, Training(**settings))
+    return RoundTraining(stepper, data or round_data(), hooks, seed=5, round_index=2, **options)
 
 
 def naive(model: nn.Module, optimizer, epochs: int, batch_size: int, rates=None, count=60) -> list[tuple[float, float]]:

@@ -20,6 +20,7 @@ from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucketed,
 from warmstart_sim.training.evaluation import evaluate, train_accuracy
 from warmstart_sim.training.loop import RoundData, RoundTraining, train
 from warmstart_sim.training.settings import Training
+from warmstart_sim.training.stepping import Stepper
 from warmstart_sim.types import Samples
 
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def training(model, settings, samples=TEXTS, indices=None, hooks=()) -> RoundTra
     indices = torch.arange(COUNT).flip(0) if indices is None else indices
     data = RoundData(samples, indices, nothing, samples, nothing)
     settings = Training(**{"batch_size": 16, "until": {"epochs": 2}, **settings})
-    return RoundTraining(model, data, settings, hooks, seed=5, round_index=2)
+    return RoundTraining(Stepper(model, settings), data, hooks, seed=5, round_index=2)
 
 
 def seen_by(model: nn.Module) -> list[torch.Tensor]:
@@ -192,7 +193,7 @@ def test_bucketing_of_what_is_no_text_is_one_line_before_anything_trains():
     images = DeviceSamples(Samples(np.zeros((70, 3, 4, 4), dtype=np.uint8), LABELS), None, CPU)
     line = r"^training.bucketing is for texts, .* it is 8, and one input has shape \(3, 4, 4\); leave it out$"
     with pytest.raises(WarmstartError, match=line):
-        training(nn.Flatten(), {"bucketing": 8}, images)
+        training(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), {"bucketing": 8}, images)
 
 
 def test_augmentation_of_texts_is_one_line():

@@ -97,6 +97,21 @@ class Cell:
         return settings | {name: record for name, each in extra.items() if each and (record := each.record())}
 
     @cached_property
+    def step_kind(self) -> str:
+        """Equal for cells whose steps do equal work: inputs, model, batch size, optimiser, precision, parts."""
+        training = self.arm.training
+        keys = {"batch_size", "bucketing", "precision", "threads"}
+        settings = {
+            "data": self.data.record(),
+            "target": self.target and self.target.record(),
+            "model": self.model.record(),
+            "training": {key: value for key, value in dump(training).items() if key in keys},
+            "optimizer": training.optimizer.name,
+            "parts": [part.record() for part in self.arm.parts],
+        }
+        return _digest(settings)
+
+    @cached_property
     def first_phase(self) -> Cell | None:
         """The cell whose end this one starts from; equal for all cells that can share it. None for most streams.
 

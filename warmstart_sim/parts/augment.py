@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field
@@ -54,23 +55,40 @@ class Augment:
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: Context, /) -> Hooks:
         """The hooks of a round: a transform made of the augmentations that are on."""
-        steps = []
+        steps: list[Callable[[torch.Tensor, Drawn], torch.Tensor]] = []
         if self.rotation:
             steps.append(crop_flip_and_rotate)
         elif self.random_crop or self.horizontal_flip:
             steps.append(crop_and_flip)
         if self.color_jitter:
             steps.append(jitter_colours)
+        return Hooks(transform=Transform(self, tuple(steps)) if steps else None)
 
-        def transform(batch: Batch) -> Batch:
-            images = batch.inputs
-            _require_images(images, coloured=self.color_jitter > 0)
-            drawn = draw(len(images), self, batch.generator)
-            for step in steps:
-                images = step(images, drawn)
-            return dataclasses.replace(batch, inputs=images)
 
-        return Hooks(transform=transform if steps else None)
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """What `Augment` does to a batch; equal for equal strengths, so that a recorded step serves all rounds.
+
+    Attributes:
+        strengths: What is drawn.
+        steps: The functions that apply it, in their order.
+    """
+
+    strengths: Augment
+    steps: tuple[Callable[[torch.Tensor, Drawn], torch.Tensor], ...]
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The batch with augmented images.
+
+        Raises:
+            WarmstartError: The inputs are no images, or have too many channels for a change of colours.
+        """
+        images = batch.inputs
+        _require_images(images, coloured=self.strengths.color_jitter > 0)
+        drawn = draw(len(images), self.strengths, batch.generator)
+        for step in self.steps:
+            images = step(images, drawn)
+        return dataclasses.replace(batch, inputs=images)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import NullLocator
 
-from warmstart_sim.report.comparisons import complete_cells, final, left_out, timed_alike, train_time_name
+from warmstart_sim.report.comparisons import complete_cells, final
 from warmstart_sim.report.layout import LETTER, MOST_COLUMNS, across, canvas, label_x, label_y, lies_across, note
 from warmstart_sim.report.panels import BAND, Line, Panel, half_width, has_values, is_number, same_data, split
 from warmstart_sim.report.style import INK, Chart, styled, time_unit
-from warmstart_sim.report.wording import TARGET_FRACTION, axis_names, capital, listed, plain, value
+from warmstart_sim.report.timing import left_out, timed_alike, train_time_name
+from warmstart_sim.report.wording import (
+    TARGET_FRACTION,
+    TIMING,
+    TIMING_IN_FULL,
+    axis_names,
+    capital,
+    listed,
+    plain,
+    value,
+)  # fmt: skip
 from warmstart_sim.results.tables import Run, over_seeds, paired
 
 LABELS = {TARGET_FRACTION: "fraction p of the target data"}  # what an axis has room for, beside the key's short name
@@ -62,10 +72,11 @@ def _quantities(run: Run, complete: pd.DataFrame) -> list[Quantity]:
     """Accuracy, the difference from the reference, and time: what there is of them."""
     accuracy, reference = f"final {plain(run.metric)}", plain(run.reference)
     pairs = paired(complete, run.axes, run.reference)
-    alike, timing = timed_alike(complete)
+    alike, kind = timed_alike(complete)
     unit, length = time_unit(alike["train_seconds"].max())
     gap = f"difference from\n{reference} (points)", f"difference in {accuracy} from {reference} with the same seed"
-    time = f"train time ({unit})\n{timing}", f"{train_time_name(run)} ({timing})", left_out(complete, alike)
+    words = f"{train_time_name(run)} ({TIMING_IN_FULL[kind]})"
+    time = f"train time ({unit})\n{TIMING[kind]}", words, left_out(complete, alike, "cells")
     return [
         Quantity("accuracy", complete, "final_accuracy", 100, final(run.metric), accuracy),
         Quantity("difference", pairs, "difference", 100, *gap),

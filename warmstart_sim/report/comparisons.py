@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from warmstart_sim.report.layout import LETTER, MOST_COLUMNS, across, canvas, label_frames, note
 from warmstart_sim.report.panels import Line, half_width, has_values, is_number, looks_of_arms, same_data, split
 from warmstart_sim.report.style import INK, Chart, styled, time_unit
-from warmstart_sim.report.wording import TIMING, arm, axis_names, plain, points, setting
+from warmstart_sim.report.timing import left_out, timed_alike, train_time_name
+from warmstart_sim.report.wording import TIMING, TIMING_IN_FULL, arm, axis_names, plain, points, setting
 from warmstart_sim.results.tables import Run, cells, over_seeds, paired
 
 MOST_DIFFERENCES = 12  # rows that a slide can hold
@@ -22,24 +23,11 @@ def complete_cells(run: Run) -> pd.DataFrame:
     return table[table["state"] == "complete"]
 
 
-def timed_alike(complete: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The cells of the more common kind of timing, and how they were timed; none where all cells are mixed."""
-    kinds = complete.loc[complete["timing"] != "mixed", "timing"].mode()
-    kind = kinds.iloc[0] if len(kinds) else ""
-    return complete[complete["timing"] == kind], TIMING.get(kind, "")
-
-
-def left_out(complete: pd.DataFrame, alike: pd.DataFrame) -> str:
-    """A caption's note on the cells that `timed_alike` leaves out, or nothing."""
-    count = len(complete) - len(alike)
-    return f" {count} cells that were timed otherwise are left out." if count else ""
-
-
 @styled
 def tradeoff(run: Run) -> Chart | None:
     """Final accuracy against the train time it took: up and to the left is better."""
     complete = complete_cells(run)
-    alike, timing = timed_alike(complete)
+    alike, kind = timed_alike(complete)
     if alike.empty or not has_values(alike, "final_accuracy"):
         return None
     unit, length = time_unit(alike["train_seconds"].max())
@@ -53,18 +41,14 @@ def tradeoff(run: Run) -> Chart | None:
         _join_values(frame, panel.lines, length)
     for frame, right in [(frame, frame.get_xlim()[1]) for frame in frames]:  # all before any: they may share an axis
         frame.set_xlim(0, 1.04 * right)
-    label_frames(frames, f"{train_time_name(run)} ({unit})\n{timing}", final(run.metric))
+    label_frames(frames, f"{train_time_name(run)} ({unit})\n{TIMING[kind]}", final(run.metric))
     caption = (
-        f"Final {plain(run.metric)} against the {train_time_name(run)}, {timing}. Large: the mean "
-        "over seeds, with 95 % intervals both ways from three seeds on; faint: each seed. Up and to the left is better."
+        f"Final {plain(run.metric)} against the {train_time_name(run)}, {TIMING_IN_FULL[kind]}. "
+        "Large: the mean over seeds, with 95 % intervals both ways from three seeds on; faint: each seed. "
+        "Up and to the left is better."
     )
-    caption += left_out(complete, alike) + note(run, panels)
+    caption += left_out(complete, alike, "cells") + note(run, panels)
     return Chart("tradeoff", "Accuracy and time", caption, figure, across(panels))
-
-
-def train_time_name(run: Run) -> str:
-    """What the sum over an arm's own rounds is called: a first phase that all arms share is not in it."""
-    return "train time after the first phase" if run.rounds["shared"].any() else "train time of all rounds"
 
 
 def final(metric: str) -> str:

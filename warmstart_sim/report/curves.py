@@ -11,8 +11,9 @@ from matplotlib.ticker import StrMethodFormatter
 from warmstart_sim.report.layout import across, canvas, in_lines, label_frames, note
 from warmstart_sim.report.panels import BAND, FEWEST_SEEDS, Line, Panel, draw_mean, has_values, same_data, split, spread
 from warmstart_sim.report.style import INK, Chart, Look, styled, time_unit
-from warmstart_sim.report.wording import TIMING, capital, plain
-from warmstart_sim.results.tables import Run, over_seeds
+from warmstart_sim.report.timing import left_out, timed_alike
+from warmstart_sim.report.wording import TIMING, TIMING_IN_FULL, capital, plain
+from warmstart_sim.results.tables import Run, over_seeds, timed
 
 FEWEST_ROUNDS = 3  # of a curve by round; with fewer, accuracy by epoch says more
 MOST_ROUNDS_BY_EPOCH = 3
@@ -34,13 +35,11 @@ def train_time(run: Run) -> Chart | None:
     """Seconds of training in each round against the number of training samples (Ash & Adams, Figure 2 right)."""
     if not _is_curve(run):
         return None
-    kind = run.rounds["timing"].mode().iloc[0]
-    rounds = run.rounds[run.rounds["timing"] == kind]
+    rounds, kind = timed_alike(timed(run.rounds))
     unit, length = time_unit(rounds["train_seconds"].max())
-    left_out = len(run.rounds) - len(rounds)
     caption = (
-        f"Train time of each round, without evaluation and checks of the stop rule, {TIMING[kind]}. {spread(run)}"
-        + (f" {left_out} rounds that were measured otherwise are left out." if left_out else "")
+        f"Train time of each round, without evaluation and checks of the stop rule, {TIMING_IN_FULL[kind]}. "
+        f"{spread(replace(run, rounds=rounds))}{left_out(run.rounds, rounds, 'rounds')}"
     )
     label = f"train time per round ({unit})\n{TIMING[kind]}"
     return _by_round(run, rounds, "train_time", "Train time by round", caption, "train_seconds", 1 / length, label)

@@ -77,7 +77,7 @@ def _one_setting(rows: list[Row], reference: str, names: Mapping[str, str], metr
     if not is_empty(row["time_ratio"]):
         low, high = row["time_ratio_low"], row["time_ratio_high"]
         evidence = "" if is_empty(low) else f" ({ratio(low)} to {ratio(high)})"
-        parts.append(f"takes {ratio(row['time_ratio'])} times its training time{evidence}")
+        parts.append(f"takes {_estimated([row])}{ratio(row['time_ratio'])} times its training time{evidence}")
     return listed(parts)
 
 
@@ -89,11 +89,16 @@ def _many_settings(rows: list[Row], reference: str, names: Mapping[str, str], me
     seeds = " to ".join(dict.fromkeys(str(choose(row["pairs"] for row in rows)) for choose in (min, max)))
     ends = [f"{points(row['difference'])} ({setting(row, names)})" for row in _ends(rows, "difference")]
     times = [ratio(row["time_ratio"]) for row in _ends(rows, "time_ratio")]
-    time = f"; its training takes {' to '.join(dict.fromkeys(times))} times as long" if times else ""
+    time = f"; its training takes {_estimated(rows)}{' to '.join(dict.fromkeys(times))} times as long" if times else ""
     return (
         f"is {kinds} in final {metric} (95 % intervals, seeds: {seeds}, not widened for the number of comparisons); "
         f"the differences go from {' to '.join(ends)} points{time}"
     )
+
+
+def _estimated(rows: list[Row]) -> str:
+    """What stands before a ratio of training times where some of them are estimates."""
+    return "an estimated " if any(row["timing"] == "estimated" for row in rows) else ""
 
 
 def _verdict(row: Row, column: str) -> str:

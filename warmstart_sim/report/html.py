@@ -16,7 +16,7 @@ from warmstart_sim.report.figures import REHEARSAL
 from warmstart_sim.report.findings import describe, troubles
 from warmstart_sim.report.style import Chart, colour_variables, inline
 from warmstart_sim.report.wording import (
-    TIMING,
+    TIMING_IN_FULL,
     axis_names,
     duration,
     is_empty,
@@ -27,7 +27,7 @@ from warmstart_sim.report.wording import (
     ratio,
     value,
 )  # fmt: skip
-from warmstart_sim.results.tables import Run, over_seeds
+from warmstart_sim.results.tables import Run, kind_of, over_seeds, timed
 
 MOST_ROUND_ROWS = 600
 MOST_TROUBLES = 40
@@ -68,6 +68,7 @@ def page(run: Run, summary: pd.DataFrame, charts: Sequence[Chart], drawings: Map
         summary=summary_table(summary, run),
         differences=differences_table(summary, run),
         rounds=rounds_table(run),
+        rounds_timing=_kinds("Train seconds", timed(run.rounds)["timing"]),
         several=several_data_sets(run),
         phased=bool(run.rounds["shared"].any()),
         pretrained=run.pretrained,
@@ -89,29 +90,53 @@ def page(run: Run, summary: pd.DataFrame, charts: Sequence[Chart], drawings: Map
 
 
 def _timing(summary: pd.DataFrame) -> str:
-    """How the seconds of the summary were measured."""
-    kinds = summary["timing"].dropna().unique()
-    if len(kinds) == 1 and kinds[0] in TIMING:
-        return f"Train seconds were {TIMING[kinds[0]]}."
-    return "Some train seconds were measured alone on the device and others beside other cells." if len(kinds) else ""
+    """How the seconds of the summary were found, in sentences."""
+    own, first = summary["timing"], summary["first_phase_timing"]
+    sentences = [_kinds("Train seconds", own)]
+    if (first.notna() & (first != own)).any():
+        sentences.append(_kinds("Those of the first phase", first, "first_phase_timing in summary.csv"))
+    if summary["shared_train_seconds"].notna().any():
+        sentences.append("What was measured instead, beside other cells, is the column shared_train_seconds.")
+    return " ".join(sentences)
+
+
+def _kinds(what: str, timing: pd.Series[str], where: str = "the column timing") -> str:
+    """How the seconds called `what` were found; `where` each row's kind stands if there are several."""
+    found = {kind: words for kind, words in TIMING_IN_FULL.items() if (timing == kind).any()}
+    if not _several(timing):
+        return "".join(f"{what} were {words}." for words in found.values())  # of one kind, or of none
+    kinds = "; ".join(f"{kind}: {words}" for kind, words in {**found, "mixed": "of several kinds"}.items())
+    return f"{what} are of several kinds, not to be compared, as {where} says ({kinds})."
+
+
+def _timing_column(timing: pd.Series[str]) -> list[list[str]]:
+    """For each row of a table, its kind of seconds; nothing where all are of one."""
+    several = _several(timing)
+    return [["–" if is_empty(kind) else kind] if several else [] for kind in timing]
+
+
+def _several(timing: pd.Series[str]) -> bool:
+    return bool(timing.nunique() > 1 or (timing == "mixed").any())
 
 
 def summary_table(summary: pd.DataFrame, run: Run) -> Table:
     """Accuracy and cost of each arm, in words."""
     curve, phased = _has_curve(summary), bool(summary["first_phase_seconds"].notna().any())
     head = ["seeds", f"final {plain(run.metric)} (95\N{NO-BREAK SPACE}%)", *["mean over rounds"] * curve]
-    head += ["train time", "epochs", "converged", *["first phase"] * phased]
+    timing = _timing_column(summary["timing"])
+    head += ["train time", *["timing"] * any(timing), "epochs", "converged", *["first phase"] * phased]
     rows = [
         [
             str(row["seeds"]),
             _with_interval(row, "final_accuracy"),
             *[percent(row["curve_accuracy"])] * curve,
             duration(row["train_seconds"]),
+            *kind,
             _whole(row["epochs"]),
             percent(row["converged"], digits=0),
             *[duration(row["first_phase_seconds"])] * phased,
         ]
-        for row in summary.to_dict("records")
+        for row, kind in zip(summary.to_dict("records"), timing, strict=True)
     ]
     return _with_keys(summary, run, head, rows)
 
@@ -145,11 +170,15 @@ def rounds_table(run: Run) -> Table:
     of_data = ["dataset"] if several_data_sets(run) else []
     keys = ["strategy", *run.axes, *of_data, "round"]
     columns = ("train_samples", run.metric, "train_accuracy", "epochs", "train_seconds", "converged")
-    table = over_seeds(run.rounds, keys, "train_samples")[[*keys, "seeds"]]
+    rounds = timed(run.rounds)
+    table = over_seeds(rounds, keys, "train_samples")[[*keys, "seeds"]]
     for column in columns:
-        table[column] = over_seeds(run.rounds, keys, column)["mean"]
+        table[column] = over_seeds(rounds, keys, column)["mean"]
+    table["timing"] = rounds.groupby(keys, dropna=False, observed=True)["timing"].agg(kind_of).to_numpy()
     table = table.sort_values(["strategy", *run.axes, "round"]).head(MOST_ROUND_ROWS)
-    head = ["round", "seeds", "samples", plain(run.metric), "train accuracy", "epochs", "train time", "converged"]
+    timing = _timing_column(table["timing"])
+    head = ["round", "seeds", "samples", plain(run.metric), "train accuracy", "epochs", "train time"]
+    head += [*["timing"] * any(timing), "converged"]
     rows = [
         [
             str(row["round"]),
@@ -159,9 +188,10 @@ def rounds_table(run: Run) -> Table:
             percent(row["train_accuracy"]),
             _whole(row["epochs"]),
             duration(row["train_seconds"]),
+            *kind,
             percent(row["converged"], digits=0),
         ]
-        for row in table.to_dict("records")
+        for row, kind in zip(table.to_dict("records"), timing, strict=True)
     ]
     return _with_keys(table, run, head, rows, of_data)
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from rich import box
 from rich.table import Table
 
 from warmstart_sim.report.figures import REHEARSAL
-from warmstart_sim.report.wording import axis_names, duration, is_empty, plain, points, ratio, value
+from warmstart_sim.report.wording import TIMING_IN_FULL, axis_names, duration, is_empty, plain, points, ratio, value
 from warmstart_sim.results.tables import Run
 
 COLUMNS = ("seeds", "accuracy (%)", "difference (points)", "train time", "time ratio", "epochs")
 
 
 def terminal_table(run: Run) -> Table:
-    """One row for each arm and combination of varied values; ± is half of the 95 % interval of the mean."""
+    """One row for each arm and combination of varied values; ± is half of the 95 % interval of the mean.
+
+    Below stands how the train times were found.
+    """
+    summary = run.summary()
     title = f"final {plain(run.metric)}, and paired difference from {plain(run.reference)}"
     table = Table(
         title=f"{REHEARSAL}\n{title}" if run.environment.get("rehearsal") else title,
         title_justify="left",
+        caption=_timing(summary["timing"]),
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
@@ -30,7 +37,7 @@ def terminal_table(run: Run) -> Table:
             table.add_column(plain(axis))
     for name in COLUMNS:
         table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
-    for row in run.summary().to_dict("records"):
+    for row in summary.to_dict("records"):
         half = 100 * (row["final_accuracy_high"] - row["final_accuracy"])
         accuracy = 100 * row["final_accuracy"]
         table.add_row(
@@ -44,3 +51,10 @@ def terminal_table(run: Run) -> Table:
             "–" if is_empty(row["epochs"]) else f"{row['epochs']:,.0f}",
         )
     return table
+
+
+def _timing(timing: pd.Series[str]) -> str | None:
+    kinds = list(timing.dropna().unique())
+    if len(kinds) == 1 and kinds[0] in TIMING_IN_FULL:
+        return f"train times: {TIMING_IN_FULL[kinds[0]]}"
+    return "train times: of several kinds, not to be compared; see timing in summary.csv" if kinds else None

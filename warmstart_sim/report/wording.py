@@ -168,4 +168,10 @@ def p_value(p: float) -> str:
     return "–" if is_empty(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-TIMING = {"isolated": "timed alone on the device", "shared": "timed beside other cells"}
+# Of seconds, the kinds of `tables.timed`, the most telling first; short enough for the label of an axis.
+TIMING = {
+    "isolated": "timed alone on the device",
+    "estimated": "estimated from step time",
+    "shared": "timed beside other cells",
+}
+TIMING_IN_FULL = {**TIMING, "estimated": "estimated from the step time measured on the idle device"}

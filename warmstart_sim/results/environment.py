@@ -14,13 +14,15 @@ from typing import Any
 PACKAGES = ("warmstart-sim", "torch", "torchvision", "numpy", "scikit-learn")
 
 
-def environment(device: str, workers: int, rehearsal: bool) -> dict[str, Any]:
+def environment(device: str, workers: int, rehearsal: bool, slots: int = 1, batching: str = "apart") -> dict[str, Any]:
     """A flat record of where and how a run is made.
 
     Args:
         device: Such as "cpu" or "cuda:0".
         workers: The number of worker processes.
         rehearsal: Whether the run is a rehearsal.
+        slots: The number of cells that each trains at a time.
+        batching: How it does so.
     """
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -30,6 +32,8 @@ def environment(device: str, workers: int, rehearsal: bool) -> dict[str, Any]:
         "device_name": _device_name(device),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "workers": workers,
+        "slots": slots,
+        "batching": batching,
         "platform": platform.platform(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},

@@ -1,6 +1,7 @@
 """One folder a run: its scenario, its environment, and what every cell has done so far.
 
     RUN/scenario.yaml  environment.json  rounds.csv  epochs.csv  summary.csv  figures/  report.html
+    RUN/data.json  speed.json  what the data were, and what was measured of the machine's speed
     RUN/cells/ID/          checkpoint.pt while it runs; weights.pt and result.json when it is complete; error.json
     RUN/first_phases/ID/   the same, for a first phase that several cells share, and settings.json
 
@@ -27,8 +28,8 @@ from warmstart_sim.results.files import write_bytes, write_text
 ROUND_COLUMNS = (
     "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops",
     "converged", "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy",
-    "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds", "timing", "threads",
-    "device",
+    "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds",
+    "estimated_isolated_seconds", "timing", "threads", "device",
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
@@ -37,7 +38,7 @@ EPOCH_COLUMNS = (
 STATISTICS = ("mean", "std", "low", "high", "p", "reference")
 SUMMED = (
     "final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio",
-    "difference", "curve_difference", "timing",
+    "difference", "curve_difference", "timing", "shared_train_seconds", "first_phase_timing",
 )  # fmt: skip
 COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
 # Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.
@@ -55,9 +56,12 @@ FILES = (
     "report.html",
     "environment.json",
     "data.json",
+    "speed.json",
     "scenario.yaml",
 )
 SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
+# What differs between two runs that give the same numbers.
+MEASURED = (*SECONDS, "estimated_isolated_seconds")
 
 Row = dict[str, Any]
 
@@ -207,6 +211,18 @@ class RunFolder:
         before = json.loads(path.read_text(encoding="utf-8")).get("notes", []) if path.exists() else []
         merged = {**environment, "notes": list(dict.fromkeys([*before, *notes]))}
         write_text(path, json.dumps(merged, indent=1, ensure_ascii=False))
+
+    def speed(self) -> dict[str, Any]:
+        """What was measured before cells were run side by side; empty if nothing was."""
+        try:
+            stored: dict[str, Any] = json.loads((self.path / "speed.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return stored
+
+    def save_speed(self, measured: Mapping[str, Any]) -> None:
+        """Replaces it."""
+        write_text(self.path / "speed.json", json.dumps(measured, indent=1))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -3,6 +3,8 @@
 A cell is one arm with one combination of varied values and one seed. Only complete cells enter a mean: one that
 diverged, gave up or has not reached the last round yet is counted in a column of its own instead. Shared rounds (a
 first phase that all arms start from) enter no arm's accuracy, seconds, epochs or steps.
+
+Seconds are of three kinds, isolated, estimated and shared, and `timed` alone decides which of them a round has.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.files import write_text
 
 FAILED = ("diverged", "gave_up")
+ESTIMATE = "estimated_isolated_seconds"
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Run:
     Attributes:
         scenario: The resolved scenario.
         environment: Versions, device, commit, date, command, and whether it was a rehearsal.
-        rounds: One row for each cell and round; `strategy` is ordered as the scenario lists the arms.
+        rounds: One row for each cell and round, as stored; `strategy` is ordered as the scenario lists the arms.
         epochs: One row for each cell, round and epoch, ordered in the same way.
         axes: The columns of varied values, such as ("lambda", "scenario.fraction"); empty in arms that lack them.
             Those of bundles hold labels, in the scenario's order.
@@ -85,6 +88,7 @@ def load(run_dir: Path) -> Run:
         failures = {path.parent.name: str(json.loads(path.read_text(encoding="utf-8"))["reason"]) for path in errors}
         columns = list(rounds.columns)
         axes = tuple(columns[columns.index("seed") + 1 : columns.index("round")])
+        rounds[ESTIMATE] = _estimates(rounds)
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise WarmstartError(
@@ -112,15 +116,46 @@ def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame
     return table
 
 
+def timed(rounds: pd.DataFrame) -> pd.DataFrame:
+    """The rounds with those seconds that summaries and figures of time use, and their kind.
+
+    Seconds of different kinds are not to be compared: a cell that ran beside others waits for them.
+
+    Args:
+        rounds: As in rounds.csv.
+
+    Returns:
+        The same rows; `timing` is the kind of `train_seconds`:
+
+        - isolated: as measured, alone on the device;
+        - estimated: `estimated_isolated_seconds` takes the place of what was measured beside other cells, which
+          stands in `shared_train_seconds` instead (empty in all other rows);
+        - shared: as measured beside other cells, for want of an estimate.
+    """
+    estimates = _estimates(rounds)
+    known = (rounds["timing"] == "shared") & estimates.notna()
+    return rounds.assign(
+        train_seconds=rounds["train_seconds"].where(~known, estimates),
+        shared_train_seconds=rounds["train_seconds"].where(known).astype(float),
+        timing=rounds["timing"].where(~known, "estimated"),
+    )
+
+
+def _estimates(rounds: pd.DataFrame) -> pd.Series[float]:
+    """The column of estimates, which tables of earlier versions lack."""
+    return rounds.get(ESTIMATE, pd.Series(np.nan, rounds.index)).astype(float)
+
+
 def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFrame:
     """One row a cell: what it reached, what it cost, and in `state` whether it counts.
 
     `state` is complete, unfinished (it has not come to the last round that any cell of the same setting has), diverged
-    or gave_up. `curve_accuracy` is the mean over rounds; `train_seconds`, `epochs` and `steps` are sums over them.
-    `timing` is mixed where some of the cell's rounds were timed alone and others beside other cells.
+    or gave_up. `curve_accuracy` is the mean over rounds; `epochs`, `steps` and the seconds, which are those of `timed`,
+    are sums over them. `timing` is the one kind of these seconds, or mixed; `first_phase_seconds` and
+    `first_phase_timing` are the same for the shared rounds.
     """
     keys = ["strategy", *axes, "seed"]
-    rounds = rounds.sort_values([*keys, "round"]).assign(accuracy=rounds[metric])
+    rounds = timed(rounds).sort_values([*keys, "round"]).assign(accuracy=rounds[metric])
     own = _grouped(rounds[~rounds["shared"].astype(bool)], keys)
     table = own.agg(
         last_round=("round", "max"),
@@ -128,25 +163,29 @@ def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFram
         final_accuracy=("accuracy", lambda values: values.iloc[-1]),
         curve_accuracy=("accuracy", "mean"),
         train_seconds=("train_seconds", "sum"),
+        shared_train_seconds=("shared_train_seconds", lambda values: values.sum(min_count=1)),
         epochs=("epochs", "sum"),
         steps=("steps", "sum"),
         converged=("converged", "mean"),
-        timing=("timing", _timing),
+        timing=("timing", kind_of),
     ).reset_index()
     settings = [axis for axis in axes if rounds[axis].notna().all()]
     reached = _grouped(table, settings)["last_round"].transform("max") if settings else table["last_round"].max()
     table.loc[(table["state"] == "complete") & (table["last_round"] < reached), "state"] = "unfinished"
-    first = _grouped(rounds[rounds["shared"].astype(bool)], keys)["train_seconds"].sum()
-    return table.merge(first.rename("first_phase_seconds").reset_index(), on=keys, how="left")
+    first = _grouped(rounds[rounds["shared"].astype(bool)], keys).agg(
+        first_phase_seconds=("train_seconds", "sum"), first_phase_timing=("timing", kind_of)
+    )
+    return table.merge(first.reset_index(), on=keys, how="left")
 
 
 def _state(statuses: pd.Series[str]) -> str:
     return next((status for status in FAILED if status in set(statuses)), "complete")
 
 
-def _timing(kinds: pd.Series[str]) -> str:
-    found = set(kinds)
-    return str(found.pop()) if len(found) == 1 else "mixed"
+def kind_of(kinds: pd.Series[str]) -> str | float:
+    """The one kind of seconds among those that there are, or mixed; empty where there is none."""
+    found = set(kinds.dropna())
+    return "mixed" if len(found) > 1 else str(found.pop()) if found else np.nan
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -213,13 +252,15 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         - seeds, unfinished, diverged, gave_up: complete cells, and the others, which enter nothing below;
         - final_accuracy, _std, _low, _high: of the last round, mean over seeds, 95 % t-interval; fractions;
         - curve_accuracy: mean over rounds, then over seeds;
-        - train_seconds, _std, _low, _high: the sum over an arm's own rounds; first_phase_seconds: of the shared ones;
+        - train_seconds, _std, _low, _high: the sum over an arm's own rounds, of the kind that timing names;
+        - shared_train_seconds: where they are estimated, what was measured beside other cells in their stead;
+        - first_phase_seconds, first_phase_timing: the same of the shared rounds;
         - epochs, steps: sums over rounds, mean over seeds; converged: the share of rounds that converged;
         - pairs: seeds that the reference completed as well; all that follows is of differences within a seed;
         - difference, _low, _high, _p: of final accuracy, with a paired t-test; empty p where nothing varies;
         - curve_difference, _low, _high: of curve accuracy;
         - time_ratio, _low, _high: of train seconds; geometric mean, with the t-interval of the log ratios;
-        - timing: isolated, shared, or mixed.
+        - timing: isolated, estimated or shared, as `timed` says, or mixed.
     """
     table = cells(rounds, axes, metric)
     keys = ["strategy", *axes]
@@ -234,12 +275,13 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         _named(complete, keys, "final_accuracy", "std", "low", "high"),
         _named(complete, keys, "curve_accuracy"),
         _named(complete, keys, "train_seconds", "std", "low", "high"),
-        *(_named(complete, keys, column) for column in ("first_phase_seconds", "epochs", "steps", "converged")),
+        *(_named(complete, keys, column) for column in ("shared_train_seconds", "first_phase_seconds")),
+        *(_named(complete, keys, column) for column in ("epochs", "steps", "converged")),
         _grouped(pairs, keys).size().rename("pairs").reset_index(),
         _named(pairs, keys, "difference", "low", "high", "p"),
         _named(pairs, keys, "curve_difference", "low", "high"),
         ratio.rename(columns=lambda name: name.removeprefix("log_")),
-        _grouped(complete, keys)["timing"].agg(_timing).reset_index(),
+        _grouped(complete, keys)[["timing", "first_phase_timing"]].agg(kind_of).reset_index(),
     ]
     result = table[keys].drop_duplicates()
     for part in parts:

@@ -1,29 +1,26 @@
-"""Executors: one cell after another in this process, or in worker processes; both give the same numbers."""
+"""Executors: the cells run in this process, or in worker processes; both give the same numbers."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import multiprocessing
 import os
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Protocol
 
 from warmstart_sim.config import Cell
-from warmstart_sim.errors import RunError, WarmstartError
+from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.results.tensorboard import TensorBoardLog
 from warmstart_sim.sweep.tasks import Queue, Task
 
 if TYPE_CHECKING:
-    from warmstart_sim.experiment import Notify, Place, Progress
+    from warmstart_sim.experiment import Place, Progress
 
 NOTIFY_SECONDS = 0.2  # a worker says how it is going at most this often
 
@@ -47,7 +44,7 @@ def execute(cells: Sequence[Cell], run: RunFolder, place: Place, workers: int, w
     Args:
         cells: In the order in which they should run.
         run: The run's folder, locked by the caller.
-        place: Where and how cells run.
+        place: Where and how cells run, and how many at a time in each process.
         workers: With 1 everything happens in this process.
         watcher: Is told how it goes.
 
@@ -58,115 +55,102 @@ def execute(cells: Sequence[Cell], run: RunFolder, place: Place, workers: int, w
         WarmstartError: Something that no other cell would survive either: missing data, a full disk, a model that
             does not take the data.
     """
-    queue = Queue(cells, run)
+    ledger = Ledger(Queue(cells, run), watcher)
     if workers == 1:
-        return _execute_here(queue, run, place, watcher)
-    return _Pool(queue, run, place, workers, watcher).execute()
+        _execute_here(ledger, run, place)
+    else:
+        _Pool(ledger, run, place, workers).execute()
+    return ledger.failures
 
 
-def perform(task: Task, run: RunFolder, place: Place, notify: Notify) -> str | None:
-    """Does one task; an error that concerns this cell alone is recorded in its folder and returned.
+@dataclass
+class Ledger:
+    """What is to be done, what failed, and who is told.
 
-    Raises:
-        WarmstartError: An error that concerns the whole run.
+    Args:
+        queue: The tasks that are left.
+        watcher: Is told how it goes.
     """
-    from warmstart_sim.experiment import run_cell, run_first_phase
 
-    log = TensorBoardLog(run.path / "tensorboard" / task.folder(run).path.name) if place.tensorboard else None
+    queue: Queue
+    watcher: Watcher
+    failures: dict[str, str] = field(default_factory=dict)
 
-    def tell(progress: Progress) -> None:
-        if log is not None:
-            log.write(progress.total_epochs, progress.epoch_row, progress.round_row)
-        notify(progress)
+    def take(self, idle: bool) -> Task | None:
+        """The next task that can run now."""
+        if task := self.queue.take():
+            self.watcher.started(task)
+        return task
 
-    try:
-        (run_first_phase if task.first_phase else run_cell)(task.cell, run, place, tell)
-    except WarmstartError:
-        raise
-    except OSError as error:
-        raise RunError(
-            f"{error.filename or run.path}: cannot be written or read ({error.strerror}); what is complete is kept: "
-            "mend that and run the same command again"
-        ) from error
-    except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        task.folder(run).fail(reason, traceback.format_exc())
-        return reason
-    finally:
-        if log is not None:
-            log.close()
-    return None
+    def progress(self, task: Task, progress: Progress) -> None:
+        """An epoch of it has ended."""
+        self.watcher.progress(task, progress)
+
+    def ended(self, task: Task, error: str | None) -> None:
+        """It is complete, or has failed."""
+        self.watcher.ended(task, error)
+        if error is None:
+            self.queue.done(task)
+            return
+        self.failures[task.id] = error
+        for orphan in self.queue.failed(task):
+            self.failures[orphan.id] = f"its first phase failed: {error}"
 
 
-def _execute_here(queue: Queue, run: RunFolder, place: Place, watcher: Watcher) -> dict[str, str]:
+def _execute_here(ledger: Ledger, run: RunFolder, place: Place) -> None:
     import torch
 
-    failures: dict[str, str] = {}
+    from warmstart_sim.sweep.slots import run_slots
+
     threads = torch.get_num_threads()  # cells set their own number; the process is the caller's
     try:
-        while task := queue.take():
-            watcher.started(task)
-            error = perform(task, run, place, functools.partial(watcher.progress, task))
-            _settle(queue, task, error, failures, watcher)
+        run_slots(ledger, run, place)
     finally:
         torch.set_num_threads(threads)
-    return failures
-
-
-def _settle(queue: Queue, task: Task, error: str | None, failures: dict[str, str], watcher: Watcher) -> None:
-    watcher.ended(task, error)
-    if error is None:
-        queue.done(task)
-        return
-    failures[task.id] = error
-    for orphan in queue.failed(task):
-        failures[orphan.id] = f"its first phase failed: {error}"
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
     connection: Connection
-    task: Task | None = None
+    tasks: dict[str, Task] = field(default_factory=dict)
 
 
 @dataclass
 class _Pool:
-    """Worker processes, each with a pipe of its own, so that one that dies takes nothing with it but its cell."""
+    """Worker processes, each with a pipe of its own, so that one that dies takes nothing with it but its cells."""
 
-    queue: Queue
+    ledger: Ledger
     run: RunFolder
     place: Place
     size: int
-    watcher: Watcher
     workers: list[_Worker] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
 
-    def execute(self) -> dict[str, str]:
+    def execute(self) -> None:
         try:
             while self._assign():
-                for ready in wait([worker.connection for worker in self.workers if worker.task]):
+                busy = [worker.connection for worker in self.workers if worker.tasks]
+                for ready in wait(busy):
                     self._hear(next(worker for worker in self.workers if worker.connection is ready))
         finally:
             for worker in self.workers:
-                worker.process.kill() if worker.task else worker.connection.close()
+                worker.process.kill() if worker.tasks else worker.connection.close()
             for worker in self.workers:
                 worker.process.join()
-        return self.failures
 
     def _assign(self) -> bool:
-        """Hands tasks to idle workers, starting new ones up to the size; whether any worker is busy."""
-        while self.queue.ready:
-            idle = next((worker for worker in self.workers if worker.task is None), None)
-            if idle is None:
-                if len(self.workers) == self.size:
-                    break
-                idle = self._start()
-            idle.task = self.queue.take()
-            assert idle.task is not None
-            idle.connection.send(idle.task)
-            self.watcher.started(idle.task)
-        return any(worker.task for worker in self.workers)
+        """Hands tasks to the least busy workers, starting new ones up to the size; whether any worker is busy."""
+        while self.ledger.queue.ready:
+            worker = min(self.workers, key=lambda worker: len(worker.tasks), default=None)
+            if (worker is None or worker.tasks) and len(self.workers) < self.size:
+                worker = self._start()
+            if worker is None or len(worker.tasks) >= self.place.slots:
+                break
+            task = self.ledger.take(idle=False)
+            assert task is not None
+            worker.tasks[task.id] = task
+            worker.connection.send(task)
+        return any(worker.tasks for worker in self.workers)
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
@@ -179,44 +163,67 @@ class _Pool:
         return self.workers[-1]
 
     def _hear(self, worker: _Worker) -> None:
-        task = worker.task
-        assert task is not None
         try:
-            kind, content = worker.connection.recv()
+            kind, task_id, content = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            self._bury(worker, task)
+            self._bury(worker)
             return
         if kind == "progress":
-            self.watcher.progress(task, content)
+            self.ledger.progress(worker.tasks[task_id], content)
         elif kind == "fatal":
             raise content
         else:
-            worker.task = None
-            _settle(self.queue, task, content, self.failures, self.watcher)
+            self.ledger.ended(worker.tasks.pop(task_id), content)
 
-    def _bury(self, worker: _Worker, task: Task) -> None:
+    def _bury(self, worker: _Worker) -> None:
         worker.process.join()
         code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         reason = f"its worker process died ({how}; a SIGKILL often means out of memory)"
-        task.folder(self.run).fail(reason)
         self.workers.remove(worker)
-        _settle(self.queue, task, reason, self.failures, self.watcher)
+        for task in worker.tasks.values():
+            task.folder(self.run).fail(reason)
+            self.ledger.ended(task, reason)
 
 
 def _work(connection: Connection, run: RunFolder, place: Place) -> None:
     """The life of a worker: tasks come in, progress and ends go out. It never outlives its parent."""
+    from warmstart_sim.sweep.slots import run_slots
+
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    while True:
+    try:
+        run_slots(_Parent(connection), run, place)
+    except WarmstartError as error:
+        connection.send(("fatal", None, error))
+
+
+@dataclass
+class _Parent:
+    """The parent process as a source of tasks."""
+
+    connection: Connection
+    told: dict[str, float] = field(default_factory=dict)
+
+    def take(self, idle: bool) -> Task | None:
+        """The next task that was sent; an idle worker waits for it until the parent closes the pipe."""
+        if not idle and not self.connection.poll():
+            return None
         try:
-            task = connection.recv()
+            task: Task = self.connection.recv()
         except EOFError:
-            return
-        notify = _throttled(lambda progress: connection.send(("progress", progress)))
-        try:
-            connection.send(("ended", perform(task, run, place, notify)))
-        except WarmstartError as error:
-            connection.send(("fatal", error))
+            return None
+        return task
+
+    def progress(self, task: Task, progress: Progress) -> None:
+        """Passes on the ends of rounds, and of the epochs between them at most one every NOTIFY_SECONDS."""
+        now = time.monotonic()
+        if progress.round_row is not None or now - self.told.get(task.id, 0.0) >= NOTIFY_SECONDS:
+            self.told[task.id] = now
+            self.connection.send(("progress", task.id, progress))
+
+    def ended(self, task: Task, error: str | None) -> None:
+        """Tells the parent."""
+        self.connection.send(("ended", task.id, error))
 
 
 @contextlib.contextmanager
@@ -236,17 +243,3 @@ def _die_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-def _throttled(send: Callable[[Progress], None]) -> Notify:
-    """Passes on the ends of rounds, and of the epochs between them at most one every NOTIFY_SECONDS."""
-    last = 0.0
-
-    def notify(progress: Progress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if progress.round_row is not None or now - last >= NOTIFY_SECONDS:
-            last = now
-            send(progress)
-
-    return notify

@@ -102,6 +102,7 @@ class DeviceSamples:
         channels_last: Whether image batches are handed out in that memory format.
 
     Attributes:
+        source: The samples in memory.
         lengths: For texts, the number of tokens of each, int64 (n,) on the CPU; a text without any keeps one padding.
             None for other inputs.
     """
@@ -109,6 +110,7 @@ class DeviceSamples:
     def __init__(
         self, samples: Samples, normalize: Normalization | None, device: torch.device, channels_last: bool = False
     ) -> None:
+        self.source = samples
         self.inputs = _as_tensor(samples.inputs).to(device)
         self.labels = _as_tensor(samples.labels).to(device)
         texts = self.inputs.dtype == torch.int64

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from warmstart_sim.training.batches import DeviceSamples
+from warmstart_sim.training.turns import Reading, Turns, fetched, finish
 
 # A CPU's cache holds the activations of small batches only: in batches of 1,024 ResNet-18 takes 1.8 times as long for a
 # sample as in batches of 128. And the smaller the batch, the earlier an early exit.
-BATCH = {"cpu": 128, "cuda": 2048}
+BATCH = {"cpu": 128, "cuda": 512}
+# Evaluation batches that are queued before the count of an earlier one has come back, so that a GPU need not wait.
+AHEAD = {"cpu": 0, "cuda": 1}
+
+# From a batch's indices and the width of its texts: how many are classified correctly, and the sum of their losses; a
+# float64 tensor of shape (2,) on the device.
+Tally = Callable[[torch.Tensor, int | None], torch.Tensor]
+
+
+def score(logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
+    """(hits, sum of cross-entropies) as float64, shape (2,), over those samples that count; None counts all."""
+    hits, losses = logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none").double()
+    if counts is not None:
+        hits, losses = hits & counts, losses.where(counts, 0.0)
+    return torch.stack((hits.sum().double(), losses.sum()))
+
+
+def tally(model: nn.Module, samples: DeviceSamples) -> Tally:
+    """Counts the hits and losses of a batch of `samples`."""
+
+    def count(index: torch.Tensor, width: int | None) -> torch.Tensor:
+        inputs, labels = samples.batch(index, width)
+        with torch.no_grad():
+            return score(model(inputs), labels)
+
+    return count
 
 
 def evaluate(model: nn.Module, samples: DeviceSamples, indices: torch.Tensor) -> tuple[float, float]:
@@ -22,14 +51,7 @@ def evaluate(model: nn.Module, samples: DeviceSamples, indices: torch.Tensor) ->
     Accuracy is the share of samples, not a mean of batch accuracies. The model's mode is put back afterwards.
     With no samples both are NaN. Texts are taken by length, which leaves little padding to compute.
     """
-    if len(indices) == 0:
-        return math.nan, math.nan
-    correct = torch.zeros((), dtype=torch.int64, device=indices.device)
-    loss = torch.zeros((), dtype=torch.float64, device=indices.device)
-    for logits, labels in _predictions(model, samples, samples.by_length(indices)):
-        correct += (logits.argmax(1) == labels).sum()
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-    return correct.item() / len(indices), loss.item() / len(indices)
+    return finish(evaluation(model, tally(model, samples), samples, indices))
 
 
 def train_accuracy(
@@ -46,15 +68,41 @@ def train_accuracy(
         indices: int64 on the device, shape (n,), n at least 1.
         at_least: The threshold that matters, in [0, 1]; None for a full pass.
     """
-    count = len(indices)
-    needed = -1 if at_least is None else fewest_correct(at_least, count)
-    correct = seen = 0
-    for logits, labels in _predictions(model, samples, indices.flip(0)):
-        correct += int((logits.argmax(1) == labels).sum())
-        seen += len(labels)
-        if correct + (count - seen) < needed:
-            return None
-    return correct / count
+    return finish(criterion(model, tally(model, samples), samples, indices, at_least))
+
+
+def evaluation(
+    model: nn.Module, count: Tally, samples: DeviceSamples, indices: torch.Tensor
+) -> Turns[tuple[float, float]]:
+    """What `evaluate` gives, in turns; `count` tallies batches of `samples` with `model`."""
+    if len(indices) == 0:
+        return math.nan, math.nan
+    total = torch.zeros(2, dtype=torch.float64, device=indices.device)
+    with _evaluation_mode(model):
+        for index, width in _batches(samples, samples.by_length(indices)):
+            total += count(index, width)
+        hits, loss = yield from fetched(total)
+    return hits / len(indices), loss / len(indices)
+
+
+def criterion(
+    model: nn.Module, count: Tally, samples: DeviceSamples, indices: torch.Tensor, at_least: float | None
+) -> Turns[float | None]:
+    """What `train_accuracy` gives, in turns; `count` tallies batches of `samples` with `model`."""
+    needed = -1 if at_least is None else fewest_correct(at_least, len(indices))
+    missed = 0
+    with _evaluation_mode(model):
+        counts = ((Reading(count(index, width)), len(index)) for index, width in _batches(samples, indices.flip(0)))
+        under_way = deque(itertools.islice(counts, 1 + AHEAD[indices.device.type]))
+        while under_way:
+            reading, size = under_way.popleft()
+            if not reading.ready:
+                yield reading
+            missed += size - int(reading.values()[0])
+            if len(indices) - missed < needed:
+                return None
+            under_way.extend(itertools.islice(counts, 1))
+    return (len(indices) - missed) / len(indices)
 
 
 def fewest_correct(threshold: float, count: int) -> int:
@@ -71,18 +119,16 @@ def fewest_correct(threshold: float, count: int) -> int:
     return k
 
 
-def _predictions(
-    model: nn.Module, samples: DeviceSamples, indices: torch.Tensor
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(samples: DeviceSamples, indices: torch.Tensor) -> Iterator[tuple[torch.Tensor, int | None]]:
+    batches = indices.split(BATCH[indices.device.type])
+    return zip(batches, samples.widths(indices, [len(index) for index in batches]), strict=True)
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
-    batches = indices.split(BATCH[indices.device.type])
-    widths = samples.widths(indices, [len(index) for index in batches])
     try:
-        for index, width in zip(batches, widths, strict=True):
-            inputs, labels = samples.batch(index, width)
-            with torch.no_grad():
-                logits = model(inputs)
-            yield logits, labels
+        yield
     finally:
         model.train(was_training)

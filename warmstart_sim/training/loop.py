@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucketed, epoch_order
-from warmstart_sim.training.evaluation import evaluate, train_accuracy
-from warmstart_sim.training.settings import Optimizer, Training
+from warmstart_sim.training.evaluation import criterion, evaluation
+from warmstart_sim.training.stepping import Stepper
 from warmstart_sim.training.stopping import Status, StopRule
-from warmstart_sim.types import Batch, Hooks
-
-Step = Callable[[torch.Tensor, int | None], None]  # the batch's indices, and the length to which its texts are cut
-
-
-def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """A new optimiser over the parameters that train. Fused: one kernel for all tensors, on CPUs too."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rate, decay = settings.lr, settings.weight_decay
-    if settings.name == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
-    adam = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-    return adam(parameters, lr=rate, weight_decay=decay, fused=True)
+from warmstart_sim.training.turns import Minibatch, Turns, fetched, finish
+from warmstart_sim.types import Hooks
 
 
 @dataclass(frozen=True)
@@ -70,39 +57,38 @@ class RoundData:
 
 
 class RoundTraining:
-    """Trains `model` in place, one epoch at each call of `run_epoch`, until `status` is set.
+    """Trains the stepper's model in place, one epoch at each call of `run_epoch`, until `status` is set.
 
     Args:
-        model: On the device, holding the weights to start from.
+        stepper: Its model holds the weights to start from. Its settings say batch size, schedule, stop rule.
         data: The round's samples.
-        settings: Optimiser, schedule, batch size, stop rule, precision.
         hooks: What the arm's parts add; absent hooks are not looked at inside the epoch.
         seed: The experiment's seed.
         round_index: The round; with the seed and the epoch it decides order, augmentation and dropout.
         measure_each_epoch: Whether to measure train, validation and test accuracy in full after every epoch.
 
     Raises:
-        WarmstartError: `settings.bucketing` is set, and the samples are no texts.
+        WarmstartError: `bucketing` is set, and the samples are no texts.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        stepper: Stepper,
         data: RoundData,
-        settings: Training,
         hooks: Sequence[Hooks] = (),
         *,
         seed: int,
         round_index: int,
         measure_each_epoch: bool = False,
     ) -> None:
+        settings = stepper.settings
         if settings.bucketing is not None and data.train.lengths is None:
             raise WarmstartError(
                 f"training.bucketing is for texts, whose lengths differ; it is {settings.bucketing}, and one input has "
                 f"shape {tuple(data.train.inputs.shape[1:])}; leave it out"
             )
-        self.model = model
-        self.optimizer = make_optimizer(model, settings.optimizer)
+        self.stepper = stepper
+        self.model = stepper.model
         self.rule = StopRule(settings.until)
         self.status: Status | None = None
         self.epochs = 0
@@ -117,22 +103,32 @@ class RoundTraining:
         self._measure = measure_each_epoch
         self._device = data.train_indices.device
         self._sizes = batch_sizes(len(data.train_indices), settings.batch_size)
-        self._loss_sum = torch.zeros((), device=self._device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        self._recorded_before = stepper.recording_seconds
+        stepper.begin(data.train, hooks)
+
+    @property
+    def recording_seconds(self) -> float:
+        """What this round has spent on recording steps; it is part of no epoch's seconds."""
+        return self.stepper.recording_seconds - self._recorded_before
 
     def run_epoch(self) -> Epoch:
         """Trains for one epoch, checks the stop rule, and says what happened."""
+        return finish(self.epoch())
+
+    def epoch(self) -> Turns[Epoch]:
+        """One epoch in turns: it yields its minibatches, which the caller has to step, and waits for its numbers."""
         started = self._now()
+        minibatches = self._prepared()
         rate = self._set_learning_rate()
-        running_accuracy, running_loss = self._train_one_epoch()
+        running_accuracy, running_loss = yield from self._train_on(minibatches)
         train_seconds = self._now() - started
 
         started = self._now()
-        checked = self._check_train_accuracy()
+        checked = yield from self._check_train_accuracy()
         criterion_seconds = self._now() - started
 
         started = self._now()
-        validation, test = self._evaluate_held_out()
+        validation, test = yield from self._evaluate_held_out()
         evaluation_seconds = self._now() - started
 
         if math.isfinite(running_loss):
@@ -146,27 +142,33 @@ class RoundTraining:
             train_seconds, criterion_seconds, evaluation_seconds,
         )  # fmt: skip
 
-    def _train_one_epoch(self) -> tuple[float, float]:
+    def _prepared(self) -> list[Minibatch]:
+        """The minibatches of the next epoch, and recordings of their steps where there are to be any."""
+        order, sizes = self._epoch_order()
+        indices = self._data.train_indices[order.to(self._device)]
+        widths = [self.stepper.width(width) for width in self._data.train.widths(indices, sizes)]
+        minibatches = [Minibatch(self.stepper, *each) for each in zip(indices.split(sizes), widths, strict=True)]
+        self.stepper.prepare(set(zip(sizes, widths, strict=True)))
+        return minibatches
+
+    def _train_on(self, minibatches: Sequence[Minibatch]) -> Turns[tuple[float, float]]:
         """Running (accuracy, mean loss) of one pass. Nothing waits for the device before the pass is over."""
         seed, round_index = self._place
-        data = self._data
-        order, sizes = self._epoch_order()
-        indices = data.train_indices[order.to(self._device)]
-        widths = data.train.widths(indices, sizes)
-        step = self._compose_step()
-        self._loss_sum.zero_()
-        self._correct.zero_()
+        stepper = self.stepper
+        stepper.clear_sums()
+        stepper.seed_augmentation(seed, round_index, self.epochs)
         self.model.train()
         with scoped_torch_seed(seed, "dropout", round_index, self.epochs, device=self._device):
-            for index, width in zip(indices.split(sizes), widths, strict=True):
-                step(index, width)
+            yield from minibatches
+        count = sum(len(each.index) for each in minibatches)
         self.epochs += 1
-        self.steps += len(sizes)
-        self.samples_seen += sum(sizes)
+        self.steps += len(minibatches)
+        self.samples_seen += count
         for hook in self._hooks:
             if hook.after_epoch:
                 hook.after_epoch(self.model)
-        return self._correct.item() / sum(sizes), self._loss_sum.item() / sum(sizes)
+        correct, loss_sum = yield from fetched(torch.stack((stepper.correct, stepper.loss_sum.double())))
+        return correct / count, loss_sum / count
 
     def _epoch_order(self) -> tuple[torch.Tensor, list[int]]:
         """Order and batch sizes of the next epoch, which a `steps` rule may cut short."""
@@ -181,86 +183,44 @@ class RoundTraining:
             sizes = sizes[: self._settings.until.steps - self.steps]
         return order[: sum(sizes)], sizes
 
-    def _compose_step(self) -> Step:
-        """The step of this epoch, made of what is present; the common case has no branches in it."""
-        transforms = [hook.transform for hook in self._hooks if hook.transform]
-        loss_terms = [hook.loss_term for hook in self._hooks if hook.loss_term]
-        after_step = [hook.after_step for hook in self._hooks if hook.after_step]
-        data, model, optimizer = self._data.train, self.model, self.optimizer
-        loss_sum, correct = self._loss_sum, self._correct
-        forward = self._forward()
-
-        def finish(loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            loss_sum.add_(loss.detach(), alpha=len(labels))
-            correct.add_((logits.detach().argmax(1) == labels).sum())
-
-        def plain_step(index: torch.Tensor, width: int | None) -> None:
-            inputs, labels = data.batch(index, width)
-            logits = forward(inputs)
-            finish(F.cross_entropy(logits, labels), logits, labels)
-
-        if not (transforms or loss_terms or after_step):
-            return plain_step
-        generator = torch_generator(self._place[0], "augment", self._place[1], self.epochs, device=self._device)
-
-        def step_with_parts(index: torch.Tensor, width: int | None) -> None:
-            batch = Batch(*data.raw_batch(index, width), generator)
-            for transform in transforms:
-                batch = transform(batch)
-            logits = forward(data.finished(batch.inputs))
-            loss = F.cross_entropy(logits, batch.labels)
-            for term in loss_terms:
-                loss = loss + term(batch, logits)
-            finish(loss, logits, batch.labels)
-            for call in after_step:
-                call(model)
-
-        return step_with_parts
-
-    def _forward(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        if self._settings.precision == "float32":
-            return self.model
-
-        def autocast(inputs: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(self._device.type, dtype=torch.bfloat16):
-                logits: torch.Tensor = self.model(inputs)
-            return logits.float()
-
-        return autocast
-
     def _set_learning_rate(self) -> float:
         rate = self._settings.schedule.learning_rate(self._settings.optimizer.lr, self.epochs, self._settings.until.cap)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.stepper.set_learning_rate(rate)
         return rate
 
-    def _check_train_accuracy(self) -> float | None:
+    def _check_train_accuracy(self) -> Turns[float | None]:
         if not (self.rule.needs_train_accuracy or self._measure):
             return None
         at_least = None if self._measure or self.epochs >= self._settings.until.cap else self.rule.threshold
-        return train_accuracy(self.model, self._data.train, self._data.train_indices, at_least)
+        samples, indices = self._data.train, self._data.train_indices
+        return (yield from criterion(self.model, self.stepper.tally(samples), samples, indices, at_least))
 
-    def _evaluate_held_out(self) -> tuple[float | None, float | None]:
+    def _evaluate_held_out(self) -> Turns[tuple[float | None, float | None]]:
+        data = self._data
         validation = test = None
         if self._measure or self.rule.needs_validation_accuracy:
-            validation = _accuracy(self.model, self._data.train, self._data.validation_indices)
+            validation = yield from self._accuracy(data.train, data.validation_indices)
         if self._measure:
-            test = _accuracy(self.model, self._data.test, self._data.test_indices)
+            test = yield from self._accuracy(data.test, data.test_indices)
         return validation, test
 
+    def _accuracy(self, samples: DeviceSamples, indices: torch.Tensor) -> Turns[float | None]:
+        if len(indices) == 0:
+            return None
+        accuracy, _ = yield from evaluation(self.model, self.stepper.tally(samples), samples, indices)
+        return accuracy
+
     def _now(self) -> float:
+        """A clock that stands while steps are recorded, read once this training's own work on the device is done."""
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+            torch.cuda.current_stream(self._device).synchronize()
+        return time.perf_counter() - self.stepper.recording_seconds
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed round needs, at an epoch's border; generators are made anew from their place."""
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.stepper.optimizer.state_dict(),
             "rule": self.rule.memory(),
             "best_state": self.best_state,
             "counters": (self.epochs, self.steps, self.samples_seen),
@@ -269,14 +229,10 @@ class RoundTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.load_optimizer(state["optimizer"])
         self.rule.restore(state["rule"])
         self.best_state = state["best_state"]
         self.epochs, self.steps, self.samples_seen = state["counters"]
-
-
-def _accuracy(model: nn.Module, samples: DeviceSamples, indices: torch.Tensor) -> float | None:
-    return evaluate(model, samples, indices)[0] if len(indices) else None
 
 
 def train(training: RoundTraining) -> list[Epoch]:

@@ -152,7 +152,8 @@ class Training(Settings):
         bucketing: For texts: batches of similar length, which need less padding. Every run of this many batches of an
             epoch's random order is sorted by length and cut anew, and then the batches are shuffled. Default none.
         until: See `Until`. Default 99 % train accuracy, at most 500 epochs.
-        precision: "float32" (default), or "bf16": autocast of the forward pass, weights stay float32.
+        precision: "float32" (default, the papers'); "tf32": on CUDA, matrix products and convolutions round their
+            inputs to 10 bits (elsewhere it is float32); "bf16": autocast of the forward pass, weights stay float32.
         threads: CPU threads of one cell. Default 1: cores are filled with workers, and every executor gives the same
             numbers.
     """
@@ -162,5 +163,5 @@ class Training(Settings):
     batch_size: PositiveInt = 128
     bucketing: PositiveInt | None = None
     until: Until = Until(train_accuracy=0.99)
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     threads: PositiveInt = 1

@@ -1,0 +1,52 @@
+"""One task from its beginning to its end, and what becomes of an error in it."""
+
+from __future__ import annotations
+
+import traceback
+
+from warmstart_sim.errors import RunError, WarmstartError
+from warmstart_sim.experiment import Notify, Place, Progress, cell_in_turns, first_phase_in_turns
+from warmstart_sim.results.store import RunFolder
+from warmstart_sim.results.tensorboard import TensorBoardLog
+from warmstart_sim.sweep.tasks import Task
+from warmstart_sim.training.turns import Turns
+from warmstart_sim.workbench import Workbench
+
+
+def perform(task: Task, run: RunFolder, bench: Workbench, place: Place, notify: Notify) -> Turns[str | None]:
+    """Does one task, in turns; an error that concerns this cell alone is recorded in its folder and returned.
+
+    Args:
+        task: A cell, or a first phase.
+        run: Where results go.
+        bench: What outlives the task in this process.
+        place: Where and how it runs.
+        notify: Called after every epoch.
+
+    Raises:
+        WarmstartError: An error that concerns the whole run.
+    """
+    log = TensorBoardLog(run.path / "tensorboard" / task.folder(run).path.name) if place.tensorboard else None
+
+    def tell(progress: Progress) -> None:
+        if log is not None:
+            log.write(progress.total_epochs, progress.epoch_row, progress.round_row)
+        notify(progress)
+
+    try:
+        yield from (first_phase_in_turns if task.first_phase else cell_in_turns)(task.cell, run, bench, place, tell)
+    except WarmstartError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or run.path}: cannot be written or read ({error.strerror}); what is complete is kept: "
+            "mend that and run the same command again"
+        ) from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        task.folder(run).fail(reason, traceback.format_exc())
+        return reason
+    finally:
+        if log is not None:
+            log.close()
+    return None

@@ -1,0 +1,180 @@
+"""Many cells in one process: each slot trains one, all make a step together, and a slot that is free takes the next.
+
+A slot whose epoch is over checks its stop rule, starts its next round or its next cell, and is back with a minibatch
+before the others make their next step (on a CPU), or while theirs are still running (on a GPU, in streams of its own).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from warmstart_sim.experiment import Place, Progress
+from warmstart_sim.results.store import RunFolder
+from warmstart_sim.sweep.perform import perform
+from warmstart_sim.sweep.tasks import Task
+from warmstart_sim.training.stacking import Stack, Unstackable, stackable
+from warmstart_sim.training.turns import Minibatch, Reading, Turns, finish
+from warmstart_sim.workbench import Workbench
+
+
+class Source(Protocol):
+    """Where tasks come from, and who wants to know how they go."""
+
+    def take(self, idle: bool) -> Task | None:
+        """The next task; None when there is none now, or, if the caller is idle and can wait, none will ever come."""
+
+    def progress(self, task: Task, progress: Progress) -> None:
+        """An epoch of it has ended."""
+
+    def ended(self, task: Task, error: str | None) -> None:
+        """It is over."""
+
+
+@dataclass
+class Slot:
+    """A task under way.
+
+    Attributes:
+        turns: Its training.
+        turn: What it waits for; None before the first.
+        stream: Where its work is queued; None for the default one.
+        error: What went wrong with its last step, to be told to the training.
+    """
+
+    task: Task
+    turns: Turns[str | None]
+    stream: torch.cuda.Stream | None
+    turn: Minibatch | Reading | None = None
+    error: Exception | None = None
+
+    def advance(self) -> None:
+        """Lets the training go on to its next turn; StopIteration when it is over."""
+        error, self.error = self.error, None
+        with self.queue():
+            self.turn = next(self.turns) if error is None else self.turns.throw(error)
+
+    def step(self) -> None:
+        """Makes its step alone."""
+        assert isinstance(self.turn, Minibatch)
+        try:
+            with self.queue():
+                self.turn.run()
+        except Exception as error:
+            self.error = error
+
+    def queue(self) -> contextlib.AbstractContextManager[object]:
+        """The stream that takes its work."""
+        return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
+
+
+def run_slots(source: Source, run: RunFolder, place: Place) -> None:
+    """Runs tasks until there are none, `place.slots` at a time.
+
+    Args:
+        source: Gives tasks, and is told how they go.
+        run: Where results go.
+        place: Where and how cells run.
+
+    Raises:
+        WarmstartError: An error that concerns the whole run.
+    """
+    bench = Workbench(place.device, records_steps=place.batching != "stacked")
+
+    def started(task: Task) -> Turns[str | None]:
+        return perform(task, run, bench, place, functools.partial(source.progress, task))
+
+    if place.slots == 1:
+        while task := source.take(idle=True):
+            source.ended(task, finish(started(task)))
+        return
+    device = torch.device(place.device)
+    streams = place.batching == "streams"
+    free = [torch.cuda.Stream(device) if streams else None for _ in range(place.slots)]
+    step = Together(bench) if place.batching == "stacked" else apart
+    slots: list[Slot] = []
+    # Epochs seed torch's default generators while they run; here they overlap, so that none can put back what was.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        while True:
+            while free and (task := source.take(idle=not slots)):
+                slots.append(Slot(task, started(task), free.pop()))
+            if not slots:
+                return
+            for slot in [slot for slot in slots if _is_over(slot, source, wait=not streams)]:
+                slots.remove(slot)
+                free.append(slot.stream)
+            if ready := [slot for slot in slots if isinstance(slot.turn, Minibatch)]:
+                step(ready)
+            elif slots and isinstance(slots[0].turn, Reading):
+                slots[0].turn.run()
+
+
+def _is_over(slot: Slot, source: Source, wait: bool) -> bool:
+    """Lets a slot go on until it has a minibatch, or has to wait for a number; whether it came to its end."""
+    try:
+        while True:
+            if isinstance(slot.turn, Reading) and not slot.turn.ready:
+                if not wait:
+                    return False
+                slot.turn.run()
+            slot.advance()
+            if isinstance(slot.turn, Minibatch):
+                return False
+    except StopIteration as end:
+        source.ended(slot.task, end.value)
+        return True
+
+
+def apart(slots: Sequence[Slot]) -> None:
+    """A step of every slot, each by itself (on a GPU in its own stream, so that they run side by side)."""
+    for slot in slots:
+        slot.step()
+
+
+class Together:
+    """A step of every slot, those whose models are alike as one stack; what cannot be stacked is stepped apart.
+
+    Args:
+        bench: Whose device the stacks are on.
+    """
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._stacks: dict[Hashable, Stack] = {}
+        self._unstackable: set[Hashable] = set()
+
+    def __call__(self, slots: Sequence[Slot]) -> None:
+        """Steps all; each has a minibatch."""
+        for kind, group in _by_kind(slots).items():
+            if len(group) == 1 or kind in self._unstackable or not self._step(kind, group):
+                apart(group)
+
+    def _step(self, kind: Hashable, group: list[Slot]) -> bool:
+        """Whether it could be done; if not, nothing has changed."""
+        turns = {id(slot.turn.stepper): slot.turn for slot in group if isinstance(slot.turn, Minibatch)}
+        stack = self._stacks.get(kind)
+        try:
+            if stack is None or {id(stepper) for stepper in stack.steppers} != turns.keys():
+                steppers = [turn.stepper for turn in turns.values()]
+                stack = self._stacks[kind] = Stack(steppers, self._bench.recorder())
+            stack.step([turns[id(stepper)] for stepper in stack.steppers])
+        except (Unstackable, RuntimeError):  # no stacked form, no memory: by themselves they go on, or say why not
+            self._unstackable.add(kind)
+            self._stacks.pop(kind, None)
+            return False
+        return True
+
+
+def _by_kind(slots: Sequence[Slot]) -> dict[Hashable, list[Slot]]:
+    groups: dict[Hashable, list[Slot]] = {}
+    for slot in slots:
+        assert isinstance(slot.turn, Minibatch)
+        stepper = slot.turn.stepper
+        kind = (stepper.kind, None) if stackable(stepper) else (stepper.kind, id(stepper))
+        groups.setdefault(kind, []).append(slot)
+    return groups

@@ -1,0 +1,78 @@
+"""What outlives a cell in its process: data on the device, and steppers with what was recorded for them."""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import nn
+
+from warmstart_sim.training.batches import DeviceSamples, Normalization
+from warmstart_sim.training.recording import Recorder, recorder
+from warmstart_sim.training.settings import Training
+from warmstart_sim.training.stepping import Stepper
+from warmstart_sim.types import Samples
+
+
+class Workbench:
+    """Lends steppers to cells, one cell at a time, and puts data on the device once for all cells that use them.
+
+    Where steps are recorded, a stepper that is given back goes to the next cell of its kind, with its recordings;
+    elsewhere there is nothing to save, and every cell has a model object of its own.
+
+    Args:
+        device: Where everything is.
+        record: Makes what records on a device, for each stepper one; None for those that record nothing.
+        records_steps: Whether steppers record their steps; evaluation is recorded in any case.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        record: Callable[[torch.device], Recorder | None] = recorder,
+        records_steps: bool = True,
+    ) -> None:
+        self.device = torch.device(device)
+        self._record = record
+        self._records_steps = records_steps
+        self._idle: defaultdict[Hashable, list[Stepper]] = defaultdict(list)
+        self._samples: weakref.WeakValueDictionary[Hashable, DeviceSamples] = weakref.WeakValueDictionary()
+
+    def take(self, kind: Hashable, settings: Training, build: Callable[[], nn.Module]) -> Stepper:
+        """A stepper for a cell's model.
+
+        Args:
+            kind: Equal for models that are alike.
+            settings: The cell's; those that a recording depends on are added to the kind.
+            build: Makes the model, on the device.
+        """
+        # A rate can be changed without a new recording, and batches of any size have recordings of their own.
+        kind = kind, settings.optimizer.model_copy(update={"lr": 1.0}), settings.precision
+        if not self._idle[kind]:
+            return Stepper(build(), settings, self.recorder(), kind=kind, records_steps=self._records_steps)
+        stepper = self._idle[kind].pop()
+        stepper.settings = settings
+        return stepper
+
+    def give(self, stepper: Stepper) -> None:
+        """Takes back what `take` lent."""
+        if stepper.recorder is not None:
+            self._idle[stepper.kind].append(stepper)
+
+    def recorder(self) -> Recorder | None:
+        """A new recorder, or None where nothing is recorded."""
+        return self._record(self.device)
+
+    def samples(self, samples: Samples, normalize: Normalization | None, channels_last: bool) -> DeviceSamples:
+        """The samples on the device, shared by all who have them now and normalise them alike."""
+        numbers = normalize and (*normalize.scale.flatten().tolist(), *normalize.shift.flatten().tolist())
+        key = (id(samples), numbers, channels_last)
+        found = self._samples.get(key)
+        if found is None:
+            found = DeviceSamples(samples, normalize, self.device, channels_last)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # slots have streams of their own, which will not wait for this one
+            self._samples[key] = found
+        return found
