@@ -156,10 +156,12 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
     data_root = find_data_root(options.data_root)
     import_own(unfinished, where)
     all_training_sizes(unfinished, data_root, where)
+    device = choose_device(options.device)
+    if options.batching == "streams" and not device.startswith("cuda"):
+        raise WarmstartError("--batching streams: streams are a GPU's; on a CPU choose auto, stacked or apart")
 
     with run_folder.locked():
         run_folder.open(record(raw, scenario), options.fresh)
-        device = choose_device(options.device)
         workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
         run_folder.check_data(_fetch_data(unfinished, data_root))
         found = notes(unfinished, data_root)
@@ -183,8 +185,6 @@ def _arranged(
         find_data_root(options.data_root), device, tensorboard=options.tensorboard, deterministic=options.deterministic
     )
     cuda, batching = device.startswith("cuda"), options.batching
-    if batching == "streams" and not cuda:
-        raise WarmstartError("--batching streams: streams are a GPU's; on a CPU choose auto, stacked or apart")
     if batching == "auto" and options.deterministic and cuda:
         batching = "streams"  # stacked, the last bits of a cell would depend on its neighbours
     slots = options.slots or ("auto" if cuda else 1)

@@ -41,7 +41,7 @@ def arranged(
         return place
     import torch
 
-    from warmstart_sim.sweep.speed import step_times
+    from warmstart_sim.sweep import speed
     from warmstart_sim.training.step_time import StepTime
 
     record = _stored(run, place)
@@ -54,7 +54,7 @@ def arranged(
         if place.slots == 1 and workers == 1:
             return place
         known = {kind: StepTime(**times) for kind, times in record.get("step_times", {}).items()}
-        new = step_times([cell for cell in cells if cell.step_kind not in known], place)
+        new = speed.step_times([cell for cell in cells if cell.step_kind not in known], place)
         record["step_times"] = {kind: asdict(times) for kind, times in {**known, **new}.items()}
         return replace(place, timing="shared", step_times=known | new)
     finally:

@@ -141,17 +141,20 @@ class Together:
 
     Args:
         bench: Whose device the stacks are on.
+
+    Attributes:
+        unstackable: The kinds of steppers for which it did not work.
     """
 
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
         self._stacks: dict[Hashable, Stack] = {}
-        self._unstackable: set[Hashable] = set()
+        self.unstackable: set[Hashable] = set()
 
     def __call__(self, slots: Sequence[Slot]) -> None:
         """Steps all; each has a minibatch."""
         for kind, group in _by_kind(slots).items():
-            if len(group) == 1 or kind in self._unstackable or not self._step(kind, group):
+            if len(group) == 1 or kind in self.unstackable or not self._step(kind, group):
                 apart(group)
 
     def _step(self, kind: Hashable, group: list[Slot]) -> bool:
@@ -164,8 +167,10 @@ class Together:
                 stack = self._stacks[kind] = Stack(steppers, self._bench.recorder())
             stack.step([turns[id(stepper)] for stepper in stack.steppers])
         except (Unstackable, RuntimeError):  # no stacked form, no memory: by themselves they go on, or say why not
-            self._unstackable.add(kind)
+            self.unstackable.add(kind)
             self._stacks.pop(kind, None)
+            return False
+        except Exception:  # what a user's part does to one of them
             return False
         return True
 

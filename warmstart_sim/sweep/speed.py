@@ -20,6 +20,7 @@ from warmstart_sim.experiment import Batching, Lab, Place
 from warmstart_sim.sweep.slots import Slot, Together, apart
 from warmstart_sim.sweep.tasks import Task
 from warmstart_sim.training import step_time
+from warmstart_sim.training.stacking import Unstackable
 from warmstart_sim.training.step_time import StepTime, timed
 from warmstart_sim.training.turns import Minibatch, Turns
 from warmstart_sim.workbench import Workbench
@@ -104,7 +105,7 @@ def rates(
         for count in counts or sorted({*(count for count in COUNTS if count < most), min(most, COUNTS[-1])}):
             try:
                 rate = _rate(cell, place, way, count)
-            except torch.OutOfMemoryError:
+            except (torch.OutOfMemoryError, Unstackable):
                 break
             yield rate
             if counts is None and rate.steps_per_second < best:
@@ -173,6 +174,8 @@ def _rate(cell: Cell, place: Place, batching: Batching, count: int) -> Rate:
         for slot in slots:
             if slot.error:
                 raise slot.error
+        if isinstance(step, Together) and step.unstackable:
+            raise Unstackable("or too large for the memory")
         return clock.seconds / repeats
 
     steps(2)

@@ -171,10 +171,13 @@ def stacked_network(model: nn.Module, count: int, counts: Counts) -> tuple[nn.Mo
             raise Unstackable(f"{node.op} {node.target}")
     if not isinstance(layer, (StackedLinear, _Rows)):
         raise Unstackable("an output that is not made by a linear layer")
-    shared = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    if shared != {name for name, _ in traced.named_parameters()}:
-        raise Unstackable("parameters that are tied or that no layer uses")
+    if _names(model) != _names(traced):  # of a tied parameter, the model has one name and the stack several
+        raise Unstackable("parameters or buffers that are tied or that no layer uses")
     return traced, spatial
+
+
+def _names(model: nn.Module) -> set[str]:
+    return {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
 
 
 def _stacked_layer(layer: nn.Module, count: int, counts: Counts, spatial: bool) -> nn.Module:
@@ -254,6 +257,11 @@ class Stack:
         Args:
             minibatches: One for each stepper, in their order; of any sizes.
         """
+        version = sum(stepper.version for stepper in self.steppers)
+        if version != self._version:
+            self._updates = list(_updates(self.steppers, list(self._parameters)))
+            self._recorded.clear()
+            self._version = version
         sizes = [len(minibatch.index) for minibatch in minibatches]
         index = pad_sequence([minibatch.index for minibatch in minibatches], batch_first=True)
         mask = None
@@ -285,10 +293,6 @@ class Stack:
 
     def _update(self) -> None:
         """The steps of all optimisers, those with equal rates in one call."""
-        version = sum(stepper.version for stepper in self.steppers)
-        if version != self._version:
-            self._updates = list(_updates(self.steppers, list(self._parameters)))
-            self._version = version
         gradients = {}
         for name, parameter in self._parameters.items():
             assert parameter.grad is not None

@@ -1,0 +1,240 @@
+"""What bounds a training step: its floating-point operations, the memory that it moves, or starting its kernels.
+
+    python benchmarks/limits.py [--device cuda] [--models mlp,resnet18_w16]
+    python benchmarks/limits.py --profile resnet18_w16    the operators that a step spends its time in
+
+The bounds are estimates, each against a rate measured in the same run. Operators that work in a cache move less memory
+than is counted here, and some convolutions need fewer multiplications, so that a step may be quicker than a bound. A
+fused recurrent operator counts as one launch, though it starts many kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from document import Budget, Document, Row, Section, table
+from loops import BATCH, MODELS, Problem, our_training
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from warmstart_sim.analysis.flops import training_flops
+from warmstart_sim.experiment import prepare
+from warmstart_sim.training.recording import CudaGraphs, recorder
+from warmstart_sim.training.settings import Training
+from warmstart_sim.training.step_time import timed
+
+BLOCKS, BLOCK_SECONDS = 5, 0.1
+PROFILED_STEPS = 3
+aten = torch.ops.aten
+NO_KERNEL = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten._unsafe_view}
+# The first argument of these gives only a shape, or the memory that is overwritten.
+FILLING = {
+    aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones, aten.new_full, aten.zero_,
+    aten.fill_, aten.copy_,
+}  # fmt: skip
+GATHERING = {aten.index_select, aten.index, aten.gather, aten.embedding}  # they read as much as they give, not all
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the operators that start a kernel, and the bytes of the tensors that they read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = 0
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        gives_view = any(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
+        if func.namespace == "aten" and func.overloadpacket not in NO_KERNEL and not gives_view:
+            self.launches += 1
+            self.bytes += _moved(func, args, kwargs or {}, result)
+        return result
+
+
+def _moved(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> int:
+    schema = func._schema
+    given = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
+    changed = [given.get(each.name) for each in schema.arguments if each.alias_info and each.alias_info.is_write]
+    results = [result] if len(schema.returns) == 1 else result or ()
+    new = _bytes([each for each, said in zip(results, schema.returns, strict=True) if said.alias_info is None])
+    read = new if func.overloadpacket in GATHERING else _bytes(args[1:] if func.overloadpacket in FILLING else given)
+    return read + _bytes(changed) + new
+
+
+def _bytes(tree: Any) -> int:
+    """Of all tensors; what is only repeated by a stride of zero counts once."""
+    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return sum(
+        each.element_size() * math.prod(size for size, stride in zip(each.shape, each.stride(), strict=True) if stride)
+        for each in tensors
+    )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the device can do.
+
+    Attributes:
+        flops: FLOP/s of a large float32 matrix product.
+        bytes: Bytes/s of a large copy, read and written.
+        launch: Seconds to start a kernel, as training steps here start theirs: in a CUDA graph, or on a CPU one by one.
+        eager_launch: Seconds to start one by itself.
+    """
+
+    flops: float
+    bytes: float
+    launch: float
+    eager_launch: float
+
+
+@functools.cache
+def device_rates(device: torch.device) -> Rates:
+    """Measures them, with as many threads and at the precision that this process has."""
+    cuda = device.type == "cuda"
+    side, size = (8192, 2**28) if cuda else (1024, 2**25)
+    matrices = [torch.rand(side, side, device=device) for _ in range(3)]
+    product = seconds_per_call(lambda: torch.mm(matrices[0], matrices[1], out=matrices[2]), device)
+    source, target = (torch.ones(size, device=device) for _ in range(2))
+    copy = seconds_per_call(lambda: target.copy_(source), device)
+    number, count = torch.zeros(1, device=device), 1000
+
+    def tiny() -> None:
+        for _ in range(count):
+            number.add_(1.0)
+
+    one_by_one = seconds_per_call(tiny, device) / count
+    recorded = seconds_per_call(CudaGraphs(device)(tiny, []), device) / count if cuda else one_by_one
+    return Rates(2 * side**3 / product, 2 * 4 * size / copy, recorded, one_by_one)
+
+
+def seconds_per_call(work: Callable[[], object], device: torch.device) -> float:
+    """The median of a few blocks of calls, from an idle device to an idle device."""
+
+    def block(repeats: int) -> float:
+        with timed(device) as clock:
+            for _ in range(repeats):
+                work()
+        return clock.seconds / repeats
+
+    block(1)
+    once = block(1)
+    blocks = BLOCKS if once < 1 else 2  # of a step that takes seconds, noise is a small part
+    return statistics.median(block(max(1, int(BLOCK_SECONDS / once))) for _ in range(blocks))
+
+
+def traffic(step: Callable[[], None]) -> Traffic:
+    """What a training step moves and starts. It must run operator by operator, and is run twice."""
+    step()  # makes the optimiser's state
+    with Traffic() as counted:
+        step()
+    return counted
+
+
+def section(names: Sequence[str], device: torch.device) -> Section:
+    """Each model's step beside its bounds."""
+    rates = device_rates(device)
+    eager = f" (one by one {1e6 * rates.eager_launch:.2f} us)" if device.type == "cuda" else ""
+    note = (
+        f"A step of ours on a batch of {BATCH}, beside what its parts would take alone at the rates measured here: "
+        f"float32 matrix products {rates.flops / 1e9:,.0f} GFLOP/s, copies {rates.bytes / 1e9:,.0f} GB/s, "
+        f"{1e6 * rates.launch:.2f} us to start a kernel{eager}. Memory traffic counts every tensor that an operator "
+        "reads or writes, as if there were no caches; launches are operators."
+    )
+    head = [
+        "model", "step, ms", "matrix products, ms", "memory traffic, ms", "launches, ms", "largest / step", "GFLOP/s",
+    ]  # fmt: skip
+
+    def piece(name: str) -> Callable[[Budget], Iterator[Row]]:
+        return lambda budget: rows(Problem(name, device, steps=1), rates)
+
+    return Section("What bounds a step", note, head, {name: piece(name) for name in names})
+
+
+def rows(problem: Problem, rates: Rates) -> Iterator[Row]:
+    counted = traffic(one_step(problem, recorded=False))
+    flops = flops_of_step(problem)
+    seconds = seconds_per_call(one_step(problem, recorded=True), problem.device)
+    bounds = flops / rates.flops, counted.bytes / rates.bytes, counted.launches * rates.launch
+    products, moved, launches = (f"{1e3 * bound:.3f}" for bound in bounds)
+    yield [
+        problem.model, f"{1e3 * seconds:.3f}", f"{products} ({flops / 1e9:.2f} GFLOP)",
+        f"{moved} ({counted.bytes / 1e6:,.1f} MB)", f"{launches} ({counted.launches})",
+        f"{max(bounds) / seconds:.0%}", f"{flops / seconds / 1e9:,.1f}",
+    ]  # fmt: skip
+
+
+def flops_of_step(problem: Problem) -> int:
+    inputs, _ = problem.on_device()
+    return BATCH * training_flops(problem.network(channels_last=True), problem.normalized(inputs[:2]))
+
+
+def one_step(problem: Problem, *, recorded: bool) -> Callable[[], None]:
+    """Ours, on the first batch; recorded where the device has it so."""
+    stepper = our_training(problem, recorder(problem.device) if recorded else None).stepper
+    index = torch.arange(BATCH, device=problem.device)
+    assert stepper.samples is not None
+    width = stepper.width(stepper.samples.mean_length)
+    stepper.prepare({(BATCH, width)})
+    return lambda: stepper.step(index, width)
+
+
+def profile(problem: Problem, count: int = 10) -> Iterator[str]:
+    """The operators that most of a step's time goes into, run one by one, as the lines of a table."""
+    cuda = problem.device.type == "cuda"
+    step = one_step(problem, recorded=False)
+    step()
+    activities = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if cuda else [])]
+    with torch.profiler.profile(activities=activities) as profiler:
+        for _ in range(PROFILED_STEPS):
+            step()
+        if cuda:
+            torch.cuda.synchronize()
+
+    def own(event: Any) -> float:
+        return event.self_device_time_total if cuda else event.self_cpu_time_total
+
+    # Kernels are listed beside the operators that started them; the time of both is the same time.
+    events = [event for event in profiler.key_averages() if event.device_type == torch.autograd.DeviceType.CPU]
+    events.sort(key=own, reverse=True)
+    total = sum(map(own, events))
+    yield from table(
+        ["operator", "calls a step", "own time, ms a step", "share"],
+        (
+            [
+                f"`{event.key}`", f"{event.count / PROFILED_STEPS:g}", f"{own(event) / PROFILED_STEPS / 1e3:.3f}",
+                f"{own(event) / total:.0%}",
+            ]
+            for event in events[:count]
+        ),
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--profile", metavar="MODEL", choices=MODELS)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    prepare(device, Training())
+    if arguments.profile:
+        for each in profile(Problem(arguments.profile, device, steps=1)):
+            print(each)
+        return
+    names = arguments.models.split(",")
+    Document().add(section(names, device), Budget(math.inf, len(names)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,341 @@
+"""Training loops around the same model, data, batch size and optimiser: ours, its limit, and what others write.
+
+    bare        forward, backward and a fused optimiser's step on batches that are ready, and nothing else
+    captured    the bare step in a CUDA graph, replayed (CUDA only): the limit there; on a CPU it is `bare`
+    compiled    the same with the model compiled by torch.compile (CUDA only, and only when asked for)
+    ours        warmstart_sim: order, gathering, normalising, step, running accuracy and loss
+    eager       the same written by hand on device tensors: Adam as it comes, sums with .item() after each step
+    DataLoader  torchvision's transforms on PIL images (texts: tokens) in two loader processes
+    Avalanche   its Naive strategy on tensors, without an evaluator
+
+`bare`, `captured`, `compiled` and `ours` use channels-last where the package does.
+"""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from document import Budget, Row, Section
+from torch import nn
+from torch.nn import functional as F
+
+from warmstart_sim import models
+from warmstart_sim.registry import MODELS as REGISTERED
+from warmstart_sim.seeding import scoped_torch_seed
+from warmstart_sim.training.batches import DeviceSamples, normalization
+from warmstart_sim.training.loop import RoundData, RoundTraining
+from warmstart_sim.training.recording import CudaGraphs, Recorder, recorder
+from warmstart_sim.training.settings import Optimizer, Training
+from warmstart_sim.training.step_time import timed
+from warmstart_sim.training.stepping import Stepper, make_optimizer
+from warmstart_sim.types import Samples
+
+BATCH, CLASSES, IMAGE = 128, 10, (3, 32, 32)
+VOCABULARY, TOKENS = 1000, 100
+CENTRE, SCALE = 0.5, 0.25  # how those who write it themselves normalise pixels in [0, 1]
+
+Epoch = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, and of how many steps an epoch is on each device: short, but long enough to be timed."""
+
+    name: str
+    options: dict[str, object]
+    cpu_steps: int
+    cuda_steps: int
+
+
+MODELS = {
+    "logistic_regression": Model("logistic_regression", {}, 100, 200),
+    "mlp": Model("mlp", {}, 100, 200),
+    "small_cnn": Model("small_cnn", {}, 25, 200),
+    "bilstm": Model("bilstm", {"hidden": 64, "layers": 1, "dropout": 0.0}, 5, 50),
+    "resnet18_w16": Model("resnet18", {"width": 16}, 5, 100),
+    "resnet18_w64": Model("resnet18", {"width": 64}, 1, 40),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What all loops train, and on what.
+
+    Attributes:
+        model: A name in MODELS.
+        steps: Batches of an epoch; None for the model's own number.
+    """
+
+    model: str
+    device: torch.device
+    steps: int | None = None
+
+    @cached_property
+    def texts(self) -> bool:
+        return REGISTERED.has_trait(MODELS[self.model].name, "tokens")
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Random images (n, 3, 32, 32) or, for models that read texts, tokens (n, 100), and labels."""
+        model = MODELS[self.model]
+        count = BATCH * (self.steps or (model.cuda_steps if self.device.type == "cuda" else model.cpu_steps))
+        generator = np.random.default_rng(0)
+        labels = generator.integers(0, CLASSES, count)
+        if self.texts:
+            return Samples(generator.integers(1, VOCABULARY, (count, TOKENS)), labels)
+        return Samples(generator.integers(0, 256, (count, *IMAGE), dtype=np.uint8), labels)
+
+    def on_device(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All inputs, as they are stored, and labels."""
+        inputs, labels = (torch.from_numpy(array) for array in (self.samples.inputs, self.samples.labels))
+        return inputs.to(self.device), labels.to(self.device)
+
+    def normalized(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs if self.texts else (inputs.float() / 255 - CENTRE) / SCALE
+
+    def network(self, *, channels_last: bool) -> nn.Module:
+        """The model with fresh weights, always the same; channels-last if asked for and if the package has it so."""
+        shape = self.samples.inputs.shape[1:]
+        with scoped_torch_seed(0, "init"):
+            model = models.build(MODELS[self.model].name, MODELS[self.model].options, shape, CLASSES, VOCABULARY)
+        form = torch.channels_last if channels_last and models.takes_channels_last(model) else torch.contiguous_format
+        return model.to(self.device, memory_format=form).train()
+
+
+def bare(problem: Problem) -> Epoch:
+    model = problem.network(channels_last=True)
+    batches = ready_batches(problem, model)
+    step = bare_step(model, recorded=False)
+
+    def epoch() -> None:
+        for inputs, labels in batches:
+            step(inputs, labels)
+
+    return epoch
+
+
+def captured(problem: Problem, model: nn.Module | None = None) -> Epoch:
+    model = model or problem.network(channels_last=True)
+    batches = ready_batches(problem, model)
+    inputs, labels = batches[0]
+    step = bare_step(model, recorded=True)
+    replay = CudaGraphs(problem.device)(lambda: step(inputs, labels), [])
+
+    def epoch() -> None:
+        for _ in batches:
+            replay()
+
+    return epoch
+
+
+def compiled(problem: Problem) -> Epoch:
+    model = problem.network(channels_last=True)
+    quick = torch.compile(model, mode="max-autotune-no-cudagraphs")
+    inputs, labels = ready_batches(problem, model)[0]
+    F.cross_entropy(quick(inputs), labels).backward()  # compiles, before anything is recorded
+    return captured(problem, quick)
+
+
+def ready_batches(problem: Problem, model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Normalised batches in the memory format that the model wants."""
+    inputs, labels = problem.on_device()
+    ready = problem.normalized(inputs)
+    if models.takes_channels_last(model):
+        ready = ready.contiguous(memory_format=torch.channels_last)
+    return list(zip(ready.split(BATCH), labels.split(BATCH), strict=True))
+
+
+def bare_step(model: nn.Module, *, recorded: bool) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    optimizer = make_optimizer(model, Optimizer(), recorded=recorded)
+
+    def step(inputs: torch.Tensor, labels: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def ours(problem: Problem) -> Epoch:
+    training = our_training(problem, recorder(problem.device))
+    return lambda: training.run_epoch() and None
+
+
+def our_training(problem: Problem, record: Recorder | None) -> RoundTraining:
+    """A round's training that never ends by itself."""
+    model = problem.network(channels_last=True)
+    normalize = normalization("train", problem.samples.inputs)
+    samples = DeviceSamples(problem.samples, normalize, problem.device, models.takes_channels_last(model))
+    everything = torch.arange(len(samples), device=problem.device)
+    nothing = everything[:0]
+    stepper = Stepper(model, Training(batch_size=BATCH, until={"epochs": 10**9}), record)
+    return RoundTraining(stepper, RoundData(samples, everything, nothing, samples, nothing), seed=0, round_index=0)
+
+
+def eager(problem: Problem) -> Epoch:
+    inputs, labels = problem.on_device()
+    step = usual_step(problem.network(channels_last=False))
+
+    def epoch() -> None:
+        right = total = 0.0
+        for index in torch.randperm(len(labels), device=problem.device).split(BATCH):
+            loss, hits = step(problem.normalized(inputs[index]), labels[index])
+            total += loss * len(index)
+            right += hits
+
+    return epoch
+
+
+def usual_step(model: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], tuple[float, float]]:
+    """A step as most write it, which waits for the device; gives loss and hits."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    criterion = nn.CrossEntropyLoss()
+
+    def step(inputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+        optimizer.zero_grad()
+        logits = model(inputs)
+        loss = criterion(logits, labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item(), (logits.argmax(1) == labels).sum().item()
+
+    return step
+
+
+class Items(torch.utils.data.Dataset):
+    """Samples one by one: an image as a normalised tensor, by way of PIL, or a text's tokens."""
+
+    def __init__(self, samples: Samples, texts: bool) -> None:
+        from torchvision import transforms
+
+        self.inputs, self.labels = samples.inputs, samples.labels
+        self.transform = None if texts else transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize((CENTRE,) * 3, (SCALE,) * 3)]
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        label = int(self.labels[index])
+        if self.transform is None:
+            return torch.from_numpy(self.inputs[index]), label
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.inputs[index].transpose(1, 2, 0))), label
+
+
+def dataloader(problem: Problem) -> Epoch:
+    step = usual_step(problem.network(channels_last=False))
+    items = Items(problem.samples, problem.texts)
+    loader = torch.utils.data.DataLoader(items, batch_size=BATCH, shuffle=True, num_workers=2)
+
+    def epoch() -> None:
+        right = total = 0.0
+        for inputs, labels in loader:
+            loss, hits = step(inputs.to(problem.device), labels.to(problem.device))
+            total += loss * len(labels)
+            right += hits
+
+    return epoch
+
+
+def avalanche(problem: Problem) -> Epoch:
+    model = problem.network(channels_last=False)
+    inputs = problem.normalized(torch.from_numpy(problem.samples.inputs))
+    dataset = torch.utils.data.TensorDataset(inputs, torch.from_numpy(problem.samples.labels))
+    dataset.targets = problem.samples.labels.tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from avalanche.benchmarks import benchmark_from_datasets
+        from avalanche.benchmarks.utils import as_classification_dataset
+        from avalanche.training.supervised import Naive
+
+        strategy = Naive(
+            model=model, optimizer=torch.optim.Adam(model.parameters(), lr=0.001), criterion=nn.CrossEntropyLoss(),
+            train_mb_size=BATCH, train_epochs=1, device=problem.device, evaluator=None,
+        )  # fmt: skip
+    benchmark = benchmark_from_datasets(train=[as_classification_dataset(dataset)])
+    experience = next(iter(benchmark.train_stream))
+    return lambda: strategy.train(experience, num_workers=0) and None
+
+
+LOOPS = {
+    "captured": captured, "compiled": compiled, "bare": bare, "ours": ours, "eager": eager, "DataLoader": dataloader,
+    "Avalanche": avalanche,
+}  # fmt: skip
+ON_CUDA = ("captured", "compiled")
+
+
+def section(
+    names: Sequence[str], device: torch.device, *, repeats: int, steps: int | None = None, with_compiled: bool = False
+) -> Section:
+    """Ours against all others, one model in each row."""
+    left_out = {*(ON_CUDA if device.type != "cuda" else ()), *(() if with_compiled else ("compiled",))}
+    loops = [loop for loop in LOOPS if loop not in left_out]
+    limit = loops[0]
+    others = [loop for loop in loops if loop not in (limit, "ours")]
+    note = (
+        f"One model trained alone: samples/s of ours over those of each other loop (benchmarks/loops.py says what they "
+        f"are). `{limit}` is the limit. The loops take turns, and a ratio is the median of the ratios turn by turn; in "
+        f"brackets the lowest and the highest. Batch {BATCH}, Adam, {CLASSES} classes; 3x32x32 images, or texts of "
+        f"{TOKENS} tokens for bilstm."
+    )
+    head = ["model", "ours, samples/s", f"ours / {limit}", *(f"ours / {loop}" for loop in others), "turns"]
+
+    def piece(name: str) -> Callable[[Budget], Iterator[Row]]:
+        return lambda budget: rows(Problem(name, device, steps), loops, repeats, budget)
+
+    return Section("One cell at a time", note, head, {name: piece(name) for name in names})
+
+
+def rows(problem: Problem, loops: Sequence[str], repeats: int, budget: Budget) -> Iterator[Row]:
+    epochs, errors = warmed_up(problem, loops)
+    times = take_turns(epochs, problem.device, repeats, budget)
+    mine = times["ours"]
+    ratios = {loop: [other / own for own, other in zip(mine, times[loop], strict=True)] for loop in times}
+    middle = {loop: f"{statistics.median(each):.2f}" for loop, each in ratios.items()}
+    limit, *others = (loop for loop in loops if loop != "ours")
+    if limit in ratios:
+        each = ratios[limit]
+        middle[limit] = f"{statistics.median(each):.3f} ({min(each):.2f}-{max(each):.2f})"
+    rate = len(problem.samples) / statistics.median(mine)
+    yield [problem.model, f"{rate:,.0f}", *(middle.get(loop, "failed") for loop in (limit, *others)), str(len(mine))]
+    if errors:
+        raise RuntimeError("; ".join(errors))
+
+
+def warmed_up(problem: Problem, loops: Sequence[str]) -> tuple[dict[str, Epoch], list[str]]:
+    """Each loop after an epoch that compiles and records what is to be; and what became of loops that cannot run."""
+    epochs, errors = {}, []
+    for loop in loops:
+        try:
+            epoch = LOOPS[loop](problem)
+            epoch()
+            epochs[loop] = epoch
+        except Exception as error:
+            if loop == "ours":
+                raise
+            errors.append(f"{loop}: {type(error).__name__}: {error}")
+    return epochs, errors
+
+
+def take_turns(
+    epochs: Mapping[str, Epoch], device: torch.device, repeats: int, budget: Budget
+) -> dict[str, list[float]]:
+    """Seconds of an epoch of each loop, turn by turn, until the time is over, but one turn at least."""
+    times: dict[str, list[float]] = {loop: [] for loop in epochs}
+    for _ in range(repeats):
+        for loop, epoch in epochs.items():
+            with timed(device) as clock:
+                epoch()
+            times[loop].append(clock.seconds)
+        if budget.over:
+            break
+    return times

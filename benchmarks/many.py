@@ -1,0 +1,250 @@
+"""Many cells at once against one after another: R in one process, and on a CPU one on each core.
+
+    python benchmarks/many.py [--device cuda] [--models mlp,resnet18_w16] [--most 8]
+
+The cells are alike, of the smallest size that their steps need: what is timed is steps, not whole cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from document import Budget, Document, Row, Section
+from limits import device_rates, traffic
+from loops import BATCH, MODELS
+
+from warmstart_sim.config import Cell, plan
+from warmstart_sim.config.dealing import load_dataset
+from warmstart_sim.experiment import Lab, Place, prepare
+from warmstart_sim.sweep.speed import COUNTS, MODES, Rate, rates
+from warmstart_sim.training.loop import RoundTraining
+from warmstart_sim.training.settings import Training
+from warmstart_sim.workbench import Workbench
+
+CHUNK = 4 * BATCH  # training samples of a cell
+DIGITS = {"name": "digits"}
+IMAGES = {"name": "synthetic", "like": "cifar10", "train_samples": CHUNK, "test_samples": 10}
+CASES = {
+    "logistic_regression, 1x8x8": (DIGITS, "logistic_regression"),
+    "mlp, 1x8x8": (DIGITS, "mlp"),
+    "small_cnn, 1x8x8": (DIGITS, "small_cnn"),
+    "mlp, 3x32x32": (IMAGES, "mlp"),
+    "small_cnn, 3x32x32": (IMAGES, "small_cnn"),
+    "resnet18_w16, 3x32x32": (IMAGES, "resnet18_w16"),
+}
+CORE_TURNS, CORE_SECONDS = 3, 2.0
+
+
+def cases(models: Sequence[str]) -> list[str]:
+    return [case for case, (_, model) in CASES.items() if model in models]
+
+
+def cell_of(case: str) -> Cell:
+    data, model = CASES[case]
+    scenario = {
+        "name": "benchmark",
+        "data": data,
+        "scenario": {"name": "online", "chunk_size": CHUNK, "rounds": 1},
+        "model": {"name": MODELS[model].name, **MODELS[model].options},
+        "training": {"batch_size": BATCH, "until": {"epochs": 10**9}},
+        "strategies": {"random_init": {}},
+        "seeds": [0],
+    }
+    return plan(scenario, "benchmarks/many.py")[1][0]
+
+
+def place_on(device: str) -> Place:
+    return Place(Path(), device)
+
+
+def sections(models: Sequence[str], device: torch.device, most: int, turns: int = CORE_TURNS) -> list[Section]:
+    """R cells at once in one process, and on a CPU one cell on each core, in so many turns."""
+    cores = [cores_section(models, turns)] if device.type == "cpu" else []
+    return [slots_section(models, device, most), *cores]
+
+
+def slots_section(models: Sequence[str], device: torch.device, most: int) -> Section:
+    counts = [count for count in COUNTS if count <= most]
+    memory = (
+        "the device memory that PyTorch had taken at its peak"
+        if device.type == "cuda"
+        else "by how much a new process grows (with its first cell by what the libraries need as well)"
+    )
+    note = (
+        f"Steps of R cells together in a second over those of one cell alone, which trains right before them (batch "
+        f"{BATCH}); beside it, {memory}. The last column compares the best of them with the bandwidth of a copy: what "
+        "the operators of a step read and write, times the steps in a second. A dash: no time or memory for so many."
+    )
+    head = [
+        "model", "way", "one cell, steps/s", "its memory", *(f"R = {count}" for count in counts), "memory traffic, best"
+    ]  # fmt: skip
+
+    def piece(case: str, way: str) -> Callable[[Budget], Iterator[Row]]:
+        return lambda budget: rows(case, way, device, counts, budget)
+
+    ways = MODES[device.type]
+    pieces = {f"{case} ({way})": piece(case, way) for case in cases(models) for way in ways}
+    return Section("Many cells at once", note, head, pieces)
+
+
+def rows(case: str, way: str, device: torch.device, counts: Sequence[int], budget: Budget) -> Iterator[Row]:
+    moved = bytes_of_step(case, device)
+    one, *more = (beside(case, way, device, count, budget) for count in (1, *counts))
+    assert one is not None
+    best = max([one.steps_per_second, *(each.steps_per_second for each in more if each)])
+    share = best * moved / device_rates(device).bytes
+    yield [
+        case, way, f"{one.steps_per_second:,.0f}", _megabytes(one.memory),
+        *(f"{each.ratio:.2f}, {_megabytes(each.memory)}" if each else "-" for each in more), f"{share:.0%}",
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Beside:
+    """How R cells train together.
+
+    Attributes:
+        ratio: Their steps in a second over those of one cell.
+        memory: Bytes that they took; None where that cannot be told.
+    """
+
+    steps_per_second: float
+    ratio: float
+    memory: int | None
+
+
+def beside(case: str, way: str, device: torch.device, count: int, budget: Budget) -> Beside | None:
+    """None if the time is over, or if so many cells do not fit or cannot run side by side."""
+    if count > 1 and budget.over:
+        return None
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(device)
+        found = one_and_many(case, way, str(device), count)
+        memory = free - torch.cuda.mem_get_info(device)[0]
+    else:  # what a process has freed it may keep, and take again unseen: each is measured in a new one
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found, memory = pool.submit(_with_memory, case, way, str(device), count).result()
+    if len(found) < min(count, 2):
+        return None
+    return Beside(found[-1].steps_per_second, found[-1].steps_per_second / found[0].steps_per_second, memory)
+
+
+def one_and_many(case: str, way: Any, device: str, count: int) -> list[Rate]:
+    """One cell alone, then so many together if they can."""
+    found = rates(cell_of(case), place_on(device), COUNTS[-1], (count,), way)
+    return [next(found)] if count == 1 else list(found)
+
+
+def _with_memory(case: str, way: str, device: str, count: int) -> tuple[list[Rate], int | None]:
+    load_dataset(cell_of(case), Path())  # no cell's memory, and no library's that reads data
+    before = _memory("VmRSS")
+    found = one_and_many(case, way, device, count)
+    peak = _memory("VmHWM")
+    return found, None if before is None or peak is None else peak - before
+
+
+def _memory(key: str) -> int | None:
+    """Bytes of this process's memory: VmRSS is what it has, VmHWM the most that it had; None where Linux is not."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    found = next(line for line in status.read_text().splitlines() if line.startswith(key))
+    return 1024 * int(found.split()[1])
+
+
+def _megabytes(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e6:,.0f} MB"
+
+
+def bytes_of_step(case: str, device: torch.device) -> int:
+    lab = Lab(cell_of(case), place_on(str(device)), Workbench(str(device), lambda device: None))
+    lab.training(lab.rounds[0], ())
+    index = torch.arange(BATCH, device=device)
+    lab.model.train()
+    return traffic(lambda: lab.stepper.step(index, None)).bytes
+
+
+def cores_section(models: Sequence[str], turns: int) -> Section:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    note = (
+        f"Samples/s of {cores} processes of one thread, each of which trains a cell, over those of one such process "
+        "while the other cores are idle. Both take turns."
+    )
+    head = ["model", "one process, samples/s", f"all {cores} / one", "turns"]
+
+    def piece(case: str) -> Callable[[Budget], Iterator[Row]]:
+        return lambda budget: core_rows(case, cores, turns, budget)
+
+    return Section("All cores", note, head, {case: piece(case) for case in cases(models)})
+
+
+def core_rows(case: str, cores: int, turns: int, budget: Budget) -> Iterator[Row]:
+    context = multiprocessing.get_context("spawn")
+    pairs = []
+    with ProcessPoolExecutor(cores, context, _get_ready, (case, context.Barrier(cores))) as pool:
+        list(pool.map(_train_for, [0.0] * cores))
+        for _ in range(turns):
+            (alone,) = pool.map(_train_for, [CORE_SECONDS])
+            pairs.append((alone, sum(pool.map(_train_for, [CORE_SECONDS] * cores))))
+            if budget.over:
+                break
+    ratios = [together / alone for alone, together in pairs]
+    yield [
+        case, f"{statistics.median(alone for alone, _ in pairs):,.0f}",
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})", str(len(pairs)),
+    ]  # fmt: skip
+
+
+def _get_ready(case: str, barrier: Any) -> None:
+    """Makes a process's own training, and waits until all processes have theirs."""
+    global _training
+    lab = Lab(cell_of(case), place_on("cpu"))
+    _training = lab.training(lab.rounds[0], ())
+    _training.run_epoch()
+    barrier.wait()
+
+
+_training: RoundTraining
+
+
+def _train_for(seconds: float) -> float:
+    """Samples/s of whole epochs, at least one."""
+    started, before = time.perf_counter(), _training.samples_seen
+    while True:
+        _training.run_epoch()
+        elapsed = time.perf_counter() - started
+        if elapsed >= seconds:
+            return (_training.samples_seen - before) / elapsed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--most", type=int, default=COUNTS[-1], help="the largest R")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    prepare(device, Training())
+    document = Document()
+    for each in sections(arguments.models.split(","), device, arguments.most):
+        document.add(each, Budget(math.inf, len(each.pieces)))
+
+
+if __name__ == "__main__":
+    main()
