@@ -42,7 +42,7 @@ class Slot:
 
     Attributes:
         turns: Its training.
-        turn: What it waits for; None before the first.
+        turn: What it waits for; None before the first, and once its minibatch is stepped.
         stream: Where its work is queued; None for the default one.
         error: What went wrong with its last step, to be told to the training.
     """
@@ -99,17 +99,23 @@ def run_slots(source: Source, run: RunFolder, place: Place) -> None:
     step = Together(bench) if place.batching == "stacked" else apart
     slots: list[Slot] = []
     # Epochs seed torch's default generators while they run; here they overlap, so that none can put back what was.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), contextlib.ExitStack() as ending:
+        ending.callback(_close, slots)
         while True:
             while free and (task := source.take(idle=not slots)):
                 slots.append(Slot(task, started(task), free.pop()))
             if not slots:
                 return
-            for slot in [slot for slot in slots if _is_over(slot, source, wait=not streams)]:
+            over = [slot for slot in slots if _is_over(slot, source, wait=not streams)]
+            for slot in over:
                 slots.remove(slot)
                 free.append(slot.stream)
+            if over:
+                continue  # the next cell is to make its first step with the others
             if ready := [slot for slot in slots if isinstance(slot.turn, Minibatch)]:
                 step(ready)
+                for slot in ready:
+                    slot.turn = None
             elif slots and isinstance(slots[0].turn, Reading):
                 slots[0].turn.run()
 
@@ -117,17 +123,22 @@ def run_slots(source: Source, run: RunFolder, place: Place) -> None:
 def _is_over(slot: Slot, source: Source, wait: bool) -> bool:
     """Lets a slot go on until it has a minibatch, or has to wait for a number; whether it came to its end."""
     try:
-        while True:
+        while not isinstance(slot.turn, Minibatch):
             if isinstance(slot.turn, Reading) and not slot.turn.ready:
                 if not wait:
                     return False
                 slot.turn.run()
             slot.advance()
-            if isinstance(slot.turn, Minibatch):
-                return False
+        return False
     except StopIteration as end:
         source.ended(slot.task, end.value)
         return True
+
+
+def _close(slots: Sequence[Slot]) -> None:
+    """Ends trainings that an error or an interrupt has left under way, so that they put back what they changed."""
+    for slot in slots:
+        slot.turns.close()
 
 
 def apart(slots: Sequence[Slot]) -> None:

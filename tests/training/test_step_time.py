@@ -1,0 +1,136 @@
+"""What a step costs, measured on a machine whose clock is made of what a step is said to cost."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.training.recorded import Tape
+from warmstart_sim.training import stepping
+from warmstart_sim.training.batches import DeviceSamples
+from warmstart_sim.training.recording import Recorder
+from warmstart_sim.training.settings import Training
+from warmstart_sim.training.step_time import BLOCK_SECONDS, BLOCKS, StepTime, measure
+from warmstart_sim.training.stepping import Stepper
+from warmstart_sim.types import Samples
+
+CPU = torch.device("cpu")
+
+
+class Machine:
+    """A clock that only steps move, and what was stepped on it.
+
+    Args:
+        step: Seconds of a step.
+        sample: What each sample adds.
+        warming: What the first steps of each size take longer.
+        disturbed: Every so many steps something else takes a minute; None for never.
+    """
+
+    def __init__(self, step: float, sample: float, warming: float = 0.0, disturbed: int | None = None) -> None:
+        self.now = 0.0
+        self.sizes: list[int] = []
+        self.widths: list[int | None] = []
+        self._step, self._sample, self._warming, self._disturbed = step, sample, warming, disturbed
+
+    def steps(self, stepper: Stepper, index: torch.Tensor, width: int | None) -> None:
+        assert stepper.model.training
+        self.sizes.append(len(index))
+        self.widths.append(width)
+        self.now += self._step + self._sample * len(index)
+        if self.sizes.count(len(index)) <= 2:
+            self.now += self._warming
+        if self._disturbed and len(self.sizes) % self._disturbed == 0:
+            self.now += 60.0
+
+
+def measured(machine: Machine, batch_size: int = 32, samples: DeviceSamples | None = None,
+             recorder: Recorder | None = None) -> StepTime:  # fmt: skip
+    if samples is None:
+        samples = DeviceSamples(Samples(np.zeros((10, 3), dtype=np.float32), np.zeros(10, dtype=np.int64)), None, CPU)
+    stepper = Stepper(nn.Linear(3, 2).eval(), Training(batch_size=batch_size), recorder)
+    stepper.begin(samples, ())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "perf_counter", lambda: machine.now)
+        patch.setattr(Stepper, "step", lambda *arguments: machine.steps(*arguments))
+        return measure(stepper, samples, torch.arange(len(samples)))
+
+
+@given(
+    step=st.floats(0, 10), sample=st.floats(0, 1), steps=st.integers(0, 10**6), samples=st.integers(0, 10**6),
+    more=st.integers(0, 10**6),
+)  # fmt: skip
+def test_seconds_are_those_of_the_steps_and_those_of_the_samples(step, sample, steps, samples, more):
+    cost = StepTime(step, sample)
+    assert cost.seconds(0, 0) == 0
+    assert cost.seconds(1, 0) == step
+    assert cost.seconds(0, 1) == sample
+    both = cost.seconds(steps, samples) + cost.seconds(more, 0)
+    assert cost.seconds(steps + more, samples) == pytest.approx(both)
+
+
+@pytest.mark.parametrize("batch_size", [3, 9, 32, 128])
+@pytest.mark.parametrize(("step", "sample"), [(0.004, 0.001), (0.05, 0.0), (0.0, 0.002), (2.0, 0.5)])
+def test_the_line_is_recovered_whatever_the_first_steps_take(step, sample, batch_size):
+    machine = Machine(step, sample, warming=3.0)
+    found = measured(machine, batch_size)
+    assert (found.step_seconds, found.sample_seconds) == pytest.approx((step, sample), abs=1e-9)
+    assert set(machine.sizes) == {batch_size, max(2, batch_size // 4)}
+
+
+def test_a_disturbance_of_a_few_blocks_does_not_count():
+    found = measured(Machine(0.01, 0.001, disturbed=20))
+    assert (found.step_seconds, found.sample_seconds) == pytest.approx((0.01, 0.001), abs=1e-9)
+
+
+def test_quick_steps_are_repeated_and_slow_ones_are_not():
+    def steps(seconds: float) -> int:
+        machine = Machine(seconds, 0.0)
+        measured(machine)
+        return machine.sizes.count(32) - 4  # the first four warm up, and say how many a block needs
+
+    assert steps(0.001) == pytest.approx(BLOCKS * BLOCK_SECONDS / 0.001, rel=0.02)
+    assert steps(5.0) == BLOCKS * 2
+
+
+def test_smaller_batches_that_took_longer_leave_all_of_the_time_to_the_step():
+    class Odd(Machine):
+        def steps(self, stepper: Stepper, index: torch.Tensor, width: int | None) -> None:
+            super().steps(stepper, index, width)
+            self.now += 0.01 if len(index) < 32 else 0.0
+
+    found = measured(Odd(0.02, 0.0))
+    assert (found.step_seconds, found.sample_seconds) == pytest.approx((0.02, 0.0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_batches_too_small_to_be_quartered_have_a_time_for_the_step_alone(batch_size):
+    machine = Machine(0.02, 0.005)
+    found = measured(machine, batch_size)
+    assert (found.step_seconds, found.sample_seconds) == pytest.approx((0.02 + 0.005 * batch_size, 0.0))
+    assert set(machine.sizes) == {batch_size}
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_texts_are_as_long_as_they_are_on_average(recorded, monkeypatch):
+    monkeypatch.setattr(stepping, "TEXT_STEP", 4)
+    monkeypatch.setattr(Stepper, "prepare", lambda stepper, shapes: None)
+    lengths = np.array([1, 2, 12])
+    tokens = (np.arange(12) < lengths[:, None]).astype(np.int64)
+    samples = DeviceSamples(Samples(tokens, np.zeros(3, dtype=np.int64)), None, CPU)
+    machine = Machine(0.01, 0.0)
+    measured(machine, samples=samples, recorder=Tape() if recorded else None)
+    assert set(machine.widths) == {8 if recorded else 5}
+
+
+def test_steps_are_recorded_before_they_are_timed():
+    tape = Tape()
+    machine = Machine(0.01, 0.0)
+    measured(machine, recorder=tape)
+    assert tape.recordings == 2
