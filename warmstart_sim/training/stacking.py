@@ -227,6 +227,7 @@ class Stack:
         self._counts = Counts()
         self._network, self._spatial = stacked_network(steppers[0].model, len(steppers), self._counts)
         self._parameters = dict(self._network.named_parameters())
+        self._has_statistics = any(isinstance(module, StackedBatchNorm) for module in self._network.modules())
         self._loss_sums, self._correct = self._adopt()
         self._updates: list[Update] = []
         self._version = -1
@@ -255,7 +256,10 @@ class Stack:
         """Makes one step of every stepper.
 
         Args:
-            minibatches: One for each stepper, in their order; of any sizes.
+            minibatches: One for each stepper, in their order; of any sizes, but where there is BatchNorm, two at least.
+
+        Raises:
+            Exception: What a transform or torch raised. Nothing has been drawn then, and no weight has changed.
         """
         version = sum(stepper.version for stepper in self.steppers)
         if version != self._version:
@@ -263,18 +267,27 @@ class Stack:
             self._recorded.clear()
             self._version = version
         sizes = [len(minibatch.index) for minibatch in minibatches]
+        if min(sizes) == 1 and self._has_statistics:
+            raise ValueError("BatchNorm in training mode needs two samples at least")
         index = pad_sequence([minibatch.index for minibatch in minibatches], batch_first=True)
         mask = None
         if min(sizes) < max(sizes):
             ends = torch.tensor(sizes).to(index.device, non_blocking=True)[:, None]
             mask = torch.arange(index.shape[1], device=index.device) < ends
-        if self._recorder is None:
-            self._step(index, mask)
-        else:
-            self._replay(index, mask)
+        drawing = [stepper.generator for stepper in self.steppers if any(hook.transform for hook in stepper.hooks)]
+        drawn = [generator.get_state() for generator in drawing]
+        try:
+            if self._recorder is None or (drawing and mask is not None):  # a replay always draws as many
+                self._step(index, mask, sizes)
+            else:
+                self._replay(index, mask)
+        except Exception:
+            for generator, state in zip(drawing, drawn, strict=True):
+                generator.set_state(state)
+            raise
 
-    def _step(self, index: torch.Tensor, mask: torch.Tensor | None) -> None:
-        inputs, labels = self._batch(index)
+    def _step(self, index: torch.Tensor, mask: torch.Tensor | None, sizes: Sequence[int] | None = None) -> None:
+        inputs, labels = self._batch(index, sizes or [index.shape[1]] * len(index))
         self._counts.mask = mask
         logits = self._network(inputs)
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
@@ -321,7 +334,7 @@ class Stack:
             generators = [stepper.generator for stepper in self.steppers]
             return index, mask, self._recorder(lambda: self._step(index, mask if masked else None), generators)
 
-    def _batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _batch(self, index: torch.Tensor, sizes: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs as the network takes them, and labels (R, n); one look-up where all share data and no hook is on."""
         samples = self.steppers[0].samples
         assert samples is not None
@@ -332,23 +345,25 @@ class Stack:
             inputs = inputs.unflatten(0, order.shape)
             labels = labels.view(order.shape).T if self._spatial else labels.view(order.shape)
         else:
-            batches = [_own_batch(stepper, each) for stepper, each in zip(self.steppers, index, strict=True)]
+            batches = [_own_batch(*each) for each in zip(self.steppers, index, sizes, strict=True)]
             inputs = torch.stack([inputs for inputs, _ in batches], dim=1 if self._spatial else 0)
             labels = torch.stack([labels for _, labels in batches])
         return inputs.flatten(1, 2) if self._spatial else inputs, labels
 
 
-def _own_batch(stepper: Stepper, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One model's batch, with what its hooks make of it."""
+def _own_batch(stepper: Stepper, index: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One model's batch, with what its hooks make of the samples that count; the rest are zeros."""
     samples = stepper.samples
     assert samples is not None
     transforms = [hook.transform for hook in stepper.hooks if hook.transform]
     if not transforms:
         return samples.batch(index)
-    batch = Batch(*samples.raw_batch(index), stepper.generator)
+    batch = Batch(*samples.raw_batch(index[:size]), stepper.generator)
     for transform in transforms:
         batch = transform(batch)
-    return samples.finished(batch.inputs), batch.labels
+    inputs, labels = samples.finished(batch.inputs), batch.labels
+    missing = len(index) - size
+    return torch.cat((inputs, inputs.new_zeros(missing, *inputs.shape[1:]))), F.pad(labels, (0, missing))
 
 
 Update = Callable[[Mapping[str, Sequence[torch.Tensor]]], None]  # from each parameter's gradients, one for each model
