@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,9 +21,11 @@ from warmstart_sim.registry import DATASETS
 from warmstart_sim.results.store import RunFolder
 
 if TYPE_CHECKING:
-    from warmstart_sim.experiment import Place
+    from warmstart_sim.experiment import Engine, Place
     from warmstart_sim.results.tables import Run
 
+
+EngineName = Literal["own", "avalanche"]
 
 MOST_NOTES = 10  # on the terminal; the report has all
 
@@ -45,6 +47,8 @@ class Options:
         quiet: Show no progress.
         tensorboard: Write TensorBoard logs below the run's folder.
         deterministic: On CUDA, only kernels that give the same bits every time.
+        engine: Whose training loop: "own" (default), or "avalanche", which does starts and stop rules only; its default
+            folder is `runs/NAME-avalanche`.
     """
 
     out: Path | None = None
@@ -57,6 +61,7 @@ class Options:
     deterministic: bool = False
     slots: int | Literal["auto"] | None = None
     batching: Literal["auto", "stacked", "streams", "apart"] = "auto"
+    engine: EngineName = "own"
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ def run(
     deterministic: bool = False,
     slots: int | Literal["auto"] | None = None,
     batching: Literal["auto", "stacked", "streams", "apart"] = "auto",
+    engine: EngineName = "own",
 ) -> Run:
     """Runs a scenario, or goes on with it, and returns its tables; figures and report lie in the run's folder.
 
@@ -110,6 +116,7 @@ def run(
         deterministic: On CUDA, only kernels that give the same bits every time.
         slots: Cells that each process trains at a time, or "auto"; see `Options`.
         batching: How; see `Options`.
+        engine: Whose training loop; see `Options`.
 
     Returns:
         The run's tables: `rounds`, `epochs`, and `summary()`.
@@ -128,7 +135,7 @@ def run(
         raw, where,
         Options(
             Path(out) if out else None, device, Path(data_root) if data_root else None, workers, fresh, quiet,
-            tensorboard, deterministic, slots, batching,
+            tensorboard, deterministic, slots, batching, engine,
         ),
         rehearsal=rehearse,
     )  # fmt: skip
@@ -148,7 +155,8 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
     from warmstart_sim.results.environment import environment
 
     scenario, cells = config.plan(raw, where)
-    run_folder = RunFolder(options.out or Path("runs") / scenario.header.name)
+    name = scenario.header.name if options.engine == "own" else f"{scenario.header.name}-{options.engine}"
+    run_folder = RunFolder(options.out or Path("runs") / name)
     # What is wrong with a user's own modules, or with how the stream fits the data, is said before a folder is made.
     fresh = options.fresh or not run_folder.path.is_dir()
     unfinished = [cell for cell in cells if fresh or not run_folder.cell(cell.id).complete]
@@ -159,23 +167,43 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
     device = choose_device(options.device)
     if options.batching == "streams" and not device.startswith("cuda"):
         raise WarmstartError("--batching streams: streams are a GPU's; on a CPU choose auto, stacked or apart")
+    engine = _engine(options, unfinished)
 
     with run_folder.locked():
         run_folder.open(record(raw, scenario), options.fresh)
+        run_folder.check_engine(options.engine)
         workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
         run_folder.check_data(_fetch_data(unfinished, data_root))
         found = notes(unfinished, data_root)
         if not options.quiet:
             _say(found)
-        place = _arranged(unfinished, run_folder, device, workers, options)
-        run_folder.describe(environment(device, workers, rehearsal, place.slots, place.batching), found)
+        place = _arranged(unfinished, run_folder, device, workers, options, engine)
+        about = environment(device, workers, rehearsal, place.slots, place.batching, options.engine)
+        run_folder.describe(about, found)
         failures = _run_cells(cells, run_folder, place, workers, options.quiet)
         collect(run_folder.path)  # all cells of the folder, which may hold other seeds and arms than were asked for
     return Outcome(run_folder.path, failures)
 
 
+def _engine(options: Options, cells: Sequence[config.Cell]) -> Engine | None:
+    """What trains the cells in place of our own loop, after making sure that it can."""
+    if options.engine == "own":
+        return None
+    if options.slots not in (None, 1) or options.batching not in ("auto", "apart"):
+        raise WarmstartError(f"--engine {options.engine}: trains one cell at a time; leave --slots and --batching out")
+    from warmstart_sim.avalanche.engine import check_supported, in_avalanche
+
+    check_supported(cells)
+    return in_avalanche
+
+
 def _arranged(
-    cells: Sequence[config.Cell], run_folder: RunFolder, device: str, workers: int, options: Options
+    cells: Sequence[config.Cell],
+    run_folder: RunFolder,
+    device: str,
+    workers: int,
+    options: Options,
+    engine: Engine | None,
 ) -> Place:
     """Where and how the cells that are left run."""
     from warmstart_sim.experiment import Place
@@ -184,6 +212,8 @@ def _arranged(
     place = Place(
         find_data_root(options.data_root), device, tensorboard=options.tensorboard, deterministic=options.deterministic
     )
+    if engine is not None:  # what a step of ours costs alone says nothing about a step of it
+        return replace(place, engine=engine, timing="isolated" if workers == 1 else "shared")
     cuda, batching = device.startswith("cuda"), options.batching
     if batching == "auto" and options.deterministic and cuda:
         batching = "streams"  # stacked, the last bits of a cell would depend on its neighbours

@@ -66,6 +66,10 @@ HowBatched = Annotated[
     Literal["auto", "stacked", "streams", "apart"],
     Option(help="How: as one stacked model, in a GPU's streams, one step after another; auto measures."),
 ]
+HowTrained = Annotated[
+    Literal["own", "avalanche"],
+    Option(help="Whose training loop: our own, or Avalanche's with our plugins (starts and stop rules only)."),
+]
 Fresh = Annotated[bool, Option("--fresh", help="Delete what the run's folder holds, and begin again.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress.")]
 TensorBoard = Annotated[bool, Option("--tensorboard", help="Write TensorBoard logs to DIR/tensorboard.")]
@@ -94,6 +98,7 @@ def run(
     workers: Workers = None,
     slots: Slots = None,
     batching: HowBatched = "auto",
+    engine: HowTrained = "own",
     rehearse: Rehearse = False,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -109,7 +114,7 @@ def run(
 
     raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
     options = api.Options(
-        out, device, data_root, workers, fresh, quiet, tensorboard, deterministic, _slots(slots), batching
+        out, device, data_root, workers, fresh, quiet, tensorboard, deterministic, _slots(slots), batching, engine
     )
     outcome = api.execute(raw, where, options, rehearsal=rehearse)
     _report(outcome.folder)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from warmstart_sim.training.evaluation import evaluation
 from warmstart_sim.training.loop import Epoch, RoundData, RoundTraining
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.step_time import StepTime
+from warmstart_sim.training.stopping import Status
 from warmstart_sim.training.turns import Turns, finish
 from warmstart_sim.types import Context, Dataset, Hooks, IntArray, Layout, Round, StateDict
 from warmstart_sim.workbench import Workbench
@@ -50,6 +51,7 @@ class Place:
         batching: How: "apart", each step by itself; "streams", likewise, on a GPU in a stream for each slot; "stacked",
             cells whose models are alike as one.
         step_times: What a step costs alone on the idle machine, by `Cell.step_kind`.
+        engine: What trains the rounds of a cell in place of our own loop; see `Engine`.
     """
 
     data_root: Path
@@ -61,6 +63,44 @@ class Place:
     slots: int = 1
     batching: Batching = "apart"
     step_times: Mapping[str, StepTime] = field(default_factory=dict)
+    engine: Engine | None = None
+
+
+OnEpoch = Callable[[Epoch, bool], None]  # called after each epoch, and told whether it was the round's last
+
+
+class Trained(Protocol):
+    """How a round's training ended.
+
+    Attributes:
+        status: Why it ended.
+        epochs: How many there were.
+        steps: Likewise.
+        samples_seen: Likewise, those of all epochs.
+        best_state: Weights to report instead of the last, from a rule that looks at validation data.
+        recording_seconds: Of its time, what was spent on recording steps.
+    """
+
+    @property
+    def status(self) -> Status | None: ...  # noqa: D102
+    @property
+    def epochs(self) -> int: ...  # noqa: D102
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+    @property
+    def samples_seen(self) -> int: ...  # noqa: D102
+    @property
+    def best_state(self) -> dict[str, torch.Tensor] | None: ...  # noqa: D102
+    @property
+    def recording_seconds(self) -> float: ...  # noqa: D102
+
+
+class Engine(Protocol):
+    """Another training loop: for a cell, what starts and trains a round in the lab's model from the last weights."""
+
+    def __call__(self, lab: Lab, /) -> Callable[[Round, StateDict | None, OnEpoch], Trained]:
+        """The function that is called with each round, the last weights (None before the first) and a listener."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -222,7 +262,7 @@ class Lab:
         weights = fresh
         if previous is not None:
             weights = self.cell.arm.start.make(STRATEGIES)(previous, fresh, context)
-            _check_start(weights, fresh, self.cell.arm.start.name)
+            check_start(weights, fresh, self.cell.arm.start.name)
         hooks = [part.make(PARTS)(previous or fresh, fresh, context) for part in self.cell.arm.parts]
         return weights, hooks
 
@@ -255,11 +295,15 @@ class Lab:
         """A copy of the model's state."""
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
-    def _fresh_model(self, round_index: int) -> nn.Module:
+    def new_model(self) -> nn.Module:
+        """A model on the CPU, whose weights are drawn from torch's default generator."""
         target, options = self.cell.model.bind(MODELS)
+        dataset = self.dataset
+        return models.build(target, options, dataset.input_shape, dataset.classes, dataset.vocabulary_size)
+
+    def _fresh_model(self, round_index: int) -> nn.Module:
         with scoped_torch_seed(self.cell.seed, "init", round_index):
-            shape, classes = self.dataset.input_shape, self.dataset.classes
-            return models.build(target, options, shape, classes, self.dataset.vocabulary_size)
+            return self.new_model()
 
     def _on_device(self, indices: IntArray) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.device)
@@ -286,8 +330,12 @@ def _check_kind(cell: Cell, dataset: Dataset, tokens: bool) -> None:
         raise WarmstartError(f"model.name: '{cell.model.name}' takes no texts, as {dataset.name} has; choose {fitting}")
 
 
-def _check_start(weights: Any, fresh: StateDict, name: str) -> None:
-    """Makes sure that a strategy, which may be a user's, gave a complete state dict."""
+def check_start(weights: Any, fresh: StateDict, name: str) -> None:
+    """Makes sure that a strategy, which may be a user's, gave a complete state dict.
+
+    Raises:
+        WarmstartError: It did not.
+    """
     if not isinstance(weights, Mapping) or weights.keys() != fresh.keys():
         raise WarmstartError(f"strategy '{name}' must return a state dict with the keys of `fresh`")
     for key, tensor in fresh.items():
@@ -303,66 +351,110 @@ def _run_rounds(lab: Lab, folder: CellFolder, history: History, notify: Notify) 
         history.weights, history.rounds, history.epochs = (checkpoint[key] for key in ("weights", "rounds", "epochs"))
         inside = checkpoint["training"]
     over = {row["round"] for row in history.rounds}
+    started = time.perf_counter()
+    elsewhere = lab.place.engine and lab.place.engine(lab)
+    lab.setup_seconds += time.perf_counter() - started
     for round_ in lab.rounds:
         if round_.index not in over:
-            yield from _run_round(lab, round_, folder, history, inside, notify)
+            log = _RoundLog(lab, round_, history, notify)
+            if elsewhere:
+                training = log.of(elsewhere)
+            else:
+                training = yield from _train_here(log, folder, inside)
+            row, history.weights = yield from _finish_round(lab, round_, training, log.seconds)
+            log.close(row)
+            if round_ is not lab.rounds[-1]:
+                _save(folder, history, None)
+            log.tell(row)
             inside = None
     assert history.weights is not None
     folder.finish(history.weights, history.rounds, history.epochs)
 
 
-def _run_round(
-    lab: Lab,
-    round_: Round,
-    folder: CellFolder,
-    history: History,
-    inside: dict[str, Any] | None,
-    notify: Notify,
-) -> Turns[None]:
-    """Runs one round, from the middle of it if `inside` is its checkpoint, and adds it to `history`."""
-    started = time.perf_counter()
-    previous = history.weights and {name: tensor.to(lab.device) for name, tensor in history.weights.items()}
-    weights, hooks = lab.start(round_.index, previous)
+class _RoundLog:
+    """What a round under way leaves: rows of its epochs, seconds, and what those who wait are told.
+
+    Args:
+        lab: The cell's.
+        round_: Which round.
+        history: What came before it.
+        notify: Who waits.
+    """
+
+    def __init__(self, lab: Lab, round_: Round, history: History, notify: Notify) -> None:
+        self.lab, self.round, self.history = lab, round_, history
+        self.seconds = dict.fromkeys(SECONDS, 0.0)
+        self.epochs: list[Row] = []
+        self._notify = notify
+        self._sizes = {each.index: len(each.train) for each in lab.rounds}
+        self._started = time.perf_counter()
+
+    @property
+    def previous(self) -> StateDict | None:
+        """The weights that the last round ended with, on the device."""
+        weights = self.history.weights
+        return weights and {name: tensor.to(self.lab.device) for name, tensor in weights.items()}
+
+    def started(self) -> None:
+        """Counts the seconds since it was made as those of setting up, with the lab's own in the first round it runs."""
+        self.seconds["setup_seconds"] += time.perf_counter() - self._started + self.lab.setup_seconds
+        self.lab.setup_seconds = 0.0
+
+    def add(self, epoch: Epoch, last: bool) -> None:
+        """Takes down an epoch, and tells of it unless it is the round's last: then its row is told of too."""
+        self.epochs.append({"round": self.round.index, "shared": False, **_epoch_row(epoch)})
+        for name in ("train_seconds", "criterion_seconds", "evaluation_seconds"):
+            self.seconds[name] += getattr(epoch, name)
+        if not last:
+            self.tell()
+
+    def close(self, row: Row) -> None:
+        """Adds the round to the history."""
+        self.epochs[-1]["train_accuracy"] = row["train_accuracy"]  # the last check of a round is always full
+        self.history.rounds.append(row)
+        self.history.epochs.extend(self.epochs)
+
+    def tell(self, row: Row | None = None) -> None:
+        """Tells of the last epoch, and of the round's row once there is one."""
+        before = sum(size for index, size in self._sizes.items() if index < self.round.index + (row is not None))
+        epochs_before = len(self.history.epochs) - (len(self.epochs) if row is not None else 0)
+        epoch = self.epochs[-1]
+        self._notify(
+            Progress(
+                self.round.index, max(self._sizes) + 1, epoch["epoch"], epochs_before + epoch["epoch"], epoch,
+                before / sum(self._sizes.values()), row,
+            )
+        )  # fmt: skip
+
+    def of(self, elsewhere: Callable[[Round, StateDict | None, OnEpoch], Trained]) -> Trained:
+        """Lets another engine train the round."""
+        self.started()
+        return elsewhere(self.round, self.previous, self.add)
+
+
+def _train_here(log: _RoundLog, folder: CellFolder, inside: dict[str, Any] | None) -> Turns[RoundTraining]:
+    """Trains a round, from the middle of it if `inside` is its checkpoint."""
+    lab, round_ = log.lab, log.round
+    weights, hooks = lab.start(round_.index, log.previous)
     lab.model.load_state_dict(weights)
     training = lab.training(round_, hooks)
-    seconds = dict.fromkeys(SECONDS, 0.0)
-    epochs: list[Row] = []
     if inside is not None:
         training.load_state_dict(inside["state"])
-        seconds, epochs = inside["seconds"], inside["epochs"]
-    seconds["setup_seconds"] += time.perf_counter() - started + lab.setup_seconds
-    lab.setup_seconds = 0.0  # counted once, in the first round that this lab runs
-
+        log.seconds, log.epochs = inside["seconds"], inside["epochs"]
+    log.started()
     saved = time.perf_counter()
-    rounds = lab.rounds
-    total = sum(len(each.train) for each in rounds)
-    done = sum(len(each.train) for each in rounds if each.index < round_.index) / total
     while training.status is None:
         epoch = yield from training.epoch()
-        epochs.append({"round": round_.index, "shared": False, **_epoch_row(epoch)})
-        for name in ("train_seconds", "criterion_seconds", "evaluation_seconds"):
-            seconds[name] += getattr(epoch, name)
-        progress = functools.partial(
-            Progress, round_.index, rounds[-1].index + 1, epoch.epoch, len(history.epochs) + epoch.epoch, epochs[-1]
-        )
-        if training.status is None:
-            notify(progress(done=done))
-            if time.perf_counter() - saved > lab.place.checkpoint_seconds:
-                inside = {"state": training.state_dict(), "seconds": seconds, "epochs": epochs}
-                _save(folder, history, inside)
-                saved = time.perf_counter()
-
-    row, history.weights = yield from _finish_round(lab, round_, training, seconds)
-    epochs[-1]["train_accuracy"] = row["train_accuracy"]  # the last check of a round is always full
-    history.rounds.append(row)
-    history.epochs.extend(epochs)
-    if round_ is not rounds[-1]:
-        _save(folder, history, None)
-    notify(progress(done=done + len(round_.train) / total, round_row=row))
+        log.add(epoch, last=training.status is not None)
+        if training.status is None and time.perf_counter() - saved > lab.place.checkpoint_seconds:
+            inside = {"state": training.state_dict(), "seconds": log.seconds, "epochs": log.epochs}
+            _save(folder, log.history, inside)
+            saved = time.perf_counter()
+    return training
 
 
 def _finish_round(
-    lab: Lab, round_: Round, training: RoundTraining, seconds: dict[str, float]
+    lab: Lab, round_: Round, training: Trained, seconds: dict[str, float]
 ) -> Turns[tuple[Row, StateDict]]:
     """The round's row, and the weights that the next round calls `previous`."""
     started, recorded = time.perf_counter(), training.recording_seconds

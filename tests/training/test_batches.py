@@ -74,6 +74,25 @@ def test_a_raw_batch_normalised_later_equals_a_batch():
     assert torch.allclose(samples.finished(samples.raw_batch(index)[0]), samples.batch(index)[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("shape", [(20, 3, 5, 4), (20, 1, 5, 4), (20, 7)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_inputs_normalised_once_for_all_are_those_normalised_batch_by_batch(monkeypatch, dtype, shape, channels_last):
+    inputs = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    samples = Samples(inputs.copy(), np.arange(20) % 3)
+    index = torch.tensor([7, 0, 19, 7, 3])
+    batches = []
+    for most in (2**20, 0):
+        monkeypatch.setattr("warmstart_sim.training.batches.KEPT_NORMALIZED", {"cpu": most})
+        on_device = DeviceSamples(samples, normalization("train", inputs), torch.device("cpu"), channels_last)
+        batches.append(on_device.batch(index))
+        assert (samples.inputs == inputs).all(), "the samples in memory stay as they are"
+    (once, labels), (each, expected) = batches
+    assert torch.equal(once, each)
+    assert once.stride() == each.stride()
+    assert torch.equal(labels, expected)
+
+
 def test_pixels_outside_the_image_are_black_before_normalisation():
     from warmstart_sim.parts.augment import Augment
     from warmstart_sim.types import Batch

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("warmstart-sim", "torch", "torchvision", "numpy", "scikit-learn")
+PACKAGES = ("warmstart-sim", "torch", "torchvision", "avalanche-lib", "numpy", "scikit-learn")
 
 
-def environment(device: str, workers: int, rehearsal: bool, slots: int = 1, batching: str = "apart") -> dict[str, Any]:
+def environment(
+    device: str, workers: int, rehearsal: bool, slots: int = 1, batching: str = "apart", engine: str = "own"
+) -> dict[str, Any]:
     """A flat record of where and how a run is made.
 
     Args:
@@ -23,6 +25,7 @@ def environment(device: str, workers: int, rehearsal: bool, slots: int = 1, batc
         rehearsal: Whether the run is a rehearsal.
         slots: The number of cells that each trains at a time.
         batching: How it does so.
+        engine: Whose training loop it is.
     """
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -34,6 +37,7 @@ def environment(device: str, workers: int, rehearsal: bool, slots: int = 1, batc
         "workers": workers,
         "slots": slots,
         "batching": batching,
+        "engine": engine,
         "platform": platform.platform(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},

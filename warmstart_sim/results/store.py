@@ -200,6 +200,19 @@ class RunFolder:
         write_text(self.path / MARKER, "")
         write_text(self.path / "scenario.yaml", yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
 
+    def check_engine(self, engine: str) -> None:
+        """Makes sure that this run's cells are all trained by one engine, or their seconds could not be compared.
+
+        Raises:
+            WarmstartError: Others have been trained by another.
+        """
+        path = self.path / "environment.json"
+        before = json.loads(path.read_text(encoding="utf-8")).get("engine", "own") if path.exists() else engine
+        if before != engine and self._holds_work():
+            raise WarmstartError(
+                f"--engine {engine}: {self.path} holds cells trained by engine '{before}'; choose another --out"
+            )
+
     def describe(self, environment: Mapping[str, Any], notes: Sequence[str] = ()) -> None:
         """Writes environment.json.
 

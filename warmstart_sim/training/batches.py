@@ -25,6 +25,11 @@ CONSTANTS = {
 }
 
 
+# Bytes of a data set's float32 inputs up to which they are normalised once for all rather than batch by batch: twice as
+# quick for small models. On a CPU every worker has them, on a GPU all cells share them.
+KEPT_NORMALIZED = {"cpu": 2**28, "cuda": 2**32}
+
+
 @dataclass(frozen=True)
 class Normalization:
     """x -> x * scale + shift for each channel (or feature), as float32.
@@ -119,6 +124,13 @@ class DeviceSamples:
         self._normalize = normalize and Normalization(
             normalize.scale.to(device), normalize.shift.to(device), normalize.pixels
         )
+        # In memory as a batch is to lie: with one channel there is no difference.
+        self._channels_behind = self._format == torch.channels_last and self.inputs.shape[1] > 1
+        self._normalized: torch.Tensor | None = None
+        if self._normalize is not None and 4 * self.inputs.numel() <= KEPT_NORMALIZED.get(device.type, 0):
+            self._normalized = self._normalize.of_stored(self.inputs.to(torch.float32, copy=True))
+            if self._channels_behind:
+                self._normalized = self._normalized.permute(0, 2, 3, 1).contiguous()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -149,6 +161,10 @@ class DeviceSamples:
 
     def batch(self, index: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised inputs and labels at `index`, an int64 tensor on the device; texts are cut to `width` tokens."""
+        if self._normalized is not None:
+            inputs = self._normalized.index_select(0, index)
+            inputs = inputs.permute(0, 3, 1, 2) if self._channels_behind else inputs
+            return inputs, self.labels.index_select(0, index)
         inputs = self._at(index, width)
         if self._normalize is not None:
             inputs = self._normalize.of_stored(inputs)

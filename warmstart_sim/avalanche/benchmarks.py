@@ -1,0 +1,227 @@
+"""Our scenarios as Avalanche's benchmarks, and theirs as scenarios of ours."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.benchmarks import CLScenario, benchmark_from_datasets, with_classes_timeline
+from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
+from numpy.typing import NDArray
+from torch.utils.data import TensorDataset
+
+from warmstart_sim.config import Cell, plan
+from warmstart_sim.config.changes import prepare
+from warmstart_sim.config.dealing import deal, load_component
+from warmstart_sim.data.location import data_root as find_data_root
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.training.batches import DeviceSamples, normalization
+from warmstart_sim.types import Dataset, IntArray, Round, Samples
+
+PIECE = 10_000  # samples that are normalised at a time
+
+
+def to_benchmark(
+    scenario: str | Path | Mapping[str, Any],
+    data: Any = None,
+    seed: int = 0,
+    *,
+    accumulate: bool = True,
+    set: Iterable[str] = (),
+    data_root: str | Path | None = None,
+) -> CLScenario:
+    """A scenario's rounds as the experiences of an Avalanche benchmark, with the data, split and order of our engine.
+
+    Streams "train" (an experience for each round), "valid" and "test" (one experience each, absent where there are no
+    such samples). Inputs are float32 tensors, normalised as the scenario says, or int64 tokens; there are no task
+    labels. All experiences share one copy in memory.
+
+    Args:
+        scenario: A file, the name of a bundled scenario, or a mapping with the same keys.
+        data: Instead of the scenario's: a name, a mapping, or a `Dataset` of your own arrays.
+        seed: Decides split and order. Default 0.
+        accumulate: Whether an experience holds all samples up to its round (default, as ours train), or only those that
+            are new, for Avalanche's Cumulative or Replay.
+        set: Settings to change, each "KEY=VALUE".
+        data_root: The folder of the data sets.
+
+    Raises:
+        WarmstartError: Something is wrong with the scenario or the data, a round has no new samples, the scenario varies
+            what its rounds are made of, or it pre-trains on another data set, whose classes are others.
+
+    >>> benchmark = to_benchmark("digits_online")
+    >>> [len(experience.dataset) for experience in benchmark.train_stream][:3]
+    [100, 200, 300]
+    >>> [len(experience.dataset) for experience in to_benchmark("digits_online", accumulate=False).train_stream][:3]
+    [100, 100, 100]
+    """
+    raw, where = prepare(scenario, data=data, seeds=[seed], set=set)
+    _, cells = plan(raw, where)
+    cell = cells[0]
+    if cell.pretraining:
+        raise WarmstartError(
+            f"{where}: begins with another data set or weights, which have no place in one benchmark; make one of "
+            "each data set, with a stream such as static"
+        )
+    if len({repr((each.data, each.data_settings, each.stream, each.rounds)) for each in cells}) > 1:
+        raise WarmstartError(f"{where}: varies what its rounds are made of; choose one value with set=['KEY=VALUE']")
+    dataset = load_component(cell.data, seed, find_data_root(Path(data_root) if data_root else None))
+    dealt = deal(cell, dataset.train.labels, len(dataset.test))
+    train, test = (prepared(each, cell, dataset) for each in (dataset.train, dataset.test))
+    indices = [each.train if accumulate else each.new for each in dealt.rounds]
+    if empty := [each.index for each, held in zip(dealt.rounds, indices, strict=True) if len(held) == 0]:
+        raise WarmstartError(f"{where}: round {empty[0]} has no new samples; leave accumulate=True")
+    streams = {"train": [train.subset(held) for held in indices]}
+    if len(dealt.validation):
+        streams["valid"] = [train.subset(dealt.validation)]
+    if len(dealt.test):
+        streams["test"] = [test.subset(dealt.test)]
+    return with_classes_timeline(benchmark_from_datasets(**streams))
+
+
+def prepared(samples: Samples, cell: Cell, dataset: Dataset) -> AvalancheDataset:
+    """Samples as an Avalanche data set: inputs normalised as the cell says, labels as `targets`, no task labels."""
+    normalize = normalization(cell.data_settings.normalize, dataset.train.inputs)
+    return as_avalanche(DeviceSamples(samples, normalize, torch.device("cpu")))
+
+
+def as_avalanche(samples: DeviceSamples) -> AvalancheDataset:
+    """Samples of the engine, normalised once and for all, as an Avalanche data set in the CPU's memory."""
+    everything = torch.arange(len(samples), device=samples.labels.device)
+    batches = [samples.batch(index) for index in everything.split(PIECE)] or [samples.batch(everything)]
+    inputs, labels = (torch.cat(each).cpu().contiguous() for each in zip(*batches, strict=True))
+    tensors = TensorDataset(inputs, labels)
+    tensors.targets = labels.tolist()  # type: ignore[attr-defined]  # Avalanche refuses data without them
+    return as_classification_dataset(tensors)
+
+
+def from_benchmark(
+    benchmark: Any,
+    *,
+    accumulate: bool = True,
+    name: str = "benchmark",
+    **settings: Any,
+) -> dict[str, Any]:
+    """An Avalanche benchmark's train stream as a scenario for `warmstart_sim.run`.
+
+    Round t trains on experiences 0 to t, or on experience t alone. All classes have an output from the first round on.
+    Samples are read once, with the data sets' "eval" transforms: floats stay as they are, images become uint8 pixels,
+    which the engine normalises. Nothing is held out for validation. The test stream is the test set.
+
+    Args:
+        benchmark: With a `train_stream`, and perhaps a `test_stream`.
+        accumulate: See above. Default True.
+        name: The scenario's name. Default "benchmark".
+        settings: More keys of a scenario, such as `model="resnet18"`, `training={...}`, `seeds=[0, 1]`; by default
+            three strategies (random init, warm start, shrink-perturb).
+
+    Returns:
+        A mapping that `run` takes.
+
+    Raises:
+        WarmstartError: The benchmark has several task labels (the engine trains one head without them), or samples that
+            are no arrays of one shape with an integer label.
+
+    >>> scenario = from_benchmark(to_benchmark("digits_online", accumulate=False), model="mlp")
+    >>> scenario["data"]["name"].input_shape
+    (1, 8, 8)
+    """
+    parts = [_samples(experience) for experience in benchmark.train_stream]
+    test = [_samples(experience) for experience in getattr(benchmark, "test_stream", ())]
+    if not parts:
+        raise WarmstartError("from_benchmark: the train stream has no experience")
+    tasks = sorted(set().union(*(_tasks(each) for each in benchmark.train_stream)))
+    if len(tasks) > 1:
+        raise WarmstartError(
+            f"from_benchmark: the stream has task labels {', '.join(map(str, tasks))}, and the engine trains one head "
+            "without them; make the benchmark without (in Avalanche's classic ones, return_task_id=False)"
+        )
+    train = _joined(parts)
+    held = _joined(test) if test else Samples(train.inputs[:0], train.labels[:0])
+    classes = 1 + int(max(each.labels.max(initial=-1) for each in (train, held)))
+    ends = np.cumsum([len(each) for each in parts])
+    rounds = np.split(np.arange(len(train), dtype=np.int64), ends[:-1])
+    return {
+        "name": name,
+        "data": {
+            "name": Dataset(name, train, held, classes),
+            "validation_fraction": 0,
+            **({} if train.inputs.dtype == np.uint8 else {"normalize": "none"}),
+        },
+        "scenario": {"name": Experiences(tuple(rounds), accumulate)},
+        "strategies": {"random_init": {}, "warm_start": {}, "shrink_perturb": {}},
+        **settings,
+    }
+
+
+@dataclass(frozen=True)
+class Experiences:
+    """A stream of ours: what each experience of a benchmark holds.
+
+    Attributes:
+        held: Indices of the training samples of each experience.
+        accumulate: Whether a round trains on those of all experiences so far.
+    """
+
+    held: tuple[IntArray, ...] = field(repr=False)
+    accumulate: bool
+    digest: str = field(init=False)  # of `held`; a stream's representation decides what is another experiment
+
+    def __post_init__(self) -> None:
+        digest = hashlib.blake2b(digest_size=8)
+        for indices in self.held:
+            digest.update(f"{len(indices)} ".encode() + indices.tobytes())
+        object.__setattr__(self, "digest", digest.hexdigest())
+
+    def __call__(self, labels: IntArray, pool: IntArray, seed: int) -> list[Round]:
+        """The rounds, of those samples that are in the pool."""
+        rounds = []
+        so_far = pool[:0]
+        for index, held in enumerate(self.held):
+            new = held[np.isin(held, pool)]
+            so_far = np.concatenate((so_far, new)) if self.accumulate else new
+            if len(so_far) == 0:
+                raise WarmstartError(f"data.train_samples leaves none of experience {index}'s samples to train on")
+            rounds.append(Round(index, so_far, new))
+        return rounds
+
+
+def _samples(experience: Any) -> Samples:
+    """An experience's samples as arrays, with its "eval" transforms."""
+    dataset = experience.dataset.eval()
+    inputs, labels = [], []
+    for position in range(len(dataset)):
+        value, label, *_ = dataset[position]
+        inputs.append(_array(value))
+        labels.append(int(label))
+    shapes = {array.shape for array in inputs}
+    if len(shapes) > 1:
+        first, second, *_ = sorted(shapes)
+        raise WarmstartError(f"from_benchmark: inputs have several shapes, such as {first} and {second}; resize them")
+    return Samples(np.stack(inputs), np.array(labels, dtype=np.int64))
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """One input as the engine stores it: float32 values, int64 tokens, or uint8 pixels (channels, height, width)."""
+    array = np.asarray(value)
+    if isinstance(value, torch.Tensor):
+        return array.astype(np.int64 if array.dtype.kind in "iu" and array.dtype != np.uint8 else array.dtype)
+    if array.dtype != np.uint8:
+        raise WarmstartError(
+            f"from_benchmark: an input is a {type(value).__name__} of {array.dtype}; the engine takes tensors and 8-bit "
+            "images: give the benchmark an eval transform such as ToTensor()"
+        )
+    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def _tasks(experience: Any) -> set[int]:
+    return {int(label) for label in getattr(experience, "task_labels", ())}
+
+
+def _joined(parts: Sequence[Samples]) -> Samples:
+    return Samples(np.concatenate([each.inputs for each in parts]), np.concatenate([each.labels for each in parts]))

@@ -1,0 +1,191 @@
+"""When an experience's training ends: our stop rules as a plugin for Avalanche's strategies."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from avalanche.benchmarks.utils.data_loader import SingleDatasetDataLoader
+from avalanche.core import SupervisedPlugin
+from avalanche.models import avalanche_forward
+
+from warmstart_sim.avalanche.start import only_one_of
+from warmstart_sim.avalanche.stopwatch import Stopwatch
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.training.evaluation import fewest_correct
+from warmstart_sim.training.settings import Until
+from warmstart_sim.training.stopping import Status, StopRule
+
+
+class NotConverged(UserWarning):
+    """An experience ended without having reached its accuracy."""
+
+
+class ConvergencePlugin(SupervisedPlugin, supports_distributed=False):
+    """Trains each experience until the model classifies its training samples, by default 99 % of them.
+
+    After every epoch the share of correctly classified samples is counted in evaluation mode on clean inputs (the
+    data set's "eval" transforms) over all that the experience trains on, for Cumulative also what came before. The pass
+    ends as soon as the share is out of reach. The strategy's `train_epochs` is of no account while this is there.
+
+    How it avoids Avalanche's traps: `stop_training()` takes effect where the next epoch would begin, after that epoch's
+    `before_training_epoch` was called (a phantom epoch); when the last epoch was already over, the flag stays and the
+    next experience is skipped. So `train_epochs` is set to one more than the cap, and put back afterwards: the flag is
+    always taken, and by the same experience.
+
+    Args:
+        train_accuracy: The share to reach, in (0, 1]. Default 0.99, the papers'.
+        max_epochs: The cap. An experience that reaches it ends with a warning. Default 500.
+        until: Any stop rule of a scenario file instead of these two; see `Until`. `validation_patience` needs
+            `validation`.
+        validation: An Avalanche data set on which `validation_patience` looks; None for no such rule.
+
+    Attributes:
+        status: Of the last experience: "converged", "finished" (a fixed number of epochs or steps), "capped",
+            "gave_up", "diverged" (the loss is no finite number); None before its end.
+        epochs: Of the last experience, or so far.
+        steps: Likewise.
+        samples_seen: Likewise.
+        running_accuracy: The accuracy on the last epoch's batches as they were trained on.
+        running_loss: The mean loss on them.
+        train_accuracy: What was counted after the last epoch; None where it was out of reach, or no rule asks.
+        validation_accuracy: What was counted on `validation`; None where no rule asks.
+        criterion_seconds: What the last count took; it is part of no training time.
+        best_state: With `validation_patience`, the weights that were best on validation data.
+
+    Raises:
+        WarmstartError: `validation_patience` without `validation`.
+        pydantic.ValidationError: A value outside its range (a `ValueError`).
+
+    >>> ConvergencePlugin(train_accuracy=0.95, max_epochs=100).until.cap
+    100
+
+    Source: Ash & Adams 2020, section 2, for the criterion.
+    """
+
+    def __init__(
+        self,
+        train_accuracy: float = 0.99,
+        max_epochs: int = 500,
+        *,
+        until: Until | None = None,
+        validation: Any = None,
+    ) -> None:
+        super().__init__()
+        self.until = until or Until(train_accuracy=train_accuracy, max_epochs=max_epochs)
+        self.validation = validation
+        if self.until.validation_patience is not None and validation is None:
+            raise WarmstartError("ConvergencePlugin: validation_patience needs `validation`, an Avalanche data set")
+        self._rule = StopRule(self.until)
+        self.status: Status | None = None
+        self.epochs = self.steps = self.samples_seen = 0
+        self.running_accuracy = self.running_loss = math.nan
+        self.train_accuracy: float | None = None
+        self.validation_accuracy: float | None = None
+        self.criterion_seconds = 0.0
+        self.best_state: dict[str, torch.Tensor] | None = None
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Makes sure that there is one of it."""
+        only_one_of(ConvergencePlugin, strategy)
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Begins to count anew, and takes over the number of epochs."""
+        self._rule = StopRule(self.until)
+        self.status, self.best_state = None, None
+        self.epochs = self.steps = self.samples_seen = 0
+        self._train_epochs = strategy.train_epochs
+        strategy.train_epochs = self.until.cap + 1  # in the one beyond, nothing is trained: it takes the flag
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Clears the sums of the epoch. After the last one it is called once more, for an epoch that never comes."""
+        if self.status is None:
+            self._sums = torch.zeros(2, dtype=torch.float64, device=strategy.device)
+            self._samples = 0
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Adds up hits and losses, on the device; a rule of steps may end the epoch."""
+        count = len(strategy.mb_y)
+        hits = (strategy.mb_output.detach().argmax(1) == strategy.mb_y).sum()
+        self._sums += torch.stack((hits.double(), strategy.loss.detach().double().sum() * count))
+        self._samples += count
+        self.steps += 1
+        if self.until.steps is not None and self.steps >= self.until.steps:
+            strategy.stop_training()
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Counts, and ends the experience's training where a rule says so."""
+        self.epochs += 1
+        self.samples_seen += self._samples
+        hits, loss = self._sums.tolist()
+        self.running_accuracy, self.running_loss = hits / self._samples, loss / self._samples
+        watch = Stopwatch(strategy.device)
+        self.train_accuracy = self.validation_accuracy = None
+        if self._rule.needs_train_accuracy:
+            at_least = None if self.epochs >= self.until.cap else self._rule.threshold
+            self.train_accuracy = accuracy(strategy, strategy.adapted_dataset.eval(), at_least)
+        if self._rule.needs_validation_accuracy:
+            self.validation_accuracy = accuracy(strategy, self.validation.eval())
+        self.criterion_seconds = watch.seconds()
+        self.status = self._decision()
+        if self._rule.needs_validation_accuracy and self._rule.epochs_without_validation_improvement == 0:
+            self.best_state = {name: tensor.clone() for name, tensor in strategy.model.state_dict().items()}
+        if self.status is not None:
+            strategy.stop_training()
+
+    def _decision(self) -> Status | None:
+        if not math.isfinite(self.running_loss):
+            return "diverged"
+        return self._rule.after_epoch(
+            self.epochs, self.steps, self.running_accuracy, self.train_accuracy, self.validation_accuracy
+        )
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Puts the strategy's number of epochs back, and says so where nothing converged."""
+        strategy.train_epochs = self._train_epochs
+        if self.status in ("capped", "gave_up", "diverged"):
+            reached = f"train accuracy {self.train_accuracy:.4f}" if self.train_accuracy is not None else "no accuracy"
+            warnings.warn(
+                f"experience {strategy.experience.current_experience} {self.status.replace('_', ' ')} after "
+                f"{self.epochs} epochs with {reached}",
+                NotConverged,
+                stacklevel=2,
+            )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the last experience ended by its rule rather than at the cap."""
+        return self.status in ("converged", "finished")
+
+
+@torch.no_grad()
+def accuracy(strategy: Any, dataset: Any, at_least: float | None = None) -> float | None:
+    """The share of a data set's samples that the strategy's model classifies correctly, in evaluation mode.
+
+    Args:
+        strategy: An Avalanche strategy, within an experience.
+        dataset: Of Avalanche's kind; at least one sample.
+        at_least: The share that matters, in [0, 1]; None for a full pass.
+
+    Returns:
+        The share; None as soon as `at_least` is out of reach.
+    """
+    model, device = strategy.model, strategy.device
+    tasks = hasattr(strategy.experience, "task_labels")
+    needed = -1 if at_least is None else fewest_correct(at_least, len(dataset))
+    was_training = {module: module.training for module in model.modules()}  # some may be frozen in evaluation mode
+    model.eval()
+    missed = 0
+    try:
+        for inputs, labels, *rest in SingleDatasetDataLoader(dataset, batch_size=strategy.train_mb_size):
+            inputs, labels = inputs.to(device), labels.to(device)
+            logits = avalanche_forward(model, inputs, rest[-1].to(device)) if tasks else model(inputs)
+            missed += int((logits.argmax(1) != labels).sum())
+            if len(dataset) - missed < needed:
+                return None
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+    return (len(dataset) - missed) / len(dataset)

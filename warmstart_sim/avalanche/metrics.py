@@ -1,0 +1,170 @@
+"""Train seconds, epochs, steps and convergence of each experience, as Avalanche's metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+from avalanche.evaluation.metric_utils import get_metric_name
+from avalanche.logging import CSVLogger
+
+from warmstart_sim.avalanche.convergence import ConvergencePlugin
+from warmstart_sim.avalanche.stopwatch import Stopwatch
+
+
+def training_metrics() -> list[PluginMetric[float]]:
+    """What an experience's training took, for an `EvaluationPlugin`: train seconds, epochs, steps, convergence.
+
+    Each is emitted after every epoch, for the experience so far, and once more at the experience's end. Seconds are
+    those of the training iterations: neither evaluation nor the count of a `ConvergencePlugin` is in them. On a GPU the
+    clock waits for each iteration, as Avalanche's own metrics do. `Converged` is 1 or 0, and is there only with a
+    `ConvergencePlugin`, at the experience's end.
+
+    Avalanche's InteractiveLogger, TextLogger, TensorboardLogger and WandBLogger log them as they are. Its CSVLogger has
+    fixed columns; `TrainingCSVLogger` adds a file for them.
+
+    >>> [str(metric) for metric in training_metrics()]
+    ['Train_Seconds_Exp', 'Train_Epochs_Exp', 'Train_Steps_Exp', 'Converged_Exp']
+    """
+    return [TrainSeconds(), TrainEpochs(), TrainSteps(), Converged()]
+
+
+class _OfExperience(PluginMetric[float]):
+    """What the metrics here share: a number that begins at zero with each experience, and when it is emitted.
+
+    Avalanche's loggers know metrics by this class; an epoch that never comes (see `ConvergencePlugin`) adds nothing.
+    """
+
+    name: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._value = 0.0
+
+    def __str__(self) -> str:
+        return self.name
+
+    def result(self) -> float:
+        """The value so far."""
+        return self._value
+
+    def reset(self) -> None:
+        """Sets it to zero."""
+        self._value = 0.0
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Begins anew."""
+        self.reset()
+
+    def after_training_epoch(self, strategy: Any) -> list[MetricValue]:
+        """Emits the value so far."""
+        return self._emitted(strategy)
+
+    def after_training_exp(self, strategy: Any) -> list[MetricValue]:
+        """Emits the value."""
+        return self._emitted(strategy)
+
+    def _emitted(self, strategy: Any) -> list[MetricValue]:
+        name = get_metric_name(self, strategy, add_experience=True, add_task=True)
+        return [MetricValue(self, name, self.result(), strategy.clock.train_iterations)]
+
+
+class TrainSeconds(_OfExperience):
+    """Wall-clock seconds of an experience's training iterations."""
+
+    name = "Train_Seconds_Exp"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before = self._epoch = 0.0  # seconds of the epoch: up to the last evaluation, and up to now
+
+    def before_training_epoch(self, strategy: Any) -> None:
+        """Starts the clock; one that was started for an epoch that never came counts for nothing."""
+        self._before = self._epoch = 0.0
+        self._watch = Stopwatch(strategy.device)
+
+    def after_training_iteration(self, strategy: Any) -> None:
+        """Reads the clock."""
+        self._epoch = self._before + self._watch.seconds()
+
+    def after_eval(self, strategy: Any) -> None:
+        """The clock goes on: an evaluation within the epoch does not count."""
+        self._before, self._watch = self._epoch, Stopwatch(strategy.device)
+
+    def after_training_epoch(self, strategy: Any) -> list[MetricValue]:
+        """Adds the epoch's seconds, up to its last iteration."""
+        self._value += self._epoch
+        return self._emitted(strategy)
+
+
+class TrainEpochs(_OfExperience):
+    """Epochs of an experience."""
+
+    name = "Train_Epochs_Exp"
+
+    def after_training_epoch(self, strategy: Any) -> list[MetricValue]:
+        """Counts one more."""
+        self._value += 1
+        return self._emitted(strategy)
+
+
+class TrainSteps(_OfExperience):
+    """Optimiser steps of an experience."""
+
+    name = "Train_Steps_Exp"
+
+    def after_training_iteration(self, strategy: Any) -> None:
+        """Counts one more."""
+        self._value += 1
+
+
+class Converged(_OfExperience):
+    """1 where the `ConvergencePlugin`'s rule was met, 0 where it was not; nothing without that plugin."""
+
+    name = "Converged_Exp"
+
+    def after_training_epoch(self, strategy: Any) -> list[MetricValue]:
+        """Says nothing before the end."""
+        return []
+
+    def after_training_exp(self, strategy: Any) -> list[MetricValue]:
+        """Asks the plugin."""
+        plugins = [plugin for plugin in strategy.plugins if isinstance(plugin, ConvergencePlugin)]
+        if not plugins:
+            return []
+        self._value = float(plugins[0].converged)
+        return self._emitted(strategy)
+
+
+class TrainingCSVLogger(CSVLogger):
+    """Avalanche's CSVLogger with one more file, `experience_results.csv`: what each experience's training took.
+
+    Its columns: training_exp, train_seconds, epochs, steps, converged (empty without a `ConvergencePlugin`).
+
+    Args:
+        log_folder: Where the files go. Default `csvlogs`.
+    """
+
+    def __init__(self, log_folder: str | Path | None = None) -> None:
+        super().__init__(None if log_folder is None else str(log_folder))
+        self.experience_file = (Path(self.log_folder) / "experience_results.csv").open("w")
+        print("training_exp,train_seconds,epochs,steps,converged", file=self.experience_file, flush=True)
+
+    def after_training_exp(self, strategy: Any, metric_values: list[MetricValue], **kwargs: Any) -> None:
+        """Writes the experience's line."""
+        super().after_training_exp(strategy, metric_values, **kwargs)
+        values = {value.name.partition("/")[0]: value.value for value in metric_values}
+        counts = [f"{values[name]:g}" if name in values else "" for name in COUNTS]
+        seconds = values.get(TrainSeconds.name)
+        line = [str(self.training_exp_id), "" if seconds is None else f"{seconds:.6f}", *counts]
+        print(",".join(line), file=self.experience_file, flush=True)
+
+    def close(self) -> None:
+        """Closes all files."""
+        super().close()
+        self.experience_file.close()
+
+
+COUNTS = (TrainEpochs.name, TrainSteps.name, Converged.name)
