@@ -75,9 +75,10 @@ def main() -> None:
     )
     document.write(f"`{shlex.join(['python', 'benchmarks/engines.py', *sys.argv[1:]])}`")
     note = (
-        f"Shrink and perturb on {ROUNDS} accumulating chunks of synthetic 3x32x32 images, batch 128, Adam, one thread, to "
-        "99 % train accuracy; the criterion is the count after each epoch. Seconds are medians over the turns, ratios "
-        "medians of the ratios turn by turn (lowest and highest in brackets). Both load from memory, without workers."
+        f"Shrink and perturb on {ROUNDS} accumulating chunks of synthetic 3x32x32 images, batch 128, Adam, one thread, "
+        "to 99 % train accuracy; the criterion is the count after each epoch. Seconds are medians over the turns, "
+        "ratios medians of the ratios turn by turn (lowest and highest in brackets). Both load from memory, without "
+        "workers."
     )
     pieces = {name: lambda budget, name=name: rows(name, arguments, budget) for name in arguments.models}
     document.add(Section("Ours over Avalanche's", note, HEAD, pieces), Budget(60 * arguments.minutes, len(pieces)))

@@ -1,4 +1,4 @@
-"""An Avalanche benchmark in our engine, and a scenario of ours in Avalanche. Offline, under a minute:
+"""An Avalanche benchmark in our engine, and a scenario of ours in Avalanche. Offline; under a minute on one CPU core.
 
 python examples/avalanche_benchmark.py
 """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from warmstart_sim.results.tables import Run
 
 
-EngineName = Literal["own", "avalanche"]
+EngineName = Literal["native", "avalanche"]
 
 MOST_NOTES = 10  # on the terminal; the report has all
 
@@ -47,8 +47,8 @@ class Options:
         quiet: Show no progress.
         tensorboard: Write TensorBoard logs below the run's folder.
         deterministic: On CUDA, only kernels that give the same bits every time.
-        engine: Whose training loop: "own" (default), or "avalanche", which does starts and stop rules only; its default
-            folder is `runs/NAME-avalanche`.
+        engine: Whose training loop: "native" (default), or "avalanche", which does starts and stop rules only; its
+            default folder is `runs/NAME-avalanche`.
     """
 
     out: Path | None = None
@@ -61,7 +61,7 @@ class Options:
     deterministic: bool = False
     slots: int | Literal["auto"] | None = None
     batching: Literal["auto", "stacked", "streams", "apart"] = "auto"
-    engine: EngineName = "own"
+    engine: EngineName = "native"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def run(
     deterministic: bool = False,
     slots: int | Literal["auto"] | None = None,
     batching: Literal["auto", "stacked", "streams", "apart"] = "auto",
-    engine: EngineName = "own",
+    engine: EngineName = "native",
 ) -> Run:
     """Runs a scenario, or goes on with it, and returns its tables; figures and report lie in the run's folder.
 
@@ -155,7 +155,7 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
     from warmstart_sim.results.environment import environment
 
     scenario, cells = config.plan(raw, where)
-    name = scenario.header.name if options.engine == "own" else f"{scenario.header.name}-{options.engine}"
+    name = scenario.header.name if options.engine == "native" else f"{scenario.header.name}-{options.engine}"
     run_folder = RunFolder(options.out or Path("runs") / name)
     # What is wrong with a user's own modules, or with how the stream fits the data, is said before a folder is made.
     fresh = options.fresh or not run_folder.path.is_dir()
@@ -187,7 +187,7 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
 
 def _engine(options: Options, cells: Sequence[config.Cell]) -> Engine | None:
     """What trains the cells in place of our own loop, after making sure that it can."""
-    if options.engine == "own":
+    if options.engine == "native":
         return None
     if options.slots not in (None, 1) or options.batching not in ("auto", "apart"):
         raise WarmstartError(f"--engine {options.engine}: trains one cell at a time; leave --slots and --batching out")

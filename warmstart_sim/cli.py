@@ -67,7 +67,7 @@ HowBatched = Annotated[
     Option(help="How: as one stacked model, in a GPU's streams, one step after another; auto measures."),
 ]
 HowTrained = Annotated[
-    Literal["own", "avalanche"],
+    Literal["native", "avalanche"],
     Option(help="Whose training loop: our own, or Avalanche's with our plugins (starts and stop rules only)."),
 ]
 Fresh = Annotated[bool, Option("--fresh", help="Delete what the run's folder holds, and begin again.")]
@@ -98,7 +98,7 @@ def run(
     workers: Workers = None,
     slots: Slots = None,
     batching: HowBatched = "auto",
-    engine: HowTrained = "own",
+    engine: HowTrained = "native",
     rehearse: Rehearse = False,
     fresh: Fresh = False,
     quiet: Quiet = False,

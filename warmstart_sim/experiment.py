@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -396,7 +395,7 @@ class _RoundLog:
         return weights and {name: tensor.to(self.lab.device) for name, tensor in weights.items()}
 
     def started(self) -> None:
-        """Counts the seconds since it was made as those of setting up, with the lab's own in the first round it runs."""
+        """The seconds since it was made, and in the first round that it runs the lab's own, are those of setting up."""
         self.seconds["setup_seconds"] += time.perf_counter() - self._started + self.lab.setup_seconds
         self.lab.setup_seconds = 0.0
 

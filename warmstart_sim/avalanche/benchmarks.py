@@ -51,8 +51,8 @@ def to_benchmark(
         data_root: The folder of the data sets.
 
     Raises:
-        WarmstartError: Something is wrong with the scenario or the data, a round has no new samples, the scenario varies
-            what its rounds are made of, or it pre-trains on another data set, whose classes are others.
+        WarmstartError: Something is wrong with the scenario or the data, a round has no new samples, the scenario
+            varies what its rounds are made of, or it pre-trains on another data set, whose classes are others.
 
     >>> benchmark = to_benchmark("digits_online")
     >>> [len(experience.dataset) for experience in benchmark.train_stream][:3]
@@ -213,8 +213,8 @@ def _array(value: Any) -> NDArray[Any]:
         return array.astype(np.int64 if array.dtype.kind in "iu" and array.dtype != np.uint8 else array.dtype)
     if array.dtype != np.uint8:
         raise WarmstartError(
-            f"from_benchmark: an input is a {type(value).__name__} of {array.dtype}; the engine takes tensors and 8-bit "
-            "images: give the benchmark an eval transform such as ToTensor()"
+            f"from_benchmark: an input is a {type(value).__name__} of {array.dtype}; the engine takes tensors and "
+            "8-bit images: give the benchmark an eval transform such as ToTensor()"
         )
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
 

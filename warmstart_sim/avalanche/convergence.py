@@ -23,7 +23,7 @@ class NotConverged(UserWarning):
     """An experience ended without having reached its accuracy."""
 
 
-class ConvergencePlugin(SupervisedPlugin, supports_distributed=False):
+class ConvergencePlugin(SupervisedPlugin):
     """Trains each experience until the model classifies its training samples, by default 99 % of them.
 
     After every epoch the share of correctly classified samples is counted in evaluation mode on clean inputs (the

@@ -74,8 +74,7 @@ class _Rounds:
         data = as_avalanche(lab.train_samples)
         benchmark = benchmark_from_datasets(train=[data.subset(each.train) for each in lab.rounds])
         self._experiences = {
-            round_.index: experience
-            for round_, experience in zip(lab.rounds, benchmark.train_stream, strict=True)  # type: ignore[attr-defined]
+            round_.index: experience for round_, experience in zip(lab.rounds, benchmark.train_stream, strict=True)
         }
         self._stopping = ConvergencePlugin(until=settings.until, validation=data.subset(lab.validation_indices.cpu()))
         self._seconds = TrainSeconds()

@@ -19,7 +19,7 @@ from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.types import Context, StateDict, Strategy
 
 
-class StrategyPlugin(SupervisedPlugin, supports_distributed=False):
+class StrategyPlugin(SupervisedPlugin):
     """Starts every experience but the first as a strategy says: from the last weights, fresh ones, or a mix of both.
 
     With a strategy f, the model's state before experience t is theta <- f(theta_previous, theta_fresh), parameters and
@@ -33,10 +33,10 @@ class StrategyPlugin(SupervisedPlugin, supports_distributed=False):
     Args:
         strategy: A name of `warmstart-sim list`, such as "shrink_perturb" (with its defaults), a strategy object such
             as `ShrinkPerturb(0.4, 0.1)`, or a function `f(previous, fresh, context)` of two state dicts.
-        seed: With the number of the experience it decides what is drawn. Default 0. Torch's own generators are put back.
+        seed: With the number of the experience it decides what is drawn. Default 0. Torch's generators are put back.
         model_factory: Builds a model like this one, with fresh weights. Needed where a parameter belongs to no module
-            with `reset_parameters()`, or where initialisation is done elsewhere. What a head has grown since is drawn by
-            `reset_parameters()`.
+            with `reset_parameters()`, or where initialisation is done elsewhere. What a head has grown since is drawn
+            by `reset_parameters()`.
         reset_optimizer: Whether each of these experiences begins with the optimiser's state as new (default), or with
             the last one's. Rates and other options stay as they are.
 

@@ -15,7 +15,7 @@ PACKAGES = ("warmstart-sim", "torch", "torchvision", "avalanche-lib", "numpy", "
 
 
 def environment(
-    device: str, workers: int, rehearsal: bool, slots: int = 1, batching: str = "apart", engine: str = "own"
+    device: str, workers: int, rehearsal: bool, slots: int = 1, batching: str = "apart", engine: str = "native"
 ) -> dict[str, Any]:
     """A flat record of where and how a run is made.
 

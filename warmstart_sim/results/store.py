@@ -207,7 +207,7 @@ class RunFolder:
             WarmstartError: Others have been trained by another.
         """
         path = self.path / "environment.json"
-        before = json.loads(path.read_text(encoding="utf-8")).get("engine", "own") if path.exists() else engine
+        before = json.loads(path.read_text(encoding="utf-8")).get("engine", "native") if path.exists() else engine
         if before != engine and self._holds_work():
             raise WarmstartError(
                 f"--engine {engine}: {self.path} holds cells trained by engine '{before}'; choose another --out"
