@@ -24,17 +24,17 @@ def dataset(images, labels):
     return as_classification_dataset(tensors)
 
 
-def main():
+def main(seeds=(0, 1, 2), experiences=4, out=None):
     images, labels = load_digits(return_X_y=True)
     images, test_images, labels, test_labels = train_test_split(images, labels, test_size=0.5, random_state=0)
     theirs = new_instances_benchmark(
-        dataset(images, labels), dataset(test_images, test_labels), num_experiences=4, seed=0
+        dataset(images, labels), dataset(test_images, test_labels), num_experiences=experiences, seed=0
     )
 
     # Theirs in our engine: the data accumulate, and every arm of a seed sees the same batches.
-    scenario = from_benchmark(theirs, name="digits_in_four", model="mlp", seeds=[0, 1, 2])
-    results = warmstart_sim.run(scenario, quiet=True)
-    last = results.rounds[results.rounds["round"] == 3]
+    scenario = from_benchmark(theirs, name="digits_in_parts", model="mlp", seeds=list(seeds))
+    results = warmstart_sim.run(scenario, out=out, quiet=True)
+    last = results.rounds[results.rounds["round"] == experiences - 1]
     print(last.groupby("strategy")[["test_accuracy", "train_seconds", "epochs"]].mean().round(3).to_string(), "\n")
 
     # Ours in Avalanche: for any of its strategies. New samples only, as Cumulative and Replay expect them.

@@ -37,6 +37,33 @@ def test_own_model_and_data_prints_a_table_and_goes_on_where_it_was(tmp_path, ca
     assert (tmp_path / "spirals" / "report.html").exists()
 
 
+@pytest.mark.slow
+def test_avalanche_plugin_prints_a_line_for_every_start_and_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example("avalanche_plugin").main(seeds=[0])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[-5:] == ["test", "accuracy", "train", "seconds", "epochs"]
+    assert [line[:32].strip() for line in lines] == ["random init", "warm start", "shrink and perturb"]
+    for line in lines:
+        accuracy, seconds, epochs = map(float, line[32:].split())
+        assert 0.85 < accuracy < 1
+        assert seconds > 0
+        assert epochs >= 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_avalanche_benchmark_prints_a_table_and_the_streams_and_writes_only_its_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example("avalanche_benchmark").main(seeds=[0], experiences=2, out=tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert all(arm in printed for arm in ("random_init", "warm_start", "shrink_perturb"))
+    assert "train: 12 experiences of [98, 100] samples\n" in printed
+    assert "test: 1 experience of [2995] samples\n" in printed
+    assert (tmp_path / "run" / "report.html").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text(encoding="utf-8")
     assert [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested] == []

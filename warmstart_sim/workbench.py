@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import nn
 
+from warmstart_sim.analysis.flops import training_flops
 from warmstart_sim.training.batches import DeviceSamples, Normalization
 from warmstart_sim.training.recording import Recorder, recorder
 from warmstart_sim.training.settings import Training
@@ -39,6 +40,7 @@ class Workbench:
         self._records_steps = records_steps
         self._idle: defaultdict[Hashable, list[Stepper]] = defaultdict(list)
         self._samples: weakref.WeakValueDictionary[Hashable, DeviceSamples] = weakref.WeakValueDictionary()
+        self._flops: dict[Hashable, int] = {}
 
     def take(self, kind: Hashable, settings: Training, build: Callable[[], nn.Module]) -> Stepper:
         """A stepper for a cell's model.
@@ -60,6 +62,13 @@ class Workbench:
         """Takes back what `take` lent."""
         if stepper.recorder is not None:
             self._idle[stepper.kind].append(stepper)
+
+    def flops(self, stepper: Stepper, inputs: torch.Tensor) -> int:
+        """FLOPs of training on one sample, counted once for models that are alike and inputs of one shape."""
+        key = stepper.kind, inputs.shape[1:]
+        if key not in self._flops:
+            self._flops[key] = training_flops(stepper.model, inputs)
+        return self._flops[key]
 
     def recorder(self) -> Recorder | None:
         """A new recorder, or None where nothing is recorded."""

@@ -141,6 +141,7 @@ def from_benchmark(
             f"from_benchmark: the stream has task labels {', '.join(map(str, tasks))}, and the engine trains one head "
             "without them; make the benchmark without (in Avalanche's classic ones, return_task_id=False)"
         )
+    _check_alike([each.inputs for each in (*parts, *test)])
     train = _joined(parts)
     held = _joined(test) if test else Samples(train.inputs[:0], train.labels[:0])
     classes = 1 + int(max(each.labels.max(initial=-1) for each in (train, held)))
@@ -199,11 +200,18 @@ def _samples(experience: Any) -> Samples:
         value, label, *_ = dataset[position]
         inputs.append(_array(value))
         labels.append(int(label))
-    shapes = {array.shape for array in inputs}
-    if len(shapes) > 1:
-        first, second, *_ = sorted(shapes)
-        raise WarmstartError(f"from_benchmark: inputs have several shapes, such as {first} and {second}; resize them")
+    _check_alike([array[None] for array in inputs])
     return Samples(np.stack(inputs), np.array(labels, dtype=np.int64))
+
+
+def _check_alike(arrays: Sequence[NDArray[Any]]) -> None:
+    """Makes sure that one data set can hold them all: all dimensions but the first, and the type."""
+    kinds = [f"{array.shape[1:]} of {array.dtype}" for array in arrays]
+    if other := next((kind for kind in kinds if kind != kinds[0]), None):
+        raise WarmstartError(
+            f"from_benchmark: inputs are of several kinds, such as {kinds[0]} and {other}; give all data sets the same "
+            "eval transform, which resizes them"
+        )
 
 
 def _array(value: Any) -> NDArray[Any]:

@@ -20,7 +20,7 @@ def training_metrics() -> list[PluginMetric[float]]:
     Each is emitted after every epoch, for the experience so far, and once more at the experience's end. Seconds are
     those of the training iterations: neither evaluation nor the count of a `ConvergencePlugin` is in them. On a GPU the
     clock waits for each iteration, as Avalanche's own metrics do. `Converged` is 1 or 0, and is there only with a
-    `ConvergencePlugin`, at the experience's end.
+    `ConvergencePlugin`.
 
     Avalanche's InteractiveLogger, TextLogger, TensorboardLogger and WandBLogger log them as they are. Its CSVLogger has
     fixed columns; `TrainingCSVLogger` adds a file for them.
@@ -125,17 +125,12 @@ class Converged(_OfExperience):
 
     name = "Converged_Exp"
 
-    def after_training_epoch(self, strategy: Any) -> list[MetricValue]:
-        """Says nothing before the end."""
-        return []
-
-    def after_training_exp(self, strategy: Any) -> list[MetricValue]:
-        """Asks the plugin."""
+    def _emitted(self, strategy: Any) -> list[MetricValue]:
         plugins = [plugin for plugin in strategy.plugins if isinstance(plugin, ConvergencePlugin)]
         if not plugins:
             return []
         self._value = float(plugins[0].converged)
-        return self._emitted(strategy)
+        return super()._emitted(strategy)
 
 
 class TrainingCSVLogger(CSVLogger):

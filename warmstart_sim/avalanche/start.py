@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,8 +28,9 @@ class StrategyPlugin(SupervisedPlugin):
     grown head has all its units) and theta_fresh a new draw for each experience. It is written into the model in place.
 
     Fresh weights come from `model_factory`, or else from a copy of the model whose modules are all reset by their
-    `reset_parameters()`. What is no weight stays as it is: parameters that do not train, and the buffers of Avalanche's
-    dynamic modules, which say what classes there have been.
+    `reset_parameters()`. What is no weight stays as it is: parameters that do not train, modules without any that do
+    (with their BatchNorm statistics), and the buffers of Avalanche's dynamic modules, which say what classes there have
+    been.
 
     Args:
         strategy: A name of `warmstart-sim list`, such as "shrink_perturb" (with its defaults), a strategy object such
@@ -99,18 +101,36 @@ def fresh_state(model: nn.Module, factory: Callable[[], nn.Module] | None = None
         factory: Builds one like it; None resets a copy.
 
     Raises:
-        WarmstartError: There is a parameter that cannot be drawn, or the factory builds another model.
+        WarmstartError: There is a parameter that cannot be drawn, or the factory builds another model, or this one.
     """
     current = model.state_dict()
-    made = factory() if factory else None
-    built = made.state_dict() if made else {}
-    if unknown := built.keys() - current.keys():
-        raise WarmstartError(f"model_factory: its model has '{min(unknown)}', which the strategy's model lacks")
-    same = {name: tensor for name, tensor in built.items() if tensor.shape == current[name].shape}
+    same = _built(model, factory) if factory else {}
     if same.keys() != current.keys():  # no factory, or modules that have grown since
         same = _reset_copy(model, known=same.keys()) | same
     # Copied even where the device is the same: the factory may give the same model every time.
     return {name: same[name].detach().to(current[name].device, current[name].dtype, copy=True) for name in current}
+
+
+def _built(model: nn.Module, factory: Callable[[], nn.Module]) -> dict[str, torch.Tensor]:
+    """What a factory's model has of this one's state: all of it, but for what has grown in dynamic modules."""
+    made = factory()
+    if not isinstance(made, nn.Module):
+        raise WarmstartError(f"model_factory gave a {type(made).__name__}, not a torch.nn.Module")
+    if made is model:
+        raise WarmstartError("model_factory gave the very model that is trained; it must build one with fresh weights")
+    current, built = model.state_dict(), made.state_dict()
+    if unknown := sorted(built.keys() - current.keys()):
+        raise WarmstartError(f"model_factory: its model has '{unknown[0]}', which the strategy's model lacks")
+    same = {name: tensor for name, tensor in built.items() if tensor.shape == current[name].shape}
+    if other := sorted(
+        current.keys() - same.keys() - set(_of(model, lambda module: isinstance(module, DynamicModule)))
+    ):
+        shape = tuple(built[other[0]].shape) if other[0] in built else "nothing"
+        raise WarmstartError(
+            f"model_factory: its model has {shape} for '{other[0]}' of shape {tuple(current[other[0]].shape)}; it must "
+            "build a model like the strategy's"
+        )
+    return same
 
 
 def _reset_copy(model: nn.Module, known: Any) -> dict[str, torch.Tensor]:
@@ -121,23 +141,42 @@ def _reset_copy(model: nn.Module, known: Any) -> dict[str, torch.Tensor]:
         raise WarmstartError(
             f"the model cannot be copied ({type(error).__name__}: {error}); pass StrategyPlugin a model_factory"
         ) from error
-    for prefix, module in fresh.named_modules():
-        if callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
-            continue
-        for name, _ in module.named_parameters(prefix, recurse=False):
-            if name not in known:
-                raise WarmstartError(
-                    f"parameter '{name}' cannot be drawn anew: {type(module).__name__} has no reset_parameters(); "
-                    "define it, or pass StrategyPlugin a model_factory that builds the model"
-                )
+    trained = {name: parameter for name, parameter in fresh.named_parameters() if parameter.requires_grad}
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.fill_(torch.nan)  # to tell what no module resets
+    fresh.apply(_reset)  # children before their parents, which may have an initialisation of their own for them
+    for name, parameter in trained.items():
+        if name not in known and parameter.isnan().any():
+            owner = type(fresh.get_submodule(name.rpartition(".")[0])).__name__
+            raise WarmstartError(
+                f"parameter '{name}' cannot be drawn anew: {owner} has no reset_parameters() that draws it; define "
+                "it, or pass StrategyPlugin a model_factory that builds the model"
+            )
     return dict(fresh.state_dict())
 
 
+def _reset(module: nn.Module) -> None:
+    if callable(reset := getattr(module, "reset_parameters", None)):
+        reset()
+
+
 def _kept(model: nn.Module, previous: StateDict) -> dict[str, torch.Tensor]:
-    """What is no weight: parameters that do not train, buffers of Avalanche's dynamic modules."""
+    """What is no weight: what does not train, and the buffers of Avalanche's dynamic modules."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: previous[name] for name in (*frozen, *_structure(model)) if name in previous}
+    return {name: previous[name] for name in (*frozen, *_of(model, _is_frozen), *_structure(model)) if name in previous}
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+def _of(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> Iterator[str]:
+    """Entries of the state dict that belong to such modules, and to what is inside them."""
+    for prefix, module in model.named_modules():
+        if wanted(module):
+            yield from (f"{prefix}.{name}" if prefix else name for name in module.state_dict())
 
 
 def _structure(model: nn.Module) -> Iterator[str]:
@@ -154,7 +193,9 @@ def make_new(optimizer: Any) -> None:
     """
     try:
         groups = [dict(group) for group in optimizer.param_groups]
-        state = type(optimizer)(groups).state  # most have none at first, but Adagrad has
+        known = inspect.signature(type(optimizer)).parameters.keys() & optimizer.defaults.keys()
+        options = {name: optimizer.defaults[name] for name in known}  # Adagrad takes its first sums from here
+        state = type(optimizer)(groups, **options).state
         optimizer.state.clear()
         optimizer.state.update(state)
     except Exception as error:

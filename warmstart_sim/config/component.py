@@ -6,9 +6,9 @@ import functools
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -111,13 +111,19 @@ def dump(model: BaseModel) -> dict[str, Any]:
 def _name_of(value: Any) -> str:
     """Names a user's object, with a digest of its source and state, so that a changed one is another experiment."""
     named = value if hasattr(value, "__qualname__") else type(value)
-    try:
-        source = inspect.getsource(named)
-    except (OSError, TypeError):  # typed into an interpreter, or not written in Python
-        source = str(getattr(getattr(value, "__code__", None), "co_code", ""))
+    source = _source(cast(Hashable, named)) or str(getattr(getattr(value, "__code__", None), "co_code", ""))
     state = re.sub(r" at 0x[0-9a-f]+", "", repr(_state(value)))  # an address is another one in every process
     digest = hashlib.blake2b(f"{source}{state}".encode(), digest_size=4).hexdigest()
     return f"{named.__module__}:{named.__qualname__}#{digest}"
+
+
+@functools.cache  # a grid names the same object in each of thousands of cells
+def _source(named: Hashable) -> str | None:
+    """None where it was typed into an interpreter, or is not written in Python."""
+    try:
+        return inspect.getsource(named)  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return None
 
 
 def _state(value: Any) -> Any:

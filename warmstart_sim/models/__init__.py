@@ -34,7 +34,7 @@ def build(
             has one, unless `options` says otherwise.
 
     Raises:
-        WarmstartError: There is no such model, it fails, or it is not a `torch.nn.Module`.
+        WarmstartError: There is no such model, it fails, it is not a `torch.nn.Module`, or a part of it grows.
 
     >>> build("logistic_regression", {}, (1, 8, 8), 10).head
     Linear(in_features=64, out_features=10, bias=True)
@@ -61,6 +61,14 @@ def build(
         ) from error
     if not isinstance(model, nn.Module):
         raise WarmstartError(f"model '{label}' gave a {type(model).__name__}, not a torch.nn.Module")
+    # Avalanche's dynamic modules (growing and multiple heads) have this method, which its loop calls and ours does not.
+    if growing := next(
+        (name for name, each in model.named_modules() if callable(getattr(each, "adaptation", None))), None
+    ):
+        raise WarmstartError(
+            f"model '{label}': its module '{growing}' grows with the classes; our engine trains one head that has all "
+            "classes from the beginning, so use torch.nn.Linear there, or Avalanche's own loop with StrategyPlugin"
+        )
     return model
 
 
