@@ -19,7 +19,7 @@ import yaml
 from warmstart_sim import __version__, api, cli, registry
 from warmstart_sim.config.source import bundled_scenarios
 
-COMMANDS = ["run", "report", "check", "list", "data", "schema"]
+COMMANDS = ["run", "grid", "report", "check", "list", "data", "schema"]
 
 
 @dataclass(frozen=True)

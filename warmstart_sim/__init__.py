@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["Augment", "Dataset", "RandomInit", "Samples", "ShrinkPerturb", "WarmStart", "run"]
+__all__ = ["Augment", "Dataset", "RandomInit", "Samples", "ShrinkPerturb", "WarmStart", "grid", "run"]
 
 if TYPE_CHECKING:
-    from warmstart_sim.api import run
+    from warmstart_sim.api import grid, run
     from warmstart_sim.parts.augment import Augment
     from warmstart_sim.strategies.basic import RandomInit, WarmStart
     from warmstart_sim.strategies.shrink_perturb import ShrinkPerturb
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 else:
     # Imported at first use (PEP 562), so that the command line answers before pydantic, NumPy and torch are loaded.
     _HOMES = {
+        "grid": "api",
         "run": "api",
         "Augment": "parts.augment",
         "RandomInit": "strategies.basic",

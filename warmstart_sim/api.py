@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from warmstart_sim import config
+from warmstart_sim import config, preemption
 from warmstart_sim.config.cells import import_own, record
 from warmstart_sim.config.changes import prepare
 from warmstart_sim.data.location import data_root as find_data_root
@@ -23,6 +24,8 @@ from warmstart_sim.results.store import RunFolder
 if TYPE_CHECKING:
     from warmstart_sim.experiment import Engine, Place
     from warmstart_sim.results.tables import Run
+    from warmstart_sim.sweep.on_ray import Cluster
+    from warmstart_sim.sweep.status import Status
 
 
 EngineName = Literal["native", "avalanche"]
@@ -49,6 +52,12 @@ class Options:
         deterministic: On CUDA, only kernels that give the same bits every time.
         engine: Whose training loop: "native" (default), or "avalanche", which does starts and stop rules only; its
             default folder is `runs/NAME-avalanche`.
+        ray: Run the cells on Ray: "local" starts it on this machine, anything else is the address of a cluster.
+            `workers` is then the number of its workers; default: as many as there are CPUs, or as fit on the GPUs.
+        gpus_per_worker: On Ray: of one GPU, such as 0.25; 0 for none. Default: a whole one where there are GPUs.
+        ray_storage: On Ray: whether workers write into the run's folder ("shared") or send results back ("returned").
+            Default "auto": as each of them sees the folder or not.
+        retries: How often a cell is tried again whose worker was killed or lost.
     """
 
     out: Path | None = None
@@ -62,6 +71,10 @@ class Options:
     slots: int | Literal["auto"] | None = None
     batching: Literal["auto", "stacked", "streams", "apart"] = "auto"
     engine: EngineName = "native"
+    ray: str | None = None
+    gpus_per_worker: float | None = None
+    ray_storage: Literal["auto", "shared", "returned"] = "auto"
+    retries: int = 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ def run(
     out: str | Path | None = None,
     device: str = "auto",
     data_root: str | Path | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     fresh: bool = False,
     quiet: bool = False,
     tensorboard: bool = False,
@@ -92,6 +105,10 @@ def run(
     slots: int | Literal["auto"] | None = None,
     batching: Literal["auto", "stacked", "streams", "apart"] = "auto",
     engine: EngineName = "native",
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
+    ray_storage: Literal["auto", "shared", "returned"] = "auto",
+    retries: int = 2,
 ) -> Run:
     """Runs a scenario, or goes on with it, and returns its tables; figures and report lie in the run's folder.
 
@@ -109,7 +126,8 @@ def run(
         out: The run's folder. Default `runs/NAME`.
         device: "auto", "cpu", "cuda", "cuda:1".
         data_root: The folder of the data sets.
-        workers: Processes. Default 1, everything in this one; more need a script that can be imported.
+        workers: Processes. Default 1, everything in this one; more need a script that can be imported. On Ray the
+            default is what the cluster has room for.
         fresh: Delete what the folder holds, and begin again.
         quiet: Show no progress.
         tensorboard: Write TensorBoard logs.
@@ -117,6 +135,10 @@ def run(
         slots: Cells that each process trains at a time, or "auto"; see `Options`.
         batching: How; see `Options`.
         engine: Whose training loop; see `Options`.
+        ray: "local", or the address of a Ray cluster; see `Options`.
+        gpus_per_worker: On Ray; see `Options`.
+        ray_storage: On Ray; see `Options`.
+        retries: How often a cell is tried again whose worker was killed or lost.
 
     Returns:
         The run's tables: `rounds`, `epochs`, and `summary()`.
@@ -134,8 +156,9 @@ def run(
     outcome = execute(
         raw, where,
         Options(
-            Path(out) if out else None, device, Path(data_root) if data_root else None, workers, fresh, quiet,
-            tensorboard, deterministic, slots, batching, engine,
+            Path(out) if out else None, device, Path(data_root) if data_root else None,
+            workers or (None if ray else 1), fresh, quiet, tensorboard, deterministic, slots, batching, engine, ray,
+            gpus_per_worker, ray_storage, retries,
         ),
         rehearsal=rehearse,
     )  # fmt: skip
@@ -143,6 +166,54 @@ def run(
     if outcome.failures:
         raise RunError(failure_lines(outcome))
     return tables.load(outcome.folder)
+
+
+def grid(
+    scenario: str | Path | Mapping[str, Any] = "digits_online",
+    *,
+    lam: str | Iterable[float] | None = None,
+    sigma: str | Iterable[float] | None = None,
+    vary: Mapping[str, Iterable[Any]] | None = None,
+    strategies: Mapping[str, Any] | Sequence[Any] | None = None,
+    model: Any = None,
+    data: Any = None,
+    seeds: Iterable[int] | None = None,
+    set: Iterable[str] = (),
+    rehearse: bool = False,
+    **options: Any,
+) -> Run:
+    """Runs shrink-perturb at every lambda with every sigma beside random init, as `warmstart-sim grid` does.
+
+    The scenario's random init and its shrink-perturb arm, with their options, are what runs; either is added where the
+    scenario lacks it. Its other arms are left out unless `strategies` names them. The default folder is
+    `runs/NAME-grid`. At least one of `lam`, `sigma` and `vary` is needed.
+
+    Args:
+        scenario: As in `run`.
+        lam: Values of lambda, or text as on the command line: "0:1:0.2" (with 1), "0,0.5,1".
+        sigma: Values of sigma, or such text.
+        vary: More axes: the dotted key of a setting, and its values.
+        strategies: What else runs, as in `run`; of several shrink-perturb arms, the one named here is varied.
+        model: As in `run`.
+        data: As in `run`.
+        seeds: As in `run`.
+        set: As in `run`.
+        rehearse: Run a reduced copy on stand-in data, with the ends of each axis.
+        options: All else that `run` takes, such as `out` and `workers`.
+
+    Returns:
+        The run's tables, with columns `lambda` and `sigma`.
+
+    Raises:
+        WarmstartError: As in `run`; or there is nothing to vary.
+        RunError: Some cells failed; the others are complete.
+    """
+    from warmstart_sim.config.grid import prepare as prepare_grid
+
+    raw, _ = prepare_grid(
+        scenario, lam=lam, sigma=sigma, vary=vary, strategies=strategies, model=model, data=data, seeds=seeds, set=set
+    )
+    return run(raw, rehearse=rehearse, **options)
 
 
 def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: bool = False) -> Outcome:
@@ -164,25 +235,49 @@ def execute(raw: Mapping[str, Any], where: str, options: Options, rehearsal: boo
     data_root = find_data_root(options.data_root)
     import_own(unfinished, where)
     all_training_sizes(unfinished, data_root, where)
-    device = choose_device(options.device)
-    if options.batching == "streams" and not device.startswith("cuda"):
-        raise WarmstartError("--batching streams: streams are a GPU's; on a CPU choose auto, stacked or apart")
+    device = "cpu" if options.ray else choose_device(options.device)
     engine = _engine(options, unfinished)
 
-    with run_folder.locked():
+    with _cluster(options, unfinished) as cluster, run_folder.locked():
+        device = cluster.device if cluster else device
+        if options.batching == "streams" and not device.startswith("cuda"):
+            raise WarmstartError("--batching streams: streams are a GPU's; on a CPU choose auto, stacked or apart")
         run_folder.open(record(raw, scenario), options.fresh)
         run_folder.check_engine(options.engine)
-        workers = min(options.workers or (1 if device.startswith("cuda") else _cores()), len(cells))
-        run_folder.check_data(_fetch_data(unfinished, data_root))
-        found = notes(unfinished, data_root)
+        room = cluster.size if cluster else 1 if device.startswith("cuda") else _cores()
+        workers = min(options.workers or room, len(cells))
+        digests = _fetch_data(unfinished, data_root)
+        run_folder.check_data(digests)
+        found = [*_damage(unfinished, run_folder), *notes(unfinished, data_root)]
         if not options.quiet:
             _say(found)
-        place = _arranged(unfinished, run_folder, device, workers, options, engine)
-        about = environment(device, workers, rehearsal, place.slots, place.batching, options.engine)
-        run_folder.describe(about, found)
-        failures = _run_cells(cells, run_folder, place, workers, options.quiet)
-        collect(run_folder.path)  # all cells of the folder, which may hold other seeds and arms than were asked for
+        place = _arranged(unfinished, run_folder, device, workers, options, engine, cluster)
+        here = "cpu" if cluster else device  # on a cluster, this machine need not have the device
+        about = environment(here, workers, rehearsal, place.slots, place.batching, options.engine)
+        run_folder.describe(about | (cluster.about() if cluster else {}), found)
+        failures = _run_cells(cells, run_folder, place, workers, options, cluster, digests)
+        # All cells of the folder, which may hold other seeds and arms than were asked for.
+        collect(run_folder.path, cells if run_folder.scenario() == record(raw, scenario) else None)
     return Outcome(run_folder.path, failures)
+
+
+def _cluster(options: Options, cells: Sequence[config.Cell]) -> contextlib.AbstractContextManager[Cluster | None]:
+    """The Ray cluster that was asked for, while there is anything to run on it."""
+    if options.ray is None:
+        return contextlib.nullcontext()
+    from warmstart_sim.sweep.on_ray import Wanted, connected
+
+    wanted = Wanted(options.ray, options.workers, options.device, options.gpus_per_worker, options.ray_storage)
+    wanted.check()
+    return connected(wanted, cells) if cells else contextlib.nullcontext()
+
+
+def _damage(cells: Sequence[config.Cell], run_folder: RunFolder) -> list[str]:
+    """What is wrong with files of cells that are not complete, a line each."""
+    folders = [run_folder.first_phase(cell.id) for cell in config.first_phases(cells)]
+    folders += [run_folder.cell(cell.id) for cell in cells]
+    found = (folder.damage() for folder in folders if folder.path.is_dir())
+    return [f"{damage}; what was in it is computed again" for damage in found if damage]
 
 
 def _engine(options: Options, cells: Sequence[config.Cell]) -> Engine | None:
@@ -204,6 +299,7 @@ def _arranged(
     workers: int,
     options: Options,
     engine: Engine | None,
+    cluster: Cluster | None,
 ) -> Place:
     """Where and how the cells that are left run."""
     from warmstart_sim.experiment import Place
@@ -213,27 +309,39 @@ def _arranged(
         find_data_root(options.data_root), device, tensorboard=options.tensorboard, deterministic=options.deterministic
     )
     if engine is not None:  # what a step of ours costs alone says nothing about a step of it
-        return replace(place, engine=engine, timing="isolated" if workers == 1 else "shared")
+        return replace(place, engine=engine, timing="isolated" if workers == 1 and not cluster else "shared")
     cuda, batching = device.startswith("cuda"), options.batching
     if batching == "auto" and options.deterministic and cuda:
         batching = "streams"  # stacked, the last bits of a cell would depend on its neighbours
     slots = options.slots or ("auto" if cuda else 1)
-    return arranged(place, cells, run_folder, workers=workers, slots=slots, batching=batching)
+    arrange = cluster.arranged if cluster else arranged
+    return arrange(place, cells, run_folder, workers=workers, slots=slots, batching=batching)
 
 
 def _run_cells(
-    cells: Sequence[config.Cell], run_folder: RunFolder, place: Place, workers: int, quiet: bool
+    cells: Sequence[config.Cell],
+    run_folder: RunFolder,
+    place: Place,
+    workers: int,
+    options: Options,
+    cluster: Cluster | None,
+    digests: Mapping[str, str],
 ) -> dict[str, str]:
     from warmstart_sim.sweep.execute import execute as execute_cells
+    from warmstart_sim.sweep.status import Noting
     from warmstart_sim.sweep.tasks import Queue
     from warmstart_sim.sweep.watch import Live, Plain, Quiet
 
     queue = Queue(cells, run_folder)
     tasks = [task.id for task in queue.ready] + [task.id for waiting in queue.waiting.values() for task in waiting]
     console = Console(stderr=True)
-    watcher = Quiet() if quiet else (Live if console.is_terminal else Plain)(tasks, console)
-    with watcher:
-        return execute_cells(cells, run_folder, place, workers, watcher)
+    shown = Quiet() if options.quiet else (Live if console.is_terminal else Plain)(tasks, console)
+    watcher = Noting(shown, run_folder, len(tasks))
+    with shown, preemption.heeded():
+        if cluster is None:
+            return execute_cells(cells, run_folder, place, workers, watcher, options.retries)
+        say = (lambda text: None) if options.quiet else (lambda text: _say([text]))
+        return cluster.execute(cells, run_folder, place, workers, watcher, options.retries, digests, say)
 
 
 def _fetch_data(cells: Sequence[config.Cell], data_root: Path) -> dict[str, str]:
@@ -300,8 +408,12 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
     return Size(len(cells), len(scenario.arms), len(scenario.header.seeds), len(phases), rounds, steps)
 
 
-def collect(run_dir: Path) -> None:
+def collect(run_dir: Path, cells: Sequence[config.Cell] | None = None) -> None:
     """Writes rounds.csv and epochs.csv of a run again, from its complete cells; a copy without cells keeps its own.
+
+    Args:
+        run_dir: The run's folder.
+        cells: Those that its scenario means, if they are known; None plans them.
 
     Raises:
         WarmstartError: The folder holds no run, or one of a version whose cells had other settings.
@@ -312,13 +424,29 @@ def collect(run_dir: Path) -> None:
         raise WarmstartError(f"{run_dir}: holds no run; `warmstart-sim run SCENARIO --out {run_dir}` makes one")
     if (run_dir / "rounds.csv").exists() and not (run_dir / "cells").is_dir():
         return
-    _, cells = config.plan(stored, str(run_dir / "scenario.yaml"))
+    if cells is None:
+        _, cells = config.plan(stored, str(run_dir / "scenario.yaml"))
     if strange := folder.complete_cells() - {cell.id for cell in cells}:
         raise WarmstartError(
             f"{run_dir}: {min(strange)} is none of the cells that scenario.yaml means to this version of "
             "warmstart-sim, so the tables are left as they are; use the version in environment.json, or another --out"
         )
     folder.write_tables([(cell.id, _identity(cell)) for cell in cells])
+
+
+def status(run_dir: Path) -> Status:
+    """How far a run is, whether or not a process is at work on it.
+
+    Raises:
+        WarmstartError: The folder holds no run.
+    """
+    from warmstart_sim.sweep.status import status_of
+
+    folder = RunFolder(run_dir)
+    stored = folder.scenario()
+    if stored is None:
+        raise WarmstartError(f"{run_dir}: holds no run; `warmstart-sim run SCENARIO --out {run_dir}` makes one")
+    return status_of(folder, config.plan(stored, str(run_dir / "scenario.yaml"))[1])
 
 
 def choose_device(device: str) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer import Argument, Option
 
 from warmstart_sim import __version__
 from warmstart_sim.errors import RunError, WarmstartError
+from warmstart_sim.preemption import Preempted
+
+if TYPE_CHECKING:
+    from warmstart_sim import api
 
 # Newer versions of typer hold a copy of click, older ones import it: its errors are reached by way of one of them.
 UsageError: Any = typer.BadParameter.__base__
+MOST_LISTED = 20  # of what failed
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
+ADDRESS = re.compile(r"auto|local|ray://\S+|[^\s:]+:\d+|\[[0-9a-fA-F:]+\]:\d+")  # of a Ray cluster
 
 app = typer.Typer(
     help="Data keep arriving; how should the next training run start? From scratch, from the last weights, or from the "
@@ -33,6 +40,15 @@ DataName = Annotated[str, Argument(help="A data set of `warmstart-sim list`, or 
 Set = Annotated[
     list[str] | None,
     Option("--set", metavar="KEY=VALUE", help="Change a setting: training.optimizer.lr=0.01; repeatable."),
+]
+Lambda = Annotated[
+    str | None,
+    Option("--lambda", metavar="VALUES", help="Values of lambda: 0:1:0.2 (START:STOP:STEP, with STOP) or 0,0.5,1."),
+]
+Sigma = Annotated[str | None, Option("--sigma", metavar="VALUES", help="Values of sigma, such as 0,1e-4,1e-2,1.")]
+Vary = Annotated[
+    list[str] | None,
+    Option("--vary", metavar="KEY=V1,V2", help="One more axis: training.optimizer.lr=0.01,0.001; repeatable."),
 ]
 DataSet = Annotated[
     list[str] | None,
@@ -70,6 +86,25 @@ HowTrained = Annotated[
     Literal["native", "avalanche"],
     Option(help="Whose training loop: our own, or Avalanche's with our plugins (starts and stop rules only)."),
 ]
+Ray = Annotated[
+    str | None,
+    Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Run the cells on Ray: on this machine, or on the cluster at ADDRESS (auto, HOST:PORT, ray://HOST:PORT).",
+    ),
+]
+GpusPerWorker = Annotated[
+    float | None,
+    Option(metavar="SHARE", show_default="1 if there are GPUs", help="On Ray: of one GPU, such as 0.25; 0 for none."),
+]
+RayStorage = Annotated[
+    Literal["auto", "shared", "returned"],
+    Option(help="On Ray: workers write into DIR, which all machines share, or return results; auto looks for DIR."),
+]
+Retries = Annotated[
+    int, Option(min=0, metavar="N", help="How often a cell is tried again whose worker was killed or lost.")
+]
 Fresh = Annotated[bool, Option("--fresh", help="Delete what the run's folder holds, and begin again.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress.")]
 TensorBoard = Annotated[bool, Option("--tensorboard", help="Write TensorBoard logs to DIR/tensorboard.")]
@@ -99,6 +134,10 @@ def run(
     slots: Slots = None,
     batching: HowBatched = "auto",
     engine: HowTrained = "native",
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = None,
+    ray_storage: RayStorage = "auto",
+    retries: Retries = 2,
     rehearse: Rehearse = False,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -114,12 +153,56 @@ def run(
 
     raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
     options = api.Options(
-        out, device, data_root, workers, fresh, quiet, tensorboard, deterministic, _slots(slots), batching, engine
-    )
-    outcome = api.execute(raw, where, options, rehearsal=rehearse)
-    _report(outcome.folder)
-    if outcome.failures:
-        raise RunError(api.failure_lines(outcome))
+        out, device, data_root, workers, fresh, quiet, tensorboard, deterministic, _slots(slots), batching, engine,
+        ray, gpus_per_worker, ray_storage, retries,
+    )  # fmt: skip
+    _execute(raw, where, options, rehearse)
+
+
+@app.command()
+def grid(
+    scenario: Scenario,
+    lam: Lambda = None,
+    sigma: Sigma = None,
+    vary: Vary = None,
+    out: Out = None,
+    set_: Set = None,
+    strategies: Strategies = None,
+    seeds: Seeds = None,
+    device: Device = "auto",
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    slots: Slots = None,
+    batching: HowBatched = "auto",
+    engine: HowTrained = "native",
+    ray: Ray = None,
+    gpus_per_worker: GpusPerWorker = None,
+    ray_storage: RayStorage = "auto",
+    retries: Retries = 2,
+    rehearse: Rehearse = False,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    tensorboard: TensorBoard = False,
+    deterministic: Deterministic = False,
+    traceback: Traceback = False,
+) -> None:
+    """Run a scenario's shrink-perturb at every lambda with every sigma, beside random init.
+
+    Its other strategies are left out unless --strategies names them. Everything else is as in `run`; the default folder
+    is runs/NAME-grid.
+    """
+    from warmstart_sim import api
+    from warmstart_sim.config.grid import assignments, prepare
+
+    raw, where = prepare(
+        scenario, lam=lam, sigma=sigma, vary=assignments(vary or ()), set=set_ or (),
+        strategies=_labels(strategies), seeds=_numbers(seeds), rehearse=rehearse,
+    )  # fmt: skip
+    options = api.Options(
+        out, device, data_root, workers, fresh, quiet, tensorboard, deterministic, _slots(slots), batching, engine,
+        ray, gpus_per_worker, ray_storage, retries,
+    )  # fmt: skip
+    _execute(raw, where, options, rehearse)
 
 
 @app.command()
@@ -129,6 +212,31 @@ def report(run_dir: RunDir, traceback: Traceback = False) -> None:
 
     api.collect(run_dir)
     _report(run_dir)
+
+
+@app.command()
+def status(run_dir: RunDir, traceback: Traceback = False) -> None:
+    """Show how far a run is: done, running, failed, remaining time."""
+    from warmstart_sim import api
+    from warmstart_sim.sweep.watch import clock
+
+    found = api.status(run_dir)
+    waiting = found.cells - found.complete - len(found.failed) - len(found.running)
+    counts = f"{found.complete} complete, {len(found.failed)} failed, {len(found.running)} running, {waiting} waiting"
+    left = "" if found.remaining_seconds is None else f"; about {clock(found.remaining_seconds)} left"
+    print(f"{run_dir}: {_count(found.cells, 'cell')}; {counts}{left}")
+    if found.process:
+        print(f"at work: {found.process}")
+    elif found.complete < found.cells:
+        at_checkpoint = f"; {found.interrupted} of them from a checkpoint" if found.interrupted else ""
+        print(f"no process is at work; the same `run` command goes on with what is left{at_checkpoint}")
+    for name, each in found.running.items():
+        place = f"round {each['round']}/{each['rounds']}, epoch {each['epoch']}, " if "round" in each else ""
+        print(f"  running  {name}: {place}{each['done']:.0%}")
+    for name, reason in list(found.failed.items())[:MOST_LISTED]:
+        print(f"  failed   {name}: {reason}")
+    if len(found.failed) > MOST_LISTED:
+        print(f"  ... and {len(found.failed) - MOST_LISTED} more failed")
 
 
 @app.command()
@@ -214,9 +322,14 @@ def main() -> None:
     """The entry point: a user's mistake ends in one line on stderr, not in a traceback."""
     try:
         sys.path.append(os.getcwd())  # where a user's own modules may lie; a script that pip made leaves it out
-        code = app(prog_name="warmstart-sim", standalone_mode=False)
+        code = app(with_ray_address(sys.argv[1:]), prog_name="warmstart-sim", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Preempted as stop:
+        print(
+            "warmstart-sim: stopped by SIGTERM at a checkpoint; give the same command again to go on", file=sys.stderr
+        )
+        code = stop.code
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "warmstart-sim"
         _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", error.exit_code)
@@ -227,6 +340,23 @@ def main() -> None:
     if code == INTERRUPTED:
         print("warmstart-sim: interrupted; give the same command again to go on", file=sys.stderr)
     sys.exit(code)
+
+
+def with_ray_address(arguments: list[str]) -> list[str]:
+    """Arguments in which `--ray` has a value, as it must for the parser: "local" where no address follows it.
+
+    >>> with_ray_address(["run", "--ray", "digits_online"]), with_ray_address(["run", "--ray", "head:6379", "a.yaml"])
+    (['run', '--ray=local', 'digits_online'], ['run', '--ray=head:6379', 'a.yaml'])
+    """
+    spelt: list[str] = []
+    for each in arguments:
+        if spelt and spelt[-1] == "--ray":
+            follows = ADDRESS.fullmatch(each)
+            spelt[-1] = f"--ray={each if follows else 'local'}"
+            if follows:
+                continue
+        spelt.append(each)
+    return ["--ray=local" if each == "--ray" else each for each in spelt]
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
@@ -242,12 +372,30 @@ def _prepared(
     """The scenario with the changes that the options ask for, and its name in errors."""
     from warmstart_sim.config.changes import prepare
 
-    labels = None if strategies is None else [label.strip() for label in strategies.split(",") if label.strip()]
+    return prepare(
+        scenario, set=set_ or (), strategies=_labels(strategies), seeds=_numbers(seeds), rehearse=rehearse
+    )  # fmt: skip
+
+
+def _labels(strategies: str | None) -> list[str] | None:
+    return None if strategies is None else [label.strip() for label in strategies.split(",") if label.strip()]
+
+
+def _numbers(seeds: str | None) -> list[int] | None:
     try:
-        numbers = None if seeds is None else [int(word) for word in seeds.split(",")]
+        return None if seeds is None else [int(word) for word in seeds.split(",")]
     except ValueError:
         raise WarmstartError(f"--seeds '{seeds}': expected whole numbers with commas, such as 0,1,2") from None
-    return prepare(scenario, set=set_ or (), strategies=labels, seeds=numbers, rehearse=rehearse)
+
+
+def _execute(raw: dict[str, Any], where: str, options: api.Options, rehearse: bool) -> None:
+    """Runs what is left of a prepared scenario, and shows what was found."""
+    from warmstart_sim import api
+
+    outcome = api.execute(raw, where, options, rehearsal=rehearse)
+    _report(outcome.folder)
+    if outcome.failures:
+        raise RunError(api.failure_lines(outcome))
 
 
 def _slots(text: str | None) -> int | Literal["auto"] | None:

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from warmstart_sim import models
-from warmstart_sim.analysis.flops import training_flops
 from warmstart_sim.config import Cell
 from warmstart_sim.config.dealing import deal, load_component, load_dataset
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.models.weights import fitted, read_weights
+from warmstart_sim.preemption import requested, stop_if_requested
 from warmstart_sim.registry import MODELS, PARTS, STRATEGIES
 from warmstart_sim.results.store import EPOCH_COLUMNS, SECONDS, CellFolder, Row, RunFolder
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
@@ -225,7 +225,7 @@ class Lab:
         self.validation_indices = self._on_device(dealt.validation)
         self.test_indices = self._on_device(dealt.test)
         two = torch.zeros(2, dtype=torch.int64, device=self.device)
-        self.flops = training_flops(self.model, self.train_samples.batch(two, self.train_samples.mean_length)[0])
+        self.flops = self._bench.flops(self.stepper, self.train_samples.batch(two, self.train_samples.mean_length)[0])
         self.setup_seconds = time.perf_counter() - started
 
     def close(self) -> None:
@@ -355,6 +355,7 @@ def _run_rounds(lab: Lab, folder: CellFolder, history: History, notify: Notify) 
     lab.setup_seconds += time.perf_counter() - started
     for round_ in lab.rounds:
         if round_.index not in over:
+            stop_if_requested()
             log = _RoundLog(lab, round_, history, notify)
             if elsewhere:
                 training = log.of(elsewhere)
@@ -426,9 +427,15 @@ class _RoundLog:
         )  # fmt: skip
 
     def of(self, elsewhere: Callable[[Round, StateDict | None, OnEpoch], Trained]) -> Trained:
-        """Lets another engine train the round."""
+        """Lets another engine train the round; asked to stop, it does so, and the round will begin again."""
+
+        def listen(epoch: Epoch, last: bool) -> None:
+            self.add(epoch, last)
+            if not last:
+                stop_if_requested()
+
         self.started()
-        return elsewhere(self.round, self.previous, self.add)
+        return elsewhere(self.round, self.previous, listen)
 
 
 def _train_here(log: _RoundLog, folder: CellFolder, inside: dict[str, Any] | None) -> Turns[RoundTraining]:
@@ -445,9 +452,11 @@ def _train_here(log: _RoundLog, folder: CellFolder, inside: dict[str, Any] | Non
     while training.status is None:
         epoch = yield from training.epoch()
         log.add(epoch, last=training.status is not None)
-        if training.status is None and time.perf_counter() - saved > lab.place.checkpoint_seconds:
+        due = requested() or time.perf_counter() - saved > lab.place.checkpoint_seconds
+        if training.status is None and due:
             inside = {"state": training.state_dict(), "seconds": log.seconds, "epochs": log.epochs}
             _save(folder, log.history, inside)
+            stop_if_requested()
             saved = time.perf_counter()
     return training
 

@@ -83,6 +83,14 @@ def test_learning_curves_are_means_over_seeds_in_per_cent(online: tuple[Run, dic
     assert "Mean over 5 seeds; the band is the 95 % interval" in chart.caption
 
 
+def test_lines_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):
+    vary = {"strategies.shrink_perturb.lambda": [step / 13 for step in range(14)]}
+    chart = charts(tmp_path, seeds=1, vary=vary)["learning_curves"]
+    labels = [text.get_text() for text in chart.figure.legends[0].get_texts()]
+    assert (len(labels), labels[2], labels[-1]) == (2 + 12, "λ = 0", "λ = 1")
+    assert "12 of 14 values of λ are drawn, evenly spread." in chart.caption
+
+
 def test_an_arm_looks_the_same_in_every_figure(online: tuple[Run, dict[str, Chart]]):
     for name in ("learning_curves", "train_time", "epochs_per_round"):
         assert list(lines(online[1][name])) == [style.INK, *style.PALETTE[:2]]

@@ -87,7 +87,7 @@ def accuracy_by_epoch(run: Run) -> Chart | None:
         epochs = epochs[~epochs["shared"].astype(bool)]
     keys = ["strategy", *run.axes, "seed", "round"]
     epochs = epochs.merge(run.rounds[[*keys, "train_samples"]], how="left", on=keys)
-    panels = [_with_first_phase(panel) for panel in split(run, epochs)]
+    panels = [_with_first_phase(panel) if panel.lines else panel for panel in split(run, epochs)]
     figure, (frames,) = canvas(panels, share_x=same_data(run), share_y=same_data(run))
     ends = [_draw_rounds(frame, panel, run.metric) for frame, panel in zip(frames, panels, strict=False)]
     for frame, end in zip(frames, ends, strict=True):

@@ -8,9 +8,14 @@ from dataclasses import replace
 from warmstart_sim.report.along import along_axis
 from warmstart_sim.report.comparisons import paired_differences, tradeoff
 from warmstart_sim.report.curves import accuracy_by_epoch, epochs_per_round, learning_curves, train_time
+from warmstart_sim.report.grid_curves import grid_curves
+from warmstart_sim.report.grids import Grid, grids_of
+from warmstart_sim.report.heatmaps import heatmaps
+from warmstart_sim.report.pareto import pareto
 from warmstart_sim.report.style import PALETTE, Chart
 from warmstart_sim.results.tables import FAILED, Run, cells
 
+MOST_BESIDE = 40  # settings of a grid that figures with a line or a row for each can show
 REHEARSAL = "REHEARSAL: synthetic data, reduced size"
 
 KINDS: tuple[Callable[[Run], Chart | None], ...] = (
@@ -32,14 +37,36 @@ def draw(run: Run) -> list[Chart]:
     if run.rounds.empty:
         return []
     kept, note = _without_failed(run)
-    kinds = [chart for kind in KINDS if (chart := kind(kept))]
-    along = [chart for axis in run.axes for chart in along_axis(kept, axis)]
-    found = [*along, *kinds] if run.pretrained else [*kinds, *along]  # of pre-training, the fraction is the question
-    charts = [chart.noting(note) if note else chart for chart in found]
+    grids = grids_of(run)
+    kinds = [chart for kind in (_beside_grids(run) if grids else KINDS) if (chart := kind(kept))]
+    # Of a grid, the heatmaps say it; of pre-training, the fraction is the question.
+    axes = run.axes if not grids else [axis for axis in run.axes if run.pretrained and axis == "scenario.fraction"]
+    along = [chart for axis in axes for chart in along_axis(kept, axis)]
+    kinds = [*_of_grids(kept, grids), *kinds]
+    found = [*along, *kinds] if run.pretrained else [*kinds, *along]
+    noted = [chart.noting(note) if note else chart for chart in found]
+    charts = [*_with_failed(run, grids), *noted]
     if run.environment.get("rehearsal"):
         for chart in charts:
             chart.figure.supxlabel(REHEARSAL, x=0.01, ha="left", size=11, weight="bold", color=PALETTE[0])
     return charts
+
+
+def _with_failed(run: Run, grids: list[Grid]) -> list[Chart]:
+    """The figures of grids in which cells that failed have a place of their own."""
+    several = len(grids) > 1
+    charts = [chart for grid in grids for chart in heatmaps(run, grid, several)]
+    return charts + [chart for grid in grids if (chart := grid_curves(run, grid, several))]
+
+
+def _of_grids(kept: Run, grids: list[Grid]) -> list[Chart]:
+    return [chart for grid in grids if (chart := pareto(kept, grid, len(grids) > 1))]
+
+
+def _beside_grids(run: Run) -> list[Callable[[Run], Chart | None]]:
+    """The kinds of figures that do not grow with a grid beyond what can be looked at."""
+    few = len(run.rounds[["strategy", *run.axes]].drop_duplicates()) <= MOST_BESIDE
+    return [accuracy_by_epoch, paired_differences] if few else []
 
 
 def _without_failed(run: Run) -> tuple[Run, str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from warmstart_sim.report.best_settings import best_settings
+from warmstart_sim.report.grids import grids_of
 from warmstart_sim.report.wording import (
     at,
     axis_names,
@@ -26,9 +28,16 @@ MOST_VALUES, MOST_LABELS = 6, 3  # of a number and of a bundle, in a sentence
 Row = dict[str, Any]
 
 
-def sentence(run: Run) -> str:
-    """What a run found, a sentence for each arm."""
-    return describe(run.summary(), run.reference, axis_names(run), run.metric)
+def sentence(run: Run, summary: pd.DataFrame | None = None) -> str:
+    """What a run found: the best settings of its grids, and a sentence for each arm.
+
+    Args:
+        run: The run.
+        summary: Its summary, where it is there already.
+    """
+    summary = run.summary() if summary is None else summary
+    best = [best_settings(run, grid) for grid in grids_of(run)]
+    return " ".join(filter(None, [*best, describe(summary, run.reference, axis_names(run), run.metric)]))
 
 
 def describe(summary: pd.DataFrame, reference: str, names: Mapping[str, str], metric: str) -> str:

@@ -13,7 +13,7 @@ import yaml
 from markupsafe import Markup, escape
 
 from warmstart_sim.report.figures import REHEARSAL
-from warmstart_sim.report.findings import describe, troubles
+from warmstart_sim.report.findings import sentence, troubles
 from warmstart_sim.report.style import Chart, colour_variables, inline
 from warmstart_sim.report.wording import (
     TIMING_IN_FULL,
@@ -27,8 +27,9 @@ from warmstart_sim.report.wording import (
     ratio,
     value,
 )  # fmt: skip
-from warmstart_sim.results.tables import Run, kind_of, over_seeds, timed
+from warmstart_sim.results.tables import Run, kinds, most_accurate, over_seeds, timed
 
+MOST_ROWS = 200  # of the summary and of the differences
 MOST_ROUND_ROWS = 600
 MOST_TROUBLES = 40
 MOST_NOTES = 20
@@ -58,15 +59,17 @@ def page(run: Run, summary: pd.DataFrame, charts: Sequence[Chart], drawings: Map
     template = environment.from_string(files(__package__).joinpath("template.html.j2").read_text(encoding="utf-8"))
     texts = [drawings[chart.name] for chart in charts]
     lines = troubles(run)
+    shown = most_accurate(summary, run.reference, MOST_ROWS)
     return template.render(
         title=run.scenario.get("title") or plain(run.scenario["name"]),
         scenario=run.scenario,
         reference=plain(run.reference),
         rehearsal=REHEARSAL if run.environment.get("rehearsal") else "",
-        finding=describe(summary, run.reference, axis_names(run), run.metric),
+        finding=sentence(run, summary),
         timing=_timing(summary),
-        summary=summary_table(summary, run),
-        differences=differences_table(summary, run),
+        summary=summary_table(shown, run),
+        differences=differences_table(shown, run),
+        left_out=len(summary) - len(shown),
         rounds=rounds_table(run),
         rounds_timing=_kinds("Train seconds", timed(run.rounds)["timing"]),
         several=several_data_sets(run),
@@ -174,7 +177,7 @@ def rounds_table(run: Run) -> Table:
     table = over_seeds(rounds, keys, "train_samples")[[*keys, "seeds"]]
     for column in columns:
         table[column] = over_seeds(rounds, keys, column)["mean"]
-    table["timing"] = rounds.groupby(keys, dropna=False, observed=True)["timing"].agg(kind_of).to_numpy()
+    table["timing"] = kinds(rounds, keys, "timing").to_numpy()
     table = table.sort_values(["strategy", *run.axes, "round"]).head(MOST_ROUND_ROWS)
     timing = _timing_column(table["timing"])
     head = ["round", "seeds", "samples", plain(run.metric), "train accuracy", "epochs", "train time"]

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 
-from warmstart_sim.report.panels import Panel, line_axis, same_data
-from warmstart_sim.report.wording import arm, axis_names
+from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Panel, line_axis, same_data
+from warmstart_sim.report.wording import arm, axis_names, plain
 from warmstart_sim.results.tables import Run
 
-MOST_PANELS, MOST_COLUMNS = 12, 4
+MOST_COLUMNS = 4  # of panels side by side
 MOST_LETTERS = 34  # of a panel's title in one line
 LETTER = 0.077  # the width of one, in inches
 
@@ -59,8 +59,8 @@ def canvas(
     height = 3.3 if columns == 1 else 2.6 if quantities == 1 or turned else 2.4
     lines = math.ceil(count * quantities / columns)
     entries = {line.label: line.look for panel in panels for line in panel.lines}
-    legend_columns = _columns_that_fit(list(entries), width)
-    legend_height = 0.22 * math.ceil(len(entries) / legend_columns)
+    entry_columns = legend_columns(list(entries), width)
+    legend_height = 0.22 * math.ceil(len(entries) / entry_columns)
     figure = Figure(figsize=(width, height * lines + 0.25 + legend_height))
     of_quantity: Any = True if quantities == 1 else "col" if turned else "row"
     grid = figure.subplots(lines, columns, squeeze=False, sharex=share_x, sharey=share_y and of_quantity)
@@ -75,7 +75,7 @@ def canvas(
             frame.locator_params(axis="x", nbins=4)
     handles = [Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash) for look in entries.values()]
     figure.legend(
-        handles, list(entries), loc="outside upper left", ncols=legend_columns, columnspacing=1.4, borderaxespad=0.2
+        handles, list(entries), loc="outside upper left", ncols=entry_columns, columnspacing=1.4, borderaxespad=0.2
     )
     return figure, frames
 
@@ -93,7 +93,7 @@ def in_lines(title: str) -> str:
     return "\n".join(textwrap.fill(part, MOST_LETTERS) for part in title.split(", "))
 
 
-def _columns_that_fit(labels: list[str], width: float) -> int:
+def legend_columns(labels: list[str], width: float) -> int:
     """The most columns in which a legend is not wider than the figure (both in inches); it is filled column by column.
 
     A handle and the gaps beside it take about 0.63 inches.
@@ -141,6 +141,8 @@ def note(run: Run, panels: list[Panel], quantities: int = 1, beside: tuple[str, 
         for each in dict.fromkeys(line.arm for line in lines if line.label.startswith(f"{name} = ")):
             label = arm(each, run.scenario["strategies"].get(each) or {}, run.axes)
             text += f" The lines named by {name} are {label}."
+        if (count := run.rounds[by_value].nunique()) > MOST_LINES:
+            text += f" {MOST_LINES} of {count} values of {name or plain(by_value)} are drawn, evenly spread."
     shown = drawn(panels, quantities)
     if shown < len(panels):
         text += f" The first {shown} of {len(panels)} combinations of varied values are drawn."

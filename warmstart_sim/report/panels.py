@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
@@ -19,6 +21,8 @@ from warmstart_sim.report.wording import arm, at, axis_names, is_empty, setting
 from warmstart_sim.results.tables import Run, over_seeds
 
 FEWEST_SEEDS = 3  # of an interval that is drawn: with two it is 12.7 standard errors wide, and hides all else
+MOST_PANELS = 12  # of a figure
+MOST_LINES = 12  # of a panel, for the values of one varied key; more cannot be followed
 BAND = 0.16  # the opacity of a band
 
 
@@ -52,18 +56,21 @@ def split(run: Run, frame: pd.DataFrame, beside: tuple[str, ...] = ()) -> list[P
         run: Where the rows come from.
         frame: Has the columns strategy and `run.axes`.
         beside: Varied keys that the figure itself draws, so that they make neither panels nor lines.
+
+    Returns:
+        A panel for each combination; those that no figure has room for are there without lines.
     """
     by_value = line_axis(run, beside)
     facets = [axis for axis in run.axes if axis not in (by_value, *beside) and frame[axis].notna().any()]
     names = {axis: name for axis, name in axis_names(run).items() if axis in facets}
     found = frame[facets].dropna().drop_duplicates().sort_values(facets).to_dict("records") if facets else [{}]
     panels = []
-    for combination in found:
+    for combination in found[:MOST_PANELS]:
         rows = frame
         for axis, wanted in combination.items():
             rows = rows[(rows[axis] == wanted) | rows[axis].isna()]
         panels.append(Panel(setting(combination, names), list(_lines(run, rows, by_value))))
-    return panels
+    return panels + [Panel(setting(each, names), []) for each in found[MOST_PANELS:]]
 
 
 def same_data(run: Run) -> bool:
@@ -85,10 +92,21 @@ def looks_of_arms(run: Run) -> dict[str, Look]:
     return looks([str(name) for name in run.rounds["strategy"].cat.categories], run.reference)
 
 
+def some(values: tuple[Any, ...], most: int) -> tuple[Any, ...]:
+    """At most so many of the values, evenly spread, both ends among them.
+
+    >>> some((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), 3)
+    (0.0, 0.2, 0.5)
+    """
+    if len(values) <= most:
+        return values
+    return tuple(values[index] for index in np.linspace(0, len(values) - 1, most).round().astype(int))
+
+
 def _lines(run: Run, rows: pd.DataFrame, by_value: str | None) -> Iterator[Line]:
     arms = run.scenario["strategies"]
     look = looks_of_arms(run)
-    scale = sorted(run.rounds[by_value].dropna().unique()) if by_value else []
+    scale = some(tuple(sorted(run.rounds[by_value].dropna().unique())), MOST_LINES) if by_value else ()
     colours = dict(zip(scale, sequence(len(scale)), strict=True))
     having = run.rounds.dropna(subset=by_value)["strategy"].nunique() if by_value else 0
     for name, own in rows.groupby("strategy", observed=True):
@@ -96,7 +114,7 @@ def _lines(run: Run, rows: pd.DataFrame, by_value: str | None) -> Iterator[Line]
         if by_value is None or own[by_value].isna().all():
             yield Line(str(name), label, look[str(name)], own)
             continue
-        for number, part in own.groupby(by_value):
+        for number, part in own[own[by_value].isin(scale)].groupby(by_value):
             varied = at(axis_names(run)[by_value], [number])
             with_value = varied if having == 1 else f"{label}, {varied}"
             yield Line(str(name), with_value, replace(look[str(name)], colour=colours[number]), part)

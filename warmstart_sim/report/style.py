@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 INK, GRID, PAPER = "#22272e", "#d5dae0", "#ffffff"
@@ -19,6 +20,18 @@ INK, GRID, PAPER = "#22272e", "#d5dae0", "#ffffff"
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+
+# Of heatmaps, which keep their colours on a dark page, since their lightness is what they say. In as few steps as the
+# eye tells apart, so that a thousand cells are few shapes. From orange to blue, equal is pale.
+HEAT = tuple(to_hex(each) for each in matplotlib.colormaps["cividis"](np.linspace(0, 1, 48)))
+SIGNED = tuple(
+    to_hex(each)
+    for each in LinearSegmentedColormap.from_list("", ["#8f3b00", "#e08a3c", "#f6f4f0", "#5a9bd0", "#0b4a85"])(
+        np.linspace(0, 1, 49)
+    )
+)
+ON_LIGHT, ON_DARK = "#101214", "#fcfcfd"  # text in cells
+FIXED = frozenset({*HEAT, *SIGNED, ON_LIGHT, ON_DARK})
 
 STYLE: Any = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.dpi": 100,
@@ -116,8 +129,9 @@ def _shortened(attribute: re.Match[str]) -> str:
 def inline(text: str, name: str, label: str) -> str:
     """An SVG file as an element of a page that holds others.
 
-    Its ids begin with `name`, so that clip paths of two figures cannot be mixed up. Every colour becomes a variable of
-    the page (`colour_variables` defines them), which a dark page sets otherwise. It grows by a fifth at most.
+    Its ids begin with `name`, so that clip paths of two figures cannot be mixed up. Every colour, but for those of
+    heatmaps, becomes a variable of the page (`colour_variables` defines them), which a dark page sets otherwise. It
+    grows by a fifth at most.
 
     Args:
         text: The file.
@@ -127,7 +141,7 @@ def inline(text: str, name: str, label: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda found: f"{found[1]}: var({_variable(found[2])})", text)
+    text = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _as_variable, text)
     head = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', text)
     assert head is not None  # matplotlib writes one, in points
     widest = round(1.2 * float(head[1]) * 4 / 3)
@@ -136,9 +150,26 @@ def inline(text: str, name: str, label: str) -> str:
 
 
 def colour_variables(texts: list[str], dark: bool) -> str:
-    """CSS definitions of all colours that the SVG files use."""
-    colours = sorted({colour for text in texts for colour in re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text)})
+    """CSS definitions of all colours that the SVG files use, less those that stay."""
+    found = {colour for text in texts for colour in re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text)}
+    colours = sorted(found - FIXED)
     return " ".join(f"{_variable(colour)}: {on_dark(colour) if dark else colour};" for colour in colours)
+
+
+def _as_variable(found: re.Match[str]) -> str:
+    return found[0] if found[2] in FIXED else f"{found[1]}: var({_variable(found[2])})"
+
+
+def text_on(colour: str) -> str:
+    """The colour of text that is readable on a cell of this colour.
+
+    >>> text_on("#00224e"), text_on("#fee838")
+    ('#fcfcfd', '#101214')
+    """
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return ON_LIGHT if luminance > 0.18 else ON_DARK  # where the contrast with both is the same
 
 
 def _variable(colour: str) -> str:

@@ -8,8 +8,9 @@ from rich.table import Table
 
 from warmstart_sim.report.figures import REHEARSAL
 from warmstart_sim.report.wording import TIMING_IN_FULL, axis_names, duration, is_empty, plain, points, ratio, value
-from warmstart_sim.results.tables import Run
+from warmstart_sim.results.tables import Run, most_accurate
 
+MOST_ROWS = 60  # more run off the screen
 COLUMNS = ("seeds", "accuracy (%)", "difference (points)", "train time", "time ratio", "epochs")
 
 
@@ -18,12 +19,13 @@ def terminal_table(run: Run) -> Table:
 
     Below stands how the train times were found.
     """
-    summary = run.summary()
+    every = run.summary()
+    summary = most_accurate(every, run.reference, MOST_ROWS)
     title = f"final {plain(run.metric)}, and paired difference from {plain(run.reference)}"
     table = Table(
         title=f"{REHEARSAL}\n{title}" if run.environment.get("rehearsal") else title,
         title_justify="left",
-        caption=_timing(summary["timing"]),
+        caption="\n".join(filter(None, [_timing(every["timing"]), *_cut(every, summary)])) or None,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -51,6 +53,11 @@ def terminal_table(run: Run) -> Table:
             "–" if is_empty(row["epochs"]) else f"{row['epochs']:,.0f}",
         )
     return table
+
+
+def _cut(every: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+    more = len(every) - len(shown)
+    return [f"{more:,} rows more, less accurate or without a result, in summary.csv"] if more else []
 
 
 def _timing(timing: pd.Series[str]) -> str | None:

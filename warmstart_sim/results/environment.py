@@ -32,7 +32,7 @@ def environment(
         "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "python -m warmstart_sim"), *sys.argv[1:]]),
         "rehearsal": rehearsal,
         "device": device,
-        "device_name": _device_name(device),
+        "device_name": device_name(device),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "workers": workers,
         "slots": slots,
@@ -52,7 +52,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """What the processor, or the GPU, calls itself."""
     if device.startswith("cuda"):
         import torch
 

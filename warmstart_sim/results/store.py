@@ -4,6 +4,7 @@
     RUN/data.json  speed.json  what the data were, and what was measured of the machine's speed
     RUN/cells/ID/          checkpoint.pt while it runs; weights.pt and result.json when it is complete; error.json
     RUN/first_phases/ID/   the same, for a first phase that several cells share, and settings.json
+    lost.json in either    why its workers died, where any did
 
 `result.json` is written last, in one rename: where it exists, the cell is complete.
 """
@@ -15,6 +16,8 @@ import fcntl
 import io
 import json
 import shutil
+import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.results.files import write_bytes, write_text
 
 ROUND_COLUMNS = (
@@ -49,6 +52,7 @@ RESERVED_COLUMNS = {
 # Says that a folder was made by us, so that its files may be deleted; a user may have a scenario.yaml too.
 MARKER = ".warmstart-sim"
 # What a run writes at the top of its folder; the record of its scenario goes last when it is deleted.
+LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.1
 FILES = (
     "rounds.csv",
     "epochs.csv",
@@ -56,6 +60,7 @@ FILES = (
     "report.html",
     "environment.json",
     "data.json",
+    "status.json",
     "speed.json",
     "scenario.yaml",
 )
@@ -74,8 +79,19 @@ class CellFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether the cell is done and its result can be read."""
-        return self.result() is not None
+        """Whether the cell is done, its result can be read, and its weights are not cut off."""
+        return self.result() is not None and not _cut_off(self.path / "weights.pt")
+
+    def damage(self) -> str | None:
+        """What is wrong with the files of a cell that is not complete, though a kill of ours leaves no such thing."""
+        for name, damaged in (
+            ("result.json", (self.path / "result.json").exists() and self.result() is None),
+            ("weights.pt", _cut_off(self.path / "weights.pt")),
+            ("checkpoint.pt", _corrupt(self.path / "checkpoint.pt")),
+        ):
+            if damaged:
+                return f"{self.path / name} is damaged"
+        return None
 
     def result(self) -> dict[str, list[Row]] | None:
         """The rows of a complete cell: {"rounds": [...], "epochs": [...]}; None otherwise.
@@ -94,6 +110,11 @@ class CellFolder:
     def weights(self) -> dict[str, Any] | None:
         """The state dict with which the cell ended, on the CPU, or None."""
         return self._load("weights.pt")
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to go on from."""
+        return (self.path / "checkpoint.pt").exists()
 
     def describe(self, settings: Mapping[str, Any]) -> None:
         """Writes settings.json: what the cell is, for a reader."""
@@ -114,6 +135,17 @@ class CellFolder:
         """Records why the cell failed; a later run of the same command tries it again."""
         write_text(self.path / "error.json", json.dumps({"reason": reason, "details": details}, indent=1))
 
+    def lose(self, reason: str) -> None:
+        """Adds to lost.json why the worker that trained the cell died."""
+        write_text(self.path / "lost.json", json.dumps([*self.losses(), reason], indent=1))
+
+    def losses(self) -> list[str]:
+        """Why workers that trained the cell died, the first one first."""
+        try:
+            return [str(each) for each in json.loads((self.path / "lost.json").read_text(encoding="utf-8"))]
+        except (FileNotFoundError, ValueError):
+            return []
+
     def error(self) -> str | None:
         """Why the cell failed last time, or None."""
         try:
@@ -132,12 +164,28 @@ class CellFolder:
         import torch
 
         path = self.path / name
-        if not path.exists():
+        if not path.exists() or _corrupt(path):  # torch.load compares no checksums
             return None
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception:  # torch.load raises whatever the unpickler or the zip reader met
             return None
+
+
+def _cut_off(path: Path) -> bool:
+    """Whether a file of tensors lacks its end, where a zip file keeps its list of contents; cheap."""
+    return path.exists() and not zipfile.is_zipfile(path)
+
+
+def _corrupt(path: Path) -> bool:
+    """Whether a file of tensors is not what was written; reads all of it."""
+    if not path.exists():
+        return False
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is not None
+    except (OSError, zipfile.BadZipFile):
+        return True
 
 
 @dataclass(frozen=True)
@@ -157,6 +205,13 @@ class RunFolder:
     def first_phase(self, phase_id: str) -> CellFolder:
         """The folder of one shared first phase."""
         return CellFolder(self.path / "first_phases" / phase_id)
+
+    def unusable(self, error: OSError) -> RunError:
+        """What to say of a file that cannot be written or read, such as on a full disk."""
+        return RunError(
+            f"{error.filename or self.path}: cannot be written or read ({error.strerror}); what is complete is kept: "
+            "mend that and run the same command again"
+        )
 
     def scenario(self) -> dict[str, Any] | None:
         """The resolved scenario that this run belongs to, or None for a new folder.
@@ -237,6 +292,17 @@ class RunFolder:
         """Replaces it."""
         write_text(self.path / "speed.json", json.dumps(measured, indent=1))
 
+    def is_locked(self) -> bool:
+        """Whether a process holds the folder now."""
+        try:
+            with open(self.path / ".lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder for this process; the lock goes with the process, however it ends.
@@ -246,10 +312,16 @@ class RunFolder:
         """
         self._check_writable()
         with open(self.path / ".lock", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise WarmstartError(f"--out {self.path}: another warmstart-sim is running in this folder") from None
+            for attempt in range(LOCK_ATTEMPTS):  # who asks for the status holds it for a moment
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if attempt == LOCK_ATTEMPTS - 1:
+                        raise WarmstartError(
+                            f"--out {self.path}: another warmstart-sim is running in this folder"
+                        ) from None
+                    time.sleep(LOCK_SECONDS)
             yield
 
     def write_tables(self, cells: Sequence[tuple[str, Mapping[str, Any]]]) -> None:

@@ -156,36 +156,39 @@ def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFram
     """
     keys = ["strategy", *axes, "seed"]
     rounds = timed(rounds).sort_values([*keys, "round"]).assign(accuracy=rounds[metric])
-    own = _grouped(rounds[~rounds["shared"].astype(bool)], keys)
-    table = own.agg(
+    rounds = rounds.assign(**{status: rounds["status"] == status for status in FAILED})
+    shared = rounds["shared"].astype(bool)
+    own, first = rounds[~shared], rounds[shared]
+    groups = _grouped(own, keys)
+    # pandas's built-in sums only: a function of Python's for each group takes seconds with thousands of cells.
+    table = groups.agg(
         last_round=("round", "max"),
-        state=("status", _state),
-        final_accuracy=("accuracy", lambda values: values.iloc[-1]),
+        **{status: (status, "any") for status in FAILED},
         curve_accuracy=("accuracy", "mean"),
         train_seconds=("train_seconds", "sum"),
-        shared_train_seconds=("shared_train_seconds", lambda values: values.sum(min_count=1)),
         epochs=("epochs", "sum"),
         steps=("steps", "sum"),
         converged=("converged", "mean"),
-        timing=("timing", kind_of),
-    ).reset_index()
+    )
+    table["state"] = np.select([table.pop(status) for status in FAILED], FAILED, "complete")
+    table["shared_train_seconds"] = groups["shared_train_seconds"].sum(min_count=1)
+    table["timing"] = kinds(own, keys, "timing")
+    last = own.drop_duplicates(keys, keep="last").rename(columns={"accuracy": "final_accuracy"})
+    table = table.reset_index().merge(last[[*keys, "final_accuracy"]], on=keys)
     settings = [axis for axis in axes if rounds[axis].notna().all()]
     reached = _grouped(table, settings)["last_round"].transform("max") if settings else table["last_round"].max()
     table.loc[(table["state"] == "complete") & (table["last_round"] < reached), "state"] = "unfinished"
-    first = _grouped(rounds[rounds["shared"].astype(bool)], keys).agg(
-        first_phase_seconds=("train_seconds", "sum"), first_phase_timing=("timing", kind_of)
-    )
-    return table.merge(first.reset_index(), on=keys, how="left")
+    of_first = _grouped(first, keys).agg(first_phase_seconds=("train_seconds", "sum"))
+    of_first["first_phase_timing"] = kinds(first, keys, "timing")
+    return table.merge(of_first.reset_index(), on=keys, how="left")
 
 
-def _state(statuses: pd.Series[str]) -> str:
-    return next((status for status in FAILED if status in set(statuses)), "complete")
-
-
-def kind_of(kinds: pd.Series[str]) -> str | float:
-    """The one kind of seconds among those that there are, or mixed; empty where there is none."""
-    found = set(kinds.dropna())
-    return "mixed" if len(found) > 1 else str(found.pop()) if found else np.nan
+def kinds(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.Series[str]:
+    """For each group, indexed by it, the one kind of seconds among those that there are, or mixed; empty if none is."""
+    names = frame[column].dropna().unique()
+    numbers = frame[column].map({name: float(number) for number, name in enumerate(names)}).astype(float)
+    ends = _grouped(frame.assign(kind=numbers), by)["kind"].agg(["min", "max"])
+    return ends["min"].mask(ends["min"] < ends["max"], -1).map({**dict(enumerate(names)), -1: "mixed"})
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -281,7 +284,7 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         _named(pairs, keys, "difference", "low", "high", "p"),
         _named(pairs, keys, "curve_difference", "low", "high"),
         ratio.rename(columns=lambda name: name.removeprefix("log_")),
-        _grouped(complete, keys)[["timing", "first_phase_timing"]].agg(kind_of).reset_index(),
+        *(kinds(complete, keys, column).rename(column).reset_index() for column in ("timing", "first_phase_timing")),
     ]
     result = table[keys].drop_duplicates()
     for part in parts:
@@ -293,6 +296,21 @@ def _named(frame: pd.DataFrame, keys: list[str], value: str, *columns: str) -> p
     """`over_seeds` with the mean in a column called `value`, and the others asked for as `value_std` and so on."""
     names = {"mean": value} | {column: f"{value}_{column}" for column in columns}
     return over_seeds(frame, keys, value)[[*keys, *names]].rename(columns=names)
+
+
+def most_accurate(summary: pd.DataFrame, reference: str, most: int) -> pd.DataFrame:
+    """A summary as it is, or if it is longer, its `most` most accurate rows in their order; the reference's first.
+
+    Args:
+        summary: From `summary`.
+        reference: The arm whose rows stay, whatever they are, as far as there is room.
+        most: How many rows.
+    """
+    if len(summary) <= most:
+        return summary
+    first = summary["strategy"] == reference
+    accuracy = summary["final_accuracy"].where(~first, np.inf)
+    return summary.loc[accuracy.sort_values(ascending=False, kind="stable").index[:most].sort_values()]
 
 
 def missing(run: Run) -> list[dict[str, Any]]:

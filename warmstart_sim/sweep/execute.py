@@ -1,4 +1,7 @@
-"""Executors: the cells run in this process, or in worker processes; both give the same numbers."""
+"""Executors: the cells run in this process, or in worker processes; both give the same numbers.
+
+What an executor on other machines needs too is public here: the ledger, handing out, the worker's end of a channel.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from warmstart_sim import preemption
 from warmstart_sim.config import Cell
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.store import RunFolder
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from warmstart_sim.experiment import Place, Progress
 
 NOTIFY_SECONDS = 0.2  # a worker says how it is going at most this often
+LOOK_SECONDS = 0.5  # a driver that hears nothing looks this often whether it was asked to stop
+RETRIES = 2  # of a task whose worker died
 
 
 class Watcher(Protocol):
@@ -34,11 +40,16 @@ class Watcher(Protocol):
     def progress(self, task: Task, progress: Progress) -> None:
         """An epoch has ended (not every epoch is told)."""
 
+    def lost(self, task: Task, reason: str) -> None:
+        """The task's worker died, and the task will be taken again."""
+
     def ended(self, task: Task, error: str | None) -> None:
         """A task is complete, or has failed."""
 
 
-def execute(cells: Sequence[Cell], run: RunFolder, place: Place, workers: int, watcher: Watcher) -> dict[str, str]:
+def execute(
+    cells: Sequence[Cell], run: RunFolder, place: Place, workers: int, watcher: Watcher, retries: int = RETRIES
+) -> dict[str, str]:
     """Runs all cells that are not complete yet.
 
     Args:
@@ -47,15 +58,17 @@ def execute(cells: Sequence[Cell], run: RunFolder, place: Place, workers: int, w
         place: Where and how cells run, and how many at a time in each process.
         workers: With 1 everything happens in this process.
         watcher: Is told how it goes.
+        retries: How often a cell is tried again whose worker was killed. One that raises an exception is not.
 
     Returns:
-        The cells that failed, and why: an exception, a killed worker. The others are complete.
+        The cells that failed, and why: an exception, workers killed again and again. The others are complete.
 
     Raises:
         WarmstartError: Something that no other cell would survive either: missing data, a full disk, a model that
             does not take the data.
+        Preempted: The process got SIGTERM (heeded by the caller), and what was under way is checkpointed.
     """
-    ledger = Ledger(Queue(cells, run), watcher)
+    ledger = Ledger(Queue(cells, run), watcher, retries)
     if workers == 1:
         _execute_here(ledger, run, place)
     else:
@@ -70,11 +83,14 @@ class Ledger:
     Args:
         queue: The tasks that are left.
         watcher: Is told how it goes.
+        retries: How often a task is tried again whose worker died.
     """
 
     queue: Queue
     watcher: Watcher
+    retries: int = RETRIES
     failures: dict[str, str] = field(default_factory=dict)
+    losses: dict[str, int] = field(default_factory=dict)
 
     def take(self, idle: bool) -> Task | None:
         """The next task that can run now."""
@@ -96,6 +112,63 @@ class Ledger:
         for orphan in self.queue.failed(task):
             self.failures[orphan.id] = f"its first phase failed: {error}"
 
+    def lost(self, task: Task, reason: str) -> None:
+        """Its worker died: it is put back, or has failed where that happened too often."""
+        count = self.losses[task.id] = self.losses.get(task.id, 0) + 1
+        folder = task.folder(self.queue.run)
+        folder.lose(reason)
+        if count <= self.retries:
+            self.watcher.lost(task, reason)
+            self.queue.put_back(task)
+            return
+        tried = f"; tried {count} times" if count > 1 else ""
+        folder.fail(f"{reason}{tried}")
+        self.ended(task, f"{reason}{tried}")
+
+
+class Worker(Protocol):
+    """Another process, as the driver sees it."""
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """What it has been given and has not ended."""
+        ...
+
+    def give(self, task: Task) -> None:
+        """Sends it a task."""
+
+
+def hand_out(
+    ledger: Ledger, workers: Sequence[Worker], slots: int, start: Callable[[], Worker | None] = lambda: None
+) -> None:
+    """Gives tasks to the least busy workers while there are both.
+
+    A task whose worker has died is tried again alone: if it was at fault, it takes no others with it; if it was not,
+    nothing else can take it again.
+
+    Args:
+        ledger: Whose tasks.
+        workers: All that there are.
+        slots: How many tasks each takes.
+        start: Starts one more worker for a task, or gives None.
+    """
+
+    def room(worker: Worker, alone: bool) -> bool:
+        return len(worker.tasks) < (1 if alone or ledger.losses.keys() & worker.tasks.keys() else slots)
+
+    workers = list(workers)
+    while ledger.queue.ready:
+        alone = ledger.queue.ready[0].id in ledger.losses
+        worker = min(workers, key=lambda worker: len(worker.tasks), default=None)
+        if (worker is None or worker.tasks) and (new := start()):
+            workers.append(worker := new)
+        if worker is None or not room(worker, alone):
+            return
+        task = ledger.take(idle=False)
+        assert task is not None
+        worker.tasks[task.id] = task
+        worker.give(task)
+
 
 def _execute_here(ledger: Ledger, run: RunFolder, place: Place) -> None:
     import torch
@@ -115,6 +188,10 @@ class _Worker:
     connection: Connection
     tasks: dict[str, Task] = field(default_factory=dict)
 
+    def give(self, task: Task) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is dead, which will be heard
+            self.connection.send(task)
+
 
 @dataclass
 class _Pool:
@@ -130,8 +207,10 @@ class _Pool:
         try:
             while self._assign():
                 busy = [worker.connection for worker in self.workers if worker.tasks]
-                for ready in wait(busy):
+                for ready in wait(busy, timeout=LOOK_SECONDS):
                     self._hear(next(worker for worker in self.workers if worker.connection is ready))
+                if preemption.requested():
+                    self._stop()
         finally:
             for worker in self.workers:
                 worker.process.kill() if worker.tasks else worker.connection.close()
@@ -139,20 +218,13 @@ class _Pool:
                 worker.process.join()
 
     def _assign(self) -> bool:
-        """Hands tasks to the least busy workers, starting new ones up to the size; whether any worker is busy."""
-        while self.ledger.queue.ready:
-            worker = min(self.workers, key=lambda worker: len(worker.tasks), default=None)
-            if (worker is None or worker.tasks) and len(self.workers) < self.size:
-                worker = self._start()
-            if worker is None or len(worker.tasks) >= self.place.slots:
-                break
-            task = self.ledger.take(idle=False)
-            assert task is not None
-            worker.tasks[task.id] = task
-            worker.connection.send(task)
+        """Hands out tasks, starting workers up to the size; whether any worker is busy."""
+        hand_out(self.ledger, self.workers, self.place.slots, self._start)
         return any(worker.tasks for worker in self.workers)
 
-    def _start(self) -> _Worker:
+    def _start(self) -> _Worker | None:
+        if len(self.workers) == self.size:
+            return None
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self.run, self.place), daemon=True)
@@ -161,6 +233,15 @@ class _Pool:
         theirs.close()
         self.workers.append(_Worker(process, ours))
         return self.workers[-1]
+
+    def _stop(self) -> None:
+        """Asks the workers to checkpoint what they do, and waits for that."""
+        for worker in self.workers:
+            worker.process.terminate()
+        for worker in self.workers:
+            while worker.tasks:  # each says what it still completes, then its pipe closes
+                self._hear(worker)
+        raise preemption.Preempted
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -177,13 +258,14 @@ class _Pool:
 
     def _bury(self, worker: _Worker) -> None:
         worker.process.join()
+        lost, worker.tasks = worker.tasks, {}
+        if preemption.requested():
+            return
         code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        reason = f"its worker process died ({how}; a SIGKILL often means out of memory)"
         self.workers.remove(worker)
-        for task in worker.tasks.values():
-            task.folder(self.run).fail(reason)
-            self.ledger.ended(task, reason)
+        for task in lost.values():
+            self.ledger.lost(task, f"its worker process died ({how}; a SIGKILL often means out of memory)")
 
 
 def _work(connection: Connection, run: RunFolder, place: Place) -> None:
@@ -191,25 +273,40 @@ def _work(connection: Connection, run: RunFolder, place: Place) -> None:
     from warmstart_sim.sweep.slots import run_slots
 
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    try:
-        run_slots(_Parent(connection), run, place)
-    except WarmstartError as error:
-        connection.send(("fatal", None, error))
+    with preemption.heeded():
+        try:
+            run_slots(Driver(connection), run, place)
+        except WarmstartError as error:
+            connection.send(("fatal", None, error))
+
+
+class Channel(Protocol):
+    """A worker's way to its driver and back."""
+
+    def poll(self) -> bool:
+        """Whether there is something to receive."""
+        ...
+
+    def recv(self) -> Any:
+        """The next task; EOFError when there will be none."""
+
+    def send(self, message: tuple[str, str | None, Any], /) -> None:
+        """Tells (what, the task's id, more about it)."""
 
 
 @dataclass
-class _Parent:
-    """The parent process as a source of tasks."""
+class Driver:
+    """The driver as a worker sees it: a source of tasks."""
 
-    connection: Connection
+    channel: Channel
     told: dict[str, float] = field(default_factory=dict)
 
     def take(self, idle: bool) -> Task | None:
-        """The next task that was sent; an idle worker waits for it until the parent closes the pipe."""
-        if not idle and not self.connection.poll():
+        """The next task that was sent; an idle worker waits for it until the driver closes the channel."""
+        if not idle and not self.channel.poll():
             return None
         try:
-            task: Task = self.connection.recv()
+            task: Task = self.channel.recv()
         except EOFError:
             return None
         return task
@@ -219,11 +316,12 @@ class _Parent:
         now = time.monotonic()
         if progress.round_row is not None or now - self.told.get(task.id, 0.0) >= NOTIFY_SECONDS:
             self.told[task.id] = now
-            self.connection.send(("progress", task.id, progress))
+            self.channel.send(("progress", task.id, progress))
 
     def ended(self, task: Task, error: str | None) -> None:
-        """Tells the parent."""
-        self.connection.send(("ended", task.id, error))
+        """Tells the driver."""
+        self.told.pop(task.id, None)
+        self.channel.send(("ended", task.id, error))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from warmstart_sim.errors import RunError, WarmstartError
+from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment import Notify, Place, Progress, cell_in_turns, first_phase_in_turns
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.results.tensorboard import TensorBoardLog
@@ -38,10 +38,7 @@ def perform(task: Task, run: RunFolder, bench: Workbench, place: Place, notify: 
     except WarmstartError:
         raise
     except OSError as error:
-        raise RunError(
-            f"{error.filename or run.path}: cannot be written or read ({error.strerror}); what is complete is kept: "
-            "mend that and run the same command again"
-        ) from error
+        raise run.unusable(error) from error
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         task.folder(run).fail(reason, traceback.format_exc())

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 
 from warmstart_sim.experiment import Place, Progress
+from warmstart_sim.preemption import Preempted, requested, stop_if_requested
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep.perform import perform
 from warmstart_sim.sweep.tasks import Task
@@ -83,6 +84,7 @@ def run_slots(source: Source, run: RunFolder, place: Place) -> None:
 
     Raises:
         WarmstartError: An error that concerns the whole run.
+        Preempted: The process was asked to stop, and tasks that it had taken are checkpointed.
     """
     bench = Workbench(place.device, records_steps=place.batching != "stacked")
 
@@ -92,6 +94,7 @@ def run_slots(source: Source, run: RunFolder, place: Place) -> None:
     if place.slots == 1:
         while task := source.take(idle=True):
             source.ended(task, finish(started(task)))
+            stop_if_requested()
         return
     device = torch.device(place.device)
     streams = place.batching == "streams"
@@ -102,9 +105,10 @@ def run_slots(source: Source, run: RunFolder, place: Place) -> None:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), contextlib.ExitStack() as ending:
         ending.callback(_close, slots)
         while True:
-            while free and (task := source.take(idle=not slots)):
+            while free and not requested() and (task := source.take(idle=not slots)):
                 slots.append(Slot(task, started(task), free.pop()))
             if not slots:
+                stop_if_requested()
                 return
             over = [slot for slot in slots if _is_over(slot, source, wait=not streams)]
             for slot in over:
@@ -132,6 +136,8 @@ def _is_over(slot: Slot, source: Source, wait: bool) -> bool:
         return False
     except StopIteration as end:
         source.ended(slot.task, end.value)
+        return True
+    except Preempted:  # it is checkpointed; the others go on to the ends of their epochs
         return True
 
 

@@ -63,6 +63,10 @@ class Queue:
         """Frees the cells that waited for `task`; they go first, so that a seed's arms end close together."""
         self.ready[:0] = self.waiting.pop(task.id, [])
 
+    def put_back(self, task: Task) -> None:
+        """A task that was taken is to be done again, before all others: cells may be waiting for it."""
+        self.ready.insert(0, task)
+
     def failed(self, task: Task) -> list[Task]:
         """The tasks that cannot run because `task` failed."""
         return self.waiting.pop(task.id, [])

@@ -33,6 +33,9 @@ class Quiet:
     def progress(self, task: Task, progress: Progress) -> None:
         """An epoch has ended."""
 
+    def lost(self, task: Task, reason: str) -> None:
+        """A task's worker died; it will be taken again."""
+
     def ended(self, task: Task, error: str | None) -> None:
         """A task is over."""
 
@@ -53,6 +56,10 @@ class Estimate:
     def update(self, task: Task, done: float) -> None:
         """The share of a running task that is done."""
         self._running[task.id] = done
+
+    def drop(self, task: Task) -> None:
+        """The task is not running any more, and not over."""
+        self._running.pop(task.id, None)
 
     def end(self, task: Task) -> None:
         """The task is over."""
@@ -119,6 +126,13 @@ class Live(Quiet):
         self._bars.update(self._lines[task.id], completed=progress.done, note=note)
         self._refresh()
 
+    def lost(self, task: Task, reason: str) -> None:
+        """Removes the task's line for now; what happened stays on the screen."""
+        self._estimate.drop(task)
+        self._bars.remove_task(self._lines.pop(task.id))
+        self._bars.console.print(f"[yellow]tried again[/] {task.id}: {reason}", highlight=False)
+        self._refresh()
+
     def ended(self, task: Task, error: str | None) -> None:
         """Removes the task's line; a failure stays on the screen."""
         self._estimate.end(task)
@@ -155,6 +169,11 @@ class Plain(Quiet):
             f"{_title(task)}: round {progress.round + 1}/{progress.rounds} {row['status']} after "
             f"{row['epochs']} epochs, {row['train_samples']} samples, {row['train_seconds']:.1f} s"
         )
+
+    def lost(self, task: Task, reason: str) -> None:
+        """Says that a task is tried again, and why."""
+        self._estimate.drop(task)
+        self._say(f"{_title(task)}: tried again: {reason}")
 
     def ended(self, task: Task, error: str | None) -> None:
         """Says that a task is over."""

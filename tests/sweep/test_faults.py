@@ -1,0 +1,303 @@
+"""Faults, for real: whatever is killed, full or damaged, the tables end as those of a run that nothing disturbed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.sweep.test_execute import assert_same_tables, execute, tables
+from warmstart_sim import config, preemption
+from warmstart_sim.errors import RunError, WarmstartError
+from warmstart_sim.experiment import Place
+from warmstart_sim.results.store import RunFolder
+from warmstart_sim.sweep import on_ray
+from warmstart_sim.sweep.execute import Ledger, hand_out
+from warmstart_sim.sweep.on_ray import Wanted
+from warmstart_sim.sweep.tasks import Queue
+from warmstart_sim.sweep.watch import Quiet
+
+# Ray keeps sockets, files and processes for the garbage collector, and says so in warnings of its own.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+PATIENCE = 120  # seconds, for what happens in one on an idle machine
+HERE = "tests.sweep.test_faults"
+
+
+def wait_for(what: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+    """Waits until it is true, or fails; also when a process ends before it is."""
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        assert process is None or process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+
+
+def gated(previous, fresh, context, gate: str, warm: bool):
+    """Stops at the start of round 1 where there is a gate, until the process is asked to stop or the gate is gone."""
+    if context.round == 1 and Path(gate).is_dir():
+        (Path(gate) / f"{os.getpid()}-{warm}").touch()
+        wait_for(lambda: preemption.requested() or not Path(gate).is_dir())
+    return previous if warm else fresh
+
+
+def opened(gate: Path) -> None:
+    for path in gate.iterdir():
+        path.unlink()
+    gate.rmdir()
+
+
+def killed_once(previous, fresh, context, marker: str):
+    """Kills its process in round 1, unless it has done so before."""
+    if context.round == 1 and not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return previous
+
+
+@pytest.fixture
+def small(tiny_scenario, tmp_path) -> dict:
+    """Two cells that can be stopped at the start of round 1."""
+    gate = {"start": f"{HERE}:gated", "gate": str(tmp_path / "gate")}
+    tiny_scenario["strategies"] = {arm: {**gate, "warm": arm == "warm"} for arm in ("cold", "warm")}
+    tiny_scenario["training"] = {"batch_size": 32, "until": {"epochs": 5}}
+    tiny_scenario["model"] = {"name": "mlp", "widths": [8]}
+    return tiny_scenario | {"seeds": [0]}
+
+
+@pytest.fixture
+def undisturbed(small, tmp_path) -> Path:
+    execute(small, tmp_path / "undisturbed", workers=1)
+    return tmp_path / "undisturbed"
+
+
+def command(raw: dict, tmp_path: Path, *options: str) -> list[str]:
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(yaml.safe_dump(raw, sort_keys=False))
+    main = [sys.executable, "-c", "from warmstart_sim.cli import main; main()", "run", str(scenario), "--quiet"]
+    return [*main, "--out", str(tmp_path / "run"), "--device", "cpu", *options]
+
+
+def ways(ray: bool = True) -> list[object]:
+    """Options of executors, and how many cells each has under way."""
+    in_processes = [pytest.param(("--workers", "1"), 1, id="here"), pytest.param(("--workers", "2"), 2, id="pool")]
+    return in_processes + [pytest.param(("--workers", "2", "--ray"), 2, id="ray")] * ray
+
+
+def addressed(options: tuple[str, ...], request: pytest.FixtureRequest) -> list[str]:
+    return [f"--ray={request.getfixturevalue('ray_cluster').address}" if each == "--ray" else each for each in options]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "under_way"), ways())
+def test_sigterm_ends_with_every_cell_checkpointed_within_its_round(
+    small, undisturbed, tmp_path, request, options, under_way
+):
+    given = command(small, tmp_path, *addressed(options, request))
+    (tmp_path / "gate").mkdir()
+    process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == under_way, process)
+    with pytest.raises(WarmstartError, match="another warmstart-sim is running in this folder"):
+        execute(small, tmp_path / "run", workers=1)  # a second driver, while the first is at work
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert said == "warmstart-sim: stopped by SIGTERM at a checkpoint; give the same command again to go on\n"
+    assert process.returncode == 143
+    checkpoints = list(tmp_path.glob("run/cells/*/checkpoint.pt"))
+    assert len(checkpoints) == under_way
+    for path in checkpoints:
+        checkpoint = torch.load(path, weights_only=True)
+        assert [row["round"] for row in checkpoint["rounds"]] == [0]
+        assert len(checkpoint["training"]["epochs"]) == 1  # the epoch that was under way, to its end
+    opened(tmp_path / "gate")
+    execute(small, tmp_path / "run", workers=1)
+    assert_same_tables(undisturbed, tmp_path / "run")
+
+
+def ray_workers() -> set[str]:
+    """The processes of Ray's actors of ours on this machine."""
+    named = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"RayWorker" in path.read_bytes():
+                named.add(path.parent.name)
+        except OSError:  # it has just ended
+            continue
+    return named
+
+
+@pytest.mark.slow
+def test_a_driver_on_ray_that_is_killed_takes_its_workers_along_and_the_next_one_goes_on(
+    small, undisturbed, tmp_path, ray_cluster
+):
+    before = ray_workers()
+    (tmp_path / "gate").mkdir()
+    given = command(small, tmp_path, "--workers", "2", f"--ray={ray_cluster.address}")
+    process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == 2, process)
+    orphans = ray_workers() - before
+    assert len(orphans) == 2
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not orphans & ray_workers())
+    opened(tmp_path / "gate")
+    execute(small, tmp_path / "run", workers=1, ray=ray_cluster.address)
+    assert_same_tables(undisturbed, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["pool", "ray"])
+def test_a_killed_worker_is_replaced_and_a_cell_that_kills_every_worker_fails_alone(small, tmp_path, request, where):
+    once = {"start": f"{HERE}:killed_once", "marker": str(tmp_path / "marker")}
+    (tmp_path / "marker").touch()
+    execute(small | {"strategies": {**small["strategies"], "once": once}}, tmp_path / "undisturbed", workers=1)
+    (tmp_path / "marker").unlink()
+    small["strategies"] |= {"always": {"start": "tests.experiment.poison:killed"}, "once": once}
+    cluster = {"ray": request.getfixturevalue("ray_cluster").address} if where == "ray" else {}
+    outcome = execute(small, tmp_path / "run", workers=2, retries=1, **cluster)
+    ((name, reason),) = outcome.failures.items()
+    assert name.startswith("always-")
+    assert reason.endswith("; tried 2 times")
+    assert ("SIGKILL" if where == "pool" else "it was killed or ") in reason
+    run = RunFolder(tmp_path / "run")
+    assert len(run.cell(name).losses()) == 2
+    assert run.cell(name).error() == reason
+    assert [len(json.loads(path.read_text())) for path in run.path.glob("cells/once-*/lost.json")] == [1]
+    for mine, theirs in zip(tables(run.path), tables(tmp_path / "undisturbed"), strict=True):
+        assert mine.equals(theirs)
+
+
+@pytest.mark.slow
+def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, tmp_path, ray_cluster):
+    cells = config.plan(small, "scenario")[1]
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    (tmp_path / "gate").mkdir()
+    node = ray_cluster.add_node(num_cpus=1, resources={"here": 1})
+    reasons: list[str] = []
+
+    class Watching(Quiet):
+        def lost(self, task, reason):
+            reasons.append(reason)
+            opened(tmp_path / "gate")
+
+    def pull_the_plug() -> None:
+        wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == 2)
+        ray_cluster.remove_node(node, allow_graceful=False)
+
+    with on_ray.connected(Wanted(ray_cluster.address, device="cpu"), cells) as cluster:
+        # Both workers' places: one on the machine that will be lost, one elsewhere; the third machine stays free.
+        wanted = iter([{"here": 1}, {}])
+        plain = on_ray.RayWorker
+        ray = on_ray._import_ray()
+        remote = ray.remote
+
+        def placed(kind):
+            made = remote(kind)
+            if kind is not plain:
+                return made
+
+            class Options:
+                @staticmethod
+                def options(**options):
+                    return made.options(**options, resources=next(wanted, {}))
+
+            return Options
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ray, "remote", placed)
+            thread = threading.Thread(target=pull_the_plug)
+            thread.start()
+            failures = cluster.execute(cells, run, Place(tmp_path), 2, Watching(), 2, {}, print)
+            thread.join()
+    assert failures == {}
+    (reason,) = reasons
+    assert "its machine was lost" in reason
+    execute(small, tmp_path / "run", workers=1)  # all is complete: it writes the tables
+    assert_same_tables(undisturbed, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_returned_results_ends_in_one_clear_line(small, tmp_path, ray_cluster, monkeypatch):
+    def full(run, files):
+        raise OSError(errno.ENOSPC, "No space left on device", str(run.path / "cells"))
+
+    monkeypatch.setattr(on_ray, "write_files", full)
+    with pytest.raises(RunError, match=r"cells: cannot be written or read \(No space left on device\); what is"):
+        execute(small, tmp_path / "run", workers=1, ray=ray_cluster.address, ray_storage="returned")
+    assert not list(tmp_path.glob("run/.ray-*"))
+
+
+@pytest.mark.parametrize("name", ["result.json", "weights.pt", "checkpoint.pt"])
+def test_a_damaged_file_is_named_and_its_cell_runs_again(small, undisturbed, tmp_path, capsys, monkeypatch, name):
+    from warmstart_sim import api
+
+    run = RunFolder(tmp_path / "undisturbed")
+    cell = run.cell(next(iter(sorted(run.complete_cells()))))
+    before = (run.path / "rounds.csv").read_text()
+    if name == "checkpoint.pt":  # one byte in the middle is another
+        content = bytearray((cell.path / "weights.pt").read_bytes())
+        content[len(content) // 2] ^= 1
+        (cell.path / name).write_bytes(content)
+        (cell.path / "result.json").unlink()
+    else:
+        content = (cell.path / name).read_bytes()
+        (cell.path / name).write_bytes(content[: len(content) // 2])
+    capsys.readouterr()
+    api.execute(small, "scenario", api.Options(out=run.path, device="cpu", workers=1))
+    said = capsys.readouterr().err
+    assert f"note: {cell.path / name} is damaged; what was in it is computed again" in said
+    assert f"{cell.path.name.partition('-')[0]}, seed 0: done" in said
+    assert (run.path / "rounds.csv").read_text() != before  # other seconds: the cell ran
+    assert cell.damage() is None
+    assert cell.complete
+
+
+def test_an_exception_is_not_tried_again(small, tmp_path):
+    small["strategies"] = {"crash": {"start": "tests.experiment.poison:crash"}}
+    (name,) = execute(small, tmp_path, workers=1).failures
+    assert RunFolder(tmp_path).cell(name).losses() == []
+
+
+class Fake:
+    """A worker that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.tasks: dict = {}
+        self.given: list[str] = []
+
+    def give(self, task) -> None:
+        self.given.append(task.id)
+
+
+def test_a_lost_task_is_tried_again_alone_and_first(tiny_scenario, tmp_path):
+    cells = config.plan(tiny_scenario, "scenario")[1]
+    ledger = Ledger(Queue(cells, RunFolder(tmp_path)), Quiet(), retries=2)
+    one, other = Fake(), Fake()
+    hand_out(ledger, [one, other], slots=2)
+    assert [len(one.tasks), len(other.tasks)] == [2, 2]
+    lost, one.tasks = one.tasks, {}
+    for task in lost.values():
+        ledger.lost(task, "killed")
+    hand_out(ledger, [one, other], slots=2)
+    assert len(one.tasks) == 1  # though there are slots for two
+    assert one.tasks.keys() < lost.keys()
+    assert len(other.tasks) == 2
+    again = one.tasks.popitem()[1]
+    ledger.lost(again, "killed")
+    ledger.lost(again, "killed once more")
+    assert ledger.failures == {again.id: "killed once more; tried 3 times"}

@@ -1,0 +1,56 @@
+"""A polite stop: on SIGTERM, which schedulers send before they kill, epochs under way end and are checkpointed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+EXIT_CODE = 128 + signal.SIGTERM  # what shells report for a command that SIGTERM ended
+
+_asked = threading.Event()  # signals belong to a process as a whole, and so does this
+
+
+class Preempted(SystemExit):
+    """The run was asked to stop, and has: what was under way is checkpointed. A program that lets it pass exits 143."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_CODE)
+
+
+def request() -> None:
+    """Asks the training in this process to stop at the next borders of epochs."""
+    _asked.set()
+
+
+def requested() -> bool:
+    """Whether the training in this process is to stop."""
+    return _asked.is_set()
+
+
+def stop_if_requested() -> None:
+    """Called where everything is stored that a later run needs.
+
+    Raises:
+        Preempted: The training is to stop.
+    """
+    if requested():
+        raise Preempted
+
+
+@contextlib.contextmanager
+def heeded() -> Iterator[None]:
+    """While inside, SIGTERM is a request to stop; one that comes twice means no more than one that comes once.
+
+    Only a program's main thread can take signals: in any other nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: request())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        _asked.clear()
