@@ -186,7 +186,7 @@ def grid(
     deterministic: Deterministic = False,
     traceback: Traceback = False,
 ) -> None:
-    """Run a scenario's shrink-perturb at every lambda with every sigma, beside random init.
+    """Run shrink-perturb at every lambda and sigma, beside random init.
 
     Its other strategies are left out unless --strategies names them. Everything else is as in `run`; the default folder
     is runs/NAME-grid.

@@ -117,7 +117,7 @@ def test_panels_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):
 
 
 def test_a_quantity_without_values_along_the_axis_has_no_figure(tmp_path: Path):
-    vary = {"model.width": [1, 2, 3, 4, 5], **LAMBDA}
+    vary = {"data.name": ["cifar10", "cifar100", "svhn", "mnist", "digits"], **LAMBDA}  # with two numbers: a grid
     only = {"random_init": 0, "warm_start": 0, "shrink_perturb": 1}  # seeds: none of shrink's cells is paired
     unpaired = charts(
         tmp_path, stream="static", seeds=2, vary=vary, leave_out=lambda cell: cell["seed"] != only[cell["strategy"]]
