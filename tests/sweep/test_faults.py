@@ -128,32 +128,27 @@ def test_sigterm_ends_with_every_cell_checkpointed_within_its_round(
     assert_same_tables(undisturbed, tmp_path / "run")
 
 
-def ray_workers() -> set[str]:
-    """The processes of Ray's actors of ours on this machine."""
-    named = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"RayWorker" in path.read_bytes():
-                named.add(path.parent.name)
-        except OSError:  # it has just ended
-            continue
-    return named
+def alive(process: str) -> bool:
+    """Whether there is such a process, and it is not just a name that nobody has asked for its end."""
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 @pytest.mark.slow
 def test_a_driver_on_ray_that_is_killed_takes_its_workers_along_and_the_next_one_goes_on(
     small, undisturbed, tmp_path, ray_cluster
 ):
-    before = ray_workers()
     (tmp_path / "gate").mkdir()
     given = command(small, tmp_path, "--workers", "2", f"--ray={ray_cluster.address}")
     process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == 2, process)
-    orphans = ray_workers() - before
-    assert len(orphans) == 2
+    workers = [path.name.partition("-")[0] for path in (tmp_path / "gate").iterdir()]
+    assert all(alive(worker) for worker in workers)
     process.kill()
     process.communicate()
-    wait_for(lambda: not orphans & ray_workers())
+    wait_for(lambda: not any(alive(worker) for worker in workers))
     opened(tmp_path / "gate")
     execute(small, tmp_path / "run", workers=1, ray=ray_cluster.address)
     assert_same_tables(undisturbed, tmp_path / "run")

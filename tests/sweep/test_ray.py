@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,15 +50,12 @@ def small(tiny_scenario) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["auto", "returned"])
-def test_ray_gives_the_tables_of_one_process_and_of_two(small, tmp_path, ray_cluster, monkeypatch, storage):
+def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster, monkeypatch, storage):
     if storage == "returned":  # a cluster of machines that are not equally fast
         monkeypatch.setattr(on_ray, "_kinds", lambda ray, device: ("fast", "slow"))
     execute(small, tmp_path / "one", workers=1)
     execute(small, tmp_path / "ray", workers=2, ray=ray_cluster.address, ray_storage=storage)
     assert_same_tables(tmp_path / "one", tmp_path / "ray")
-    if storage == "auto":
-        execute(small, tmp_path / "two", workers=2)
-        assert_same_tables(tmp_path / "two", tmp_path / "ray")
     stored = {path.name for path in (tmp_path / "ray").glob("*/*/*")}
     assert stored == {"result.json", "weights.pt", "settings.json"}
     table = rounds(tmp_path / "ray")
@@ -134,22 +132,46 @@ def test_ray_alone_starts_on_this_machine_says_nothing_and_leaves_nothing(small,
 
 
 @pytest.mark.slow
-def test_a_worker_with_other_data_or_without_the_folder_is_refused(small, tmp_path, ray_cluster, monkeypatch):
+def test_a_worker_with_other_data_is_refused(small, tmp_path, ray_cluster, monkeypatch):
     fetch = api._fetch_data
     monkeypatch.setattr(api, "_fetch_data", lambda *args: dict.fromkeys(fetch(*args), "another digest"))
     with pytest.raises(WarmstartError, match=r"data set noisy_digits in .* is not the driver's"):
         execute(small, tmp_path / "other", workers=1, ray=ray_cluster.address)
-    monkeypatch.setattr(api, "_fetch_data", fetch)
-    setup = on_ray.Setup
-    monkeypatch.setattr(on_ray, "Setup", lambda run, *rest: setup(tmp_path / "elsewhere", *rest))
-    with pytest.raises(WarmstartError, match=r"--ray-storage shared: .* does not see .*shared, or may not write there"):
-        execute(small, tmp_path / "shared", workers=1, ray=ray_cluster.address, ray_storage="shared")
 
 
-def test_a_worker_with_other_versions_is_refused(tmp_path):
-    crew = on_ray._Crew(Cluster(Wanted(), "cpu", 1, ("one",)), None, RunFolder(tmp_path), None, 1, {}, print)
-    with pytest.raises(WarmstartError, match=r"node7 has torch 1.0, this machine .*; install the same versions"):
-        crew._welcome(None, Sight("node7", "one", {**versions(), "torch": "1.0"}, True))
+@pytest.mark.parametrize(
+    ("differs", "shared", "message"),
+    [
+        ({"torch": "1.0"}, True, r"node7 has torch 1.0, this machine .*; install the same versions"),
+        ({}, False, r"--ray-storage shared: node7 does not see .*, or may not write there"),
+    ],
+)
+def test_a_worker_with_other_versions_or_without_the_folder_is_refused(tmp_path, differs, shared, message):
+    cluster = Cluster(Wanted(storage="shared"), "cpu", 1, ("one",))
+    crew = on_ray._Crew(cluster, None, RunFolder(tmp_path), None, 1, {}, print)
+    with pytest.raises(WarmstartError, match=message):
+        crew._welcome(None, Sight("node7", "one", {**versions(), **differs}, shared))
+
+
+def test_a_worker_knows_the_drivers_folder_by_the_file_that_lies_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_worker, "SIGHT_SECONDS", 0.0)
+    (tmp_path / "same").mkdir()
+    (tmp_path / "same" / ".probe").touch()
+    (tmp_path / "another").mkdir()  # of the same name on another machine
+
+    def sees(folder: str) -> bool:
+        return ray_worker._sees(ray_worker.Setup(tmp_path / folder, ".probe", "auto", tmp_path, "cpu"))
+
+    assert [sees(folder) for folder in ("same", "another", "missing")] == [True, False, False]
+
+
+def test_nobody_at_an_address_is_said_at_once(small, tmp_path):
+    pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(WarmstartError, match=f"--ray: cannot join {address} .*refused"):
+        execute(small, tmp_path / "run", ray=address)
 
 
 def test_without_ray_one_line_says_how_to_get_it(small, tmp_path, monkeypatch):
