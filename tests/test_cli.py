@@ -288,7 +288,10 @@ def test_control_c_ends_in_one_line(scenario, tmp_path):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that did not hear it would train on
     assert process.returncode == 130
     assert err == "warmstart-sim: interrupted; give the same command again to go on\n"
 

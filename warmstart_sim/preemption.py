@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 EXIT_CODE = 128 + signal.SIGTERM  # what shells report for a command that SIGTERM ended
 
-_asked = threading.Event()  # signals belong to a process as a whole, and so does this
+_asked = threading.Event()  # signals belong to a process as a whole, and so do these
+_interrupted = threading.Event()
 
 
 class Preempted(SystemExit):
@@ -25,7 +26,13 @@ def request() -> None:
 
 
 def requested() -> bool:
-    """Whether the training in this process is to stop."""
+    """Whether the training in this process is to stop.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted, and somebody swallowed that.
+    """
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
     return _asked.is_set()
 
 
@@ -43,14 +50,28 @@ def stop_if_requested() -> None:
 def heeded() -> Iterator[None]:
     """While inside, SIGTERM is a request to stop; one that comes twice means no more than one that comes once.
 
+    An interrupt (Ctrl-C) raises KeyboardInterrupt as ever. Where code of others swallows that, such as an import or a
+    garbage collector's callback, the next border of an epoch raises it again.
+
     Only a program's main thread can take signals: in any other nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    def interrupt(number: int, frame: object) -> None:
+        _interrupted.set()
+        raise KeyboardInterrupt
+
     before = signal.signal(signal.SIGTERM, lambda *_: request())
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # workers ignore it, and programs have others
+    if own:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        if own:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _asked.clear()
+        _interrupted.clear()

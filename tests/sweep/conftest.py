@@ -22,6 +22,8 @@ os.environ |= {
 def ray_cluster() -> Iterator[Any]:
     """A cluster that takes drivers with its token only, as every one should; `.address` is for --ray."""
     pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    if not os.environ.get("WARMSTART_SIM_CLUSTER"):  # a dozen processes that import torch: minutes, on an idle machine
+        pytest.skip("starts a cluster of two nodes: set WARMSTART_SIM_CLUSTER=1, on a machine that does nothing else")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -118,6 +118,8 @@ def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, r
 @pytest.mark.slow
 def test_ray_alone_starts_on_this_machine_says_nothing_and_leaves_nothing(small, tmp_path):
     pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    if not os.environ.get("WARMSTART_SIM_CLUSTER"):
+        pytest.skip("starts Ray: set WARMSTART_SIM_CLUSTER=1, on a machine that does nothing else")
     scenario = tmp_path / "small.yaml"
     scenario.write_text(yaml.safe_dump(small | {"model": {"name": "mlp", "widths": [8]}}, sort_keys=False))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
