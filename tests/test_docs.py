@@ -21,7 +21,7 @@ import yaml
 
 import warmstart_sim
 from warmstart_sim import api, config, registry
-from warmstart_sim.cli import app
+from warmstart_sim.cli import app, with_ray_address
 from warmstart_sim.config.source import bundled_scenarios
 from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
 
@@ -148,7 +148,7 @@ def test_tests_shown_for_the_package_pass(documented_modules):
 
 @pytest.mark.parametrize("line", command_lines())
 def test_command_lines_exist_and_their_scenarios_are_valid(line, documented_modules):
-    words = shlex.split(line, comments=True)[1:]
+    words = with_ray_address(shlex.split(line, comments=True)[1:])  # as `main` reads them
     words = words[: words.index(">")] if ">" in words else words
     command = typer.main.get_command(app)
     try:
