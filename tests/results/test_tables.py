@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -483,6 +485,17 @@ def test_summaries_of_published_runs_are_what_was_published():
         columns = [column for column in published if column.startswith(("train_seconds", "time_ratio", "first_phase"))]
         assert "train_seconds" in columns
         pd.testing.assert_frame_equal(now[columns], published[columns], check_dtype=False)
+
+
+def test_a_packed_table_is_read_as_it_is(tmp_path: Path):
+    source = min(path.parent for path in PUBLISHED.glob("*/epochs.csv"))
+    shutil.copytree(source, tmp_path / "run")
+    plain = load(tmp_path / "run")
+    content = (tmp_path / "run" / "epochs.csv").read_bytes()
+    (tmp_path / "run" / "epochs.csv").unlink()
+    (tmp_path / "run" / "epochs.csv.gz").write_bytes(gzip.compress(content))
+    packed = load(tmp_path / "run")
+    pd.testing.assert_frame_equal(packed.epochs, plain.epochs)
 
 
 def test_recorded_errors_are_read(tmp_path: Path):

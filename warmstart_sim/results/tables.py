@@ -107,7 +107,12 @@ def bundles(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Reads a table; the columns in `orders` are text as it stands, even "1.0" or "nan", in that order."""
+    """Reads a table; the columns in `orders` are text as it stands, even "1.0" or "nan", in that order.
+
+    Of a run that is kept for long, a table may have been packed by gzip.
+    """
+    zipped = path.with_name(f"{path.name}.gz")
+    path = zipped if zipped.exists() and not path.exists() else path
     gaps = {column: ["", "nan"] for column in pd.read_csv(path, nrows=0).columns if column not in orders}
     table = pd.read_csv(path, keep_default_na=False, na_values=gaps, dtype=dict.fromkeys(orders, str))
     for column, order in orders.items():
