@@ -27,7 +27,8 @@ from document import Budget, Document, Row, Section
 
 from warmstart_sim.avalanche.engine import in_avalanche
 from warmstart_sim.config import Cell, plan
-from warmstart_sim.experiment import Place, run_cell
+from warmstart_sim.experiment import run_cell
+from warmstart_sim.place import Place
 from warmstart_sim.results.environment import environment
 from warmstart_sim.results.store import RunFolder
 

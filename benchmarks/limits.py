@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from warmstart_sim.analysis.flops import training_flops
-from warmstart_sim.experiment import prepare
+from warmstart_sim.lab import prepare
 from warmstart_sim.training.recording import CudaGraphs, recorder
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.step_time import timed

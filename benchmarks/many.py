@@ -29,7 +29,8 @@ from loops import BATCH, MODELS
 
 from warmstart_sim.config import Cell, plan
 from warmstart_sim.config.dealing import load_dataset
-from warmstart_sim.experiment import Lab, Place, prepare
+from warmstart_sim.lab import Lab, prepare
+from warmstart_sim.place import Place
 from warmstart_sim.sweep.speed import COUNTS, MODES, Rate, rates
 from warmstart_sim.training.loop import RoundTraining
 from warmstart_sim.training.settings import Training

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from document import Budget, Document, Row, Section
 
-from warmstart_sim import api, config, report
+from warmstart_sim import api, config, launch, report
 from warmstart_sim.config.changes import prepare
 from warmstart_sim.results.environment import environment
 from warmstart_sim.types import Dataset, Samples
@@ -105,11 +105,11 @@ def _run(count: int, workers: int) -> tuple[int, list[float], int, int]:
     raw, where = scenario(count)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        options = api.Options(out, "cpu", workers=workers, quiet=True)
+        options = launch.Options(out, "cpu", workers=workers, quiet=True)
         stages: list[Callable[[], Any]] = [
             lambda: config.plan(raw, where),
-            lambda: api.execute(raw, where, options),
-            lambda: api.execute(raw, where, options),
+            lambda: launch.execute(raw, where, options),
+            lambda: launch.execute(raw, where, options),
             lambda: api.status(out),
             lambda: report.write(out),
         ]

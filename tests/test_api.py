@@ -206,5 +206,5 @@ def test_tables_of_cells_that_this_version_does_not_know_are_left_as_they_are(ti
     (cell,) = (tmp_path / "cells").iterdir()
     cell.rename(cell.with_name("random_init-seed0-0123456789"))
     with pytest.raises(WarmstartError, match="random_init-seed0-0123456789 is none of the cells"):
-        warmstart_sim.api.collect(tmp_path)
+        warmstart_sim.launch.collect(tmp_path)
     assert (tmp_path / "rounds.csv").read_text() == before

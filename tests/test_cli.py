@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from warmstart_sim import __version__, api, cli, registry
+from warmstart_sim import __version__, cli, launch, registry
 from warmstart_sim.config.source import bundled_scenarios
 
 COMMANDS = ["run", "grid", "report", "check", "list", "data", "schema"]
@@ -228,7 +228,7 @@ def test_a_full_disk_is_one_line(command, scenario, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device", "runs/tiny/rounds.csv")
 
-    monkeypatch.setattr(api, "execute", full)
+    monkeypatch.setattr(launch, "execute", full)
     ended = command("run", scenario)
     assert ended.code == 1
     assert ended.err == (

@@ -23,7 +23,7 @@ import warmstart_sim
 from warmstart_sim import api, config, registry
 from warmstart_sim.cli import app, with_ray_address
 from warmstart_sim.config.source import bundled_scenarios
-from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]

@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from warmstart_sim import api, config, models
-from warmstart_sim.experiment import Lab, Place, run_cell
+from warmstart_sim import config, launch, models
+from warmstart_sim.experiment import run_cell
+from warmstart_sim.lab import Lab
 from warmstart_sim.parts import augment
-from warmstart_sim.results.store import MEASURED, RunFolder
+from warmstart_sim.place import Place
+from warmstart_sim.results.columns import MEASURED
+from warmstart_sim.results.store import RunFolder
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.sweep.speed import rates, step_times
 from warmstart_sim.training.batches import DeviceSamples, normalization
@@ -68,7 +71,7 @@ def test_a_cell_resumed_on_cuda_equals_one_that_ran_through_when_deterministic(t
 
 def test_the_whole_scenario_runs_on_cuda(tiny_scenario, tmp_path):
     tiny_scenario["strategies"]["augmented"] = {"start": "warm_start", "augment": ["random_crop", "rotation"]}
-    outcome = api.execute(tiny_scenario, "scenario", api.Options(out=tmp_path, device="cuda", quiet=True))
+    outcome = launch.execute(tiny_scenario, "scenario", launch.Options(out=tmp_path, device="cuda", quiet=True))
     assert outcome.failures == {}
 
 
@@ -213,9 +216,9 @@ def test_fifty_stacked_steps_equal_single_ones_in_float64(name):
 @pytest.mark.parametrize("batching", ["streams", "stacked"])
 def test_slots_on_cuda_give_the_rounds_of_cells_alone(batching, tiny_scenario, tmp_path):
     tiny_scenario["seeds"] = [0, 1, 2]
-    alone = api.execute(tiny_scenario, "scenario", api.Options(tmp_path / "a", "cuda", slots=1, quiet=True))
-    beside = api.execute(
-        tiny_scenario, "scenario", api.Options(tmp_path / "b", "cuda", slots=4, batching=batching, quiet=True)
+    alone = launch.execute(tiny_scenario, "scenario", launch.Options(tmp_path / "a", "cuda", slots=1, quiet=True))
+    beside = launch.execute(
+        tiny_scenario, "scenario", launch.Options(tmp_path / "b", "cuda", slots=4, batching=batching, quiet=True)
     )
     assert alone.failures == beside.failures == {}
     left, right = (pd.read_csv(each.folder / "rounds.csv") for each in (alone, beside))
@@ -239,4 +242,4 @@ def test_texts_train_on_cuda(tmp_path):
         "scenario": {"name": "online", "chunk_size": 100}, "model": {"name": "bilstm", "hidden": 8, "embedding": 8},
         "training": {"batch_size": 32, "until": {"epochs": 2}}, "strategies": {"random_init": {}}, "seeds": [0],
     }  # fmt: skip
-    assert api.execute(raw, "scenario", api.Options(tmp_path, "cuda", quiet=True)).failures == {}
+    assert launch.execute(raw, "scenario", launch.Options(tmp_path, "cuda", quiet=True)).failures == {}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from warmstart_sim import api
+from warmstart_sim import api, launch
 from warmstart_sim.config.changes import prepare
 from warmstart_sim.config.source import load
 from warmstart_sim.errors import WarmstartError
@@ -55,7 +55,7 @@ def test_a_checkpoint_in_a_run_folder_executes_nothing_and_the_cell_is_trained_a
     tiny_scenario, tmp_path, trap, monkeypatch
 ):
     raw, where = scenario(tiny_scenario)
-    options = api.Options(tmp_path / "run", "cpu", workers=1, quiet=True)
+    options = launch.Options(tmp_path / "run", "cpu", workers=1, quiet=True)
 
     def interrupted(self: Quiet, task: Any, progress: Any) -> None:
         if progress.round == 1:
@@ -64,23 +64,23 @@ def test_a_checkpoint_in_a_run_folder_executes_nothing_and_the_cell_is_trained_a
     with monkeypatch.context() as patched:
         patched.setattr(Quiet, "progress", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            api.execute(raw, where, options)
+            launch.execute(raw, where, options)
     (checkpoint,) = (tmp_path / "run").glob("cells/*/checkpoint.pt")
     torch.save({"weights": Trap(trap), "rounds": [], "epochs": [], "training": None}, checkpoint)
-    assert api.execute(raw, where, options).failures == {}
+    assert launch.execute(raw, where, options).failures == {}
     assert not trap.exists()
     assert api.status(tmp_path / "run").complete == 1
 
 
 def test_weights_of_a_first_phase_execute_nothing(tiny_scenario, tmp_path, trap):
     raw, where = scenario(tiny_scenario, scenario={"name": "split"})
-    options = api.Options(tmp_path / "run", "cpu", workers=1, quiet=True)
-    api.execute(raw, where, options)
+    options = launch.Options(tmp_path / "run", "cpu", workers=1, quiet=True)
+    launch.execute(raw, where, options)
     (weights,) = (tmp_path / "run").glob("first_phases/*/weights.pt")
     torch.save({"head.weight": Trap(trap)}, weights)
     for result in (tmp_path / "run").glob("cells/*/result.json"):
         result.unlink()
-    assert api.execute(raw, where, options).failures == {}
+    assert launch.execute(raw, where, options).failures == {}
     assert not trap.exists()
 
 
@@ -89,5 +89,5 @@ def test_weights_to_start_from_execute_nothing(tiny_scenario, tmp_path, trap):
     torch.save({"head.weight": Trap(trap)}, path)
     raw, where = scenario(tiny_scenario, scenario={"name": "pretrain", "checkpoint": str(path)})
     with pytest.raises(WarmstartError):
-        api.execute(raw, where, api.Options(tmp_path / "run", "cpu", workers=1, quiet=True))
+        launch.execute(raw, where, launch.Options(tmp_path / "run", "cpu", workers=1, quiet=True))
     assert not trap.exists()

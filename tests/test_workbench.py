@@ -15,8 +15,10 @@ from torch import nn
 
 from tests.training.recorded import Tape
 from warmstart_sim import config
-from warmstart_sim.experiment import Place, cell_in_turns
-from warmstart_sim.results.store import MEASURED, RunFolder
+from warmstart_sim.experiment import cell_in_turns
+from warmstart_sim.place import Place
+from warmstart_sim.results.columns import MEASURED
+from warmstart_sim.results.store import RunFolder
 from warmstart_sim.training.batches import normalization
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.turns import finish

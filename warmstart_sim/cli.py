@@ -7,17 +7,34 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
-from typer import Argument, Option
 
 from warmstart_sim import __version__
+from warmstart_sim.cli_options import (
+    DataName,
+    DataRoot,
+    DataSet,
+    Lambda,
+    Rehearse,
+    RunDir,
+    RunOptions,
+    Scenario,
+    Seeds,
+    Set,
+    Sigma,
+    Strategies,
+    Traceback,
+    Vary,
+    Version,
+    with_run_options,
+)
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.preemption import Preempted
 
 if TYPE_CHECKING:
-    from warmstart_sim import api
+    pass
 
 # Newer versions of typer hold a copy of click, older ones import it: its errors are reached by way of one of them.
 UsageError: Any = typer.BadParameter.__base__
@@ -33,86 +50,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Scenario = Annotated[str, Argument(help="A scenario file, or the name of a bundled one such as digits_online.")]
-RunDir = Annotated[Path, Argument(help="A run's folder, finished or not.")]
-DataName = Annotated[str, Argument(help="A data set of `warmstart-sim list`, or your own as module:function.")]
-
-Set = Annotated[
-    list[str] | None,
-    Option("--set", metavar="KEY=VALUE", help="Change a setting: training.optimizer.lr=0.01; repeatable."),
-]
-Lambda = Annotated[
-    str | None,
-    Option("--lambda", metavar="VALUES", help="Values of lambda: 0:1:0.2 (START:STOP:STEP, with STOP) or 0,0.5,1."),
-]
-Sigma = Annotated[str | None, Option("--sigma", metavar="VALUES", help="Values of sigma, such as 0,1e-4,1e-2,1.")]
-Vary = Annotated[
-    list[str] | None,
-    Option("--vary", metavar="KEY=V1,V2", help="One more axis: training.optimizer.lr=0.01,0.001; repeatable."),
-]
-DataSet = Annotated[
-    list[str] | None,
-    Option("--set", metavar="KEY=VALUE", help="Set one of its options, such as path=mine.npz; repeatable."),
-]
-Strategies = Annotated[str | None, Option(metavar="A,B", help="Run these strategies only.")]
-Seeds = Annotated[str | None, Option(metavar="0,1,2", help="Run these seeds instead of the scenario's.")]
-Rehearse = Annotated[
-    bool, Option("--rehearse", help="A reduced copy, end to end in about a minute, offline, on stand-in data.")
-]
-DataRoot = Annotated[
-    Path | None,
-    Option(metavar="DIR", show_default="$WARMSTART_SIM_DATA, else your cache folder", help="Where data sets lie."),
-]
-Out = Annotated[
-    Path | None,
-    Option(metavar="DIR", show_default="runs/NAME", help="The run's folder; an interrupted run goes on there."),
-]
-Device = Annotated[str, Option(metavar="NAME", help="auto (CUDA where there is one), cpu, cuda or cuda:N.")]
-Workers = Annotated[
-    int | None,
-    Option(min=1, metavar="N", show_default="all cores; 1 on a GPU", help="How many processes run cells."),
-]
-Slots = Annotated[
-    str | None,
-    Option(
-        metavar="N|auto", show_default="auto on a GPU, else 1", help="How many cells each process trains at a time."
-    ),
-]
-HowBatched = Annotated[
-    Literal["auto", "stacked", "streams", "apart"],
-    Option(help="How: as one stacked model, in a GPU's streams, one step after another; auto measures."),
-]
-HowTrained = Annotated[
-    Literal["native", "avalanche"],
-    Option(help="Whose training loop: our own, or Avalanche's with our plugins (starts and stop rules only)."),
-]
-Ray = Annotated[
-    str | None,
-    Option(
-        "--ray",
-        metavar="[ADDRESS]",
-        help="Run the cells on Ray: on this machine, or on the cluster at ADDRESS (auto, HOST:PORT, ray://HOST:PORT).",
-    ),
-]
-GpusPerWorker = Annotated[
-    float | None,
-    Option(metavar="SHARE", show_default="1 if there are GPUs", help="On Ray: of one GPU, such as 0.25; 0 for none."),
-]
-RayStorage = Annotated[
-    Literal["auto", "shared", "returned"],
-    Option(help="On Ray: workers write into DIR, which all machines share, or return results; auto looks for DIR."),
-]
-Retries = Annotated[
-    int, Option(min=0, metavar="N", help="How often a cell is tried again whose worker was killed or lost.")
-]
-Fresh = Annotated[bool, Option("--fresh", help="Delete what the run's folder holds, and begin again.")]
-Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress.")]
-TensorBoard = Annotated[bool, Option("--tensorboard", help="Write TensorBoard logs to DIR/tensorboard.")]
-Deterministic = Annotated[bool, Option("--deterministic", help="On CUDA: the same bits every time, more slowly.")]
-# Every command takes it, for `--help`; `main` acts on it.
-Traceback = Annotated[bool, Option("--traceback", help="Show where an error comes from.")]
-Version = Annotated[bool, Option("--version", help="Show the version and exit.")]
-
 
 @app.callback(invoke_without_command=True)
 def root(context: typer.Context, version: Version = False) -> None:
@@ -122,68 +59,38 @@ def root(context: typer.Context, version: Version = False) -> None:
 
 
 @app.command()
+@with_run_options
 def run(
     scenario: Scenario,
-    out: Out = None,
     set_: Set = None,
     strategies: Strategies = None,
     seeds: Seeds = None,
-    device: Device = "auto",
-    data_root: DataRoot = None,
-    workers: Workers = None,
-    slots: Slots = None,
-    batching: HowBatched = "auto",
-    engine: HowTrained = "native",
-    ray: Ray = None,
-    gpus_per_worker: GpusPerWorker = None,
-    ray_storage: RayStorage = "auto",
-    retries: Retries = 2,
     rehearse: Rehearse = False,
-    fresh: Fresh = False,
-    quiet: Quiet = False,
-    tensorboard: TensorBoard = False,
-    deterministic: Deterministic = False,
+    *,
+    how: RunOptions,
     traceback: Traceback = False,
 ) -> None:
     """Run a scenario, or go on with it; write tables, figures, report.
 
     Runs every strategy with every seed. A run that was interrupted goes on when the same command is given again.
     """
-    from warmstart_sim import api
-
     raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
-    options = api.Options(
-        out, device, data_root, workers, fresh, quiet, tensorboard, deterministic, _slots(slots), batching, engine,
-        ray, gpus_per_worker, ray_storage, retries,
-    )  # fmt: skip
-    _execute(raw, where, options, rehearse)
+    _execute(raw, where, how, rehearse)
 
 
 @app.command()
+@with_run_options
 def grid(
     scenario: Scenario,
     lam: Lambda = None,
     sigma: Sigma = None,
     vary: Vary = None,
-    out: Out = None,
     set_: Set = None,
     strategies: Strategies = None,
     seeds: Seeds = None,
-    device: Device = "auto",
-    data_root: DataRoot = None,
-    workers: Workers = None,
-    slots: Slots = None,
-    batching: HowBatched = "auto",
-    engine: HowTrained = "native",
-    ray: Ray = None,
-    gpus_per_worker: GpusPerWorker = None,
-    ray_storage: RayStorage = "auto",
-    retries: Retries = 2,
     rehearse: Rehearse = False,
-    fresh: Fresh = False,
-    quiet: Quiet = False,
-    tensorboard: TensorBoard = False,
-    deterministic: Deterministic = False,
+    *,
+    how: RunOptions,
     traceback: Traceback = False,
 ) -> None:
     """Run shrink-perturb at every lambda and sigma, beside random init.
@@ -191,26 +98,21 @@ def grid(
     Its other strategies are left out unless --strategies names them. Everything else is as in `run`; the default folder
     is runs/NAME-grid.
     """
-    from warmstart_sim import api
     from warmstart_sim.config.grid import assignments, prepare
 
     raw, where = prepare(
         scenario, lam=lam, sigma=sigma, vary=assignments(vary or ()), set=set_ or (),
         strategies=_labels(strategies), seeds=_numbers(seeds), rehearse=rehearse,
     )  # fmt: skip
-    options = api.Options(
-        out, device, data_root, workers, fresh, quiet, tensorboard, deterministic, _slots(slots), batching, engine,
-        ray, gpus_per_worker, ray_storage, retries,
-    )  # fmt: skip
-    _execute(raw, where, options, rehearse)
+    _execute(raw, where, how, rehearse)
 
 
 @app.command()
 def report(run_dir: RunDir, traceback: Traceback = False) -> None:
     """Write a run's tables, figures and report.html again."""
-    from warmstart_sim import api
+    from warmstart_sim import launch
 
-    api.collect(run_dir)
+    launch.collect(run_dir)
     _report(run_dir)
 
 
@@ -388,24 +290,14 @@ def _numbers(seeds: str | None) -> list[int] | None:
         raise WarmstartError(f"--seeds '{seeds}': expected whole numbers with commas, such as 0,1,2") from None
 
 
-def _execute(raw: dict[str, Any], where: str, options: api.Options, rehearse: bool) -> None:
+def _execute(raw: dict[str, Any], where: str, how: RunOptions, rehearse: bool) -> None:
     """Runs what is left of a prepared scenario, and shows what was found."""
-    from warmstart_sim import api
+    from warmstart_sim import launch
 
-    outcome = api.execute(raw, where, options, rehearsal=rehearse)
+    outcome = launch.execute(raw, where, how.read(), rehearsal=rehearse)
     _report(outcome.folder)
     if outcome.failures:
-        raise RunError(api.failure_lines(outcome))
-
-
-def _slots(text: str | None) -> int | Literal["auto"] | None:
-    if text is None:
-        return None
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) == 0:
-        raise WarmstartError(f"--slots {text}: expected auto, or how many cells, such as 8")
-    return int(text)
+        raise RunError(launch.failure_lines(outcome))
 
 
 def _report(folder: Path) -> None:

@@ -27,8 +27,9 @@ from warmstart_sim.config import plan
 from warmstart_sim.config.changes import prepare
 from warmstart_sim.data.digits import digits
 from warmstart_sim.errors import RunError, WarmstartError
-from warmstart_sim.experiment import Lab, Place
-from warmstart_sim.results.store import MEASURED
+from warmstart_sim.lab import Lab
+from warmstart_sim.place import Place
+from warmstart_sim.results.columns import MEASURED
 
 SETS: dict[str, Any] = {
     "floats": {"name": "noisy_digits", "test_draws": 1, "train_samples": 70, "test_samples": 50},

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from warmstart_sim import cli
-from warmstart_sim.results.store import MEASURED
+from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.sweep.watch import Quiet
 
 

@@ -11,7 +11,9 @@ import torch
 
 from warmstart_sim.avalanche.engine import in_avalanche
 from warmstart_sim.config import Cell, plan
-from warmstart_sim.experiment import Lab, Place, run_cell
+from warmstart_sim.experiment import run_cell
+from warmstart_sim.lab import Lab
+from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
 
 STARTS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from warmstart_sim import config
-from warmstart_sim.experiment import Lab, Place
+from warmstart_sim.lab import Lab
+from warmstart_sim.place import Place
 
 
 def lab(model: object, tmp_path) -> Lab:

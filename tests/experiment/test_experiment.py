@@ -10,8 +10,11 @@ import torch
 
 from warmstart_sim import config, experiment
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment import Lab, Place, run_cell
-from warmstart_sim.results.store import MEASURED, RunFolder
+from warmstart_sim.experiment import run_cell
+from warmstart_sim.lab import Lab
+from warmstart_sim.place import Place
+from warmstart_sim.results.columns import MEASURED
+from warmstart_sim.results.store import RunFolder
 from warmstart_sim.training.turns import finish
 
 

@@ -14,9 +14,12 @@ import torch
 from warmstart_sim import config
 from warmstart_sim.config.source import set_path
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment import Lab, Place, run_cell
+from warmstart_sim.experiment import run_cell
+from warmstart_sim.lab import Lab
 from warmstart_sim.models.weights import fitted
-from warmstart_sim.results.store import MEASURED, RunFolder
+from warmstart_sim.place import Place
+from warmstart_sim.results.columns import MEASURED
+from warmstart_sim.results.store import RunFolder
 
 FOUR_CLASSES = {"name": "synthetic", "shape": [1, 8, 8], "classes": 4, "train_samples": 60, "test_samples": 20}
 SCENARIO = {

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
 
 Cell = dict[str, Any]
 

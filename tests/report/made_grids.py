@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from warmstart_sim.results.store import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
 
 LAMBDAS = [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
 SIGMAS = [1.0, 0.1, 0.01, 0.001, 0.0001, 0.0]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart_sim import config
-from warmstart_sim.experiment import Place
+from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep import speed
 from warmstart_sim.sweep.arrange import arranged

@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from warmstart_sim import api
 from warmstart_sim import data as datasets
+from warmstart_sim import launch
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.results.store import MEASURED, RunFolder
+from warmstart_sim.results.columns import MEASURED
+from warmstart_sim.results.store import RunFolder
 
 TIMING = [*MEASURED, "timing"]
 
@@ -35,8 +36,8 @@ def assert_same_tables(one: Path, other: Path) -> None:
         pd.testing.assert_frame_equal(left, right, check_exact=True)
 
 
-def execute(raw: dict, folder: Path, **options) -> api.Outcome:
-    return api.execute(raw, "scenario", api.Options(out=folder, quiet=True, device="cpu", **options))
+def execute(raw: dict, folder: Path, **options) -> launch.Outcome:
+    return launch.execute(raw, "scenario", launch.Options(out=folder, quiet=True, device="cpu", **options))
 
 
 @pytest.mark.slow
@@ -50,19 +51,18 @@ def test_two_workers_give_the_tables_of_one(tiny_scenario, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("workers", "kills"), [(1, (1, 3)), (2, (2,))])
 def test_a_run_killed_at_any_moment_and_started_again_gives_the_tables_of_one_that_was_not(
-    tiny_scenario, tmp_path, workers
+    tiny_scenario, tmp_path, workers, kills
 ):
-    tiny_scenario["training"]["until"]["max_epochs"] = 60
-    tiny_scenario["training"]["until"]["train_accuracy"] = 1.0
+    tiny_scenario |= {"seeds": [0], "training": {"batch_size": 32, "until": {"epochs": 50}}}
     scenario = tmp_path / "tiny.yaml"
     scenario.write_text(yaml.safe_dump(tiny_scenario, sort_keys=False))
     execute(tiny_scenario, tmp_path / "through", workers=1)
 
     command = [sys.executable, "-m", "warmstart_sim", "run", str(scenario), "--out", str(tmp_path / "killed")]
     command += ["--workers", str(workers), "--device", "cpu", "--quiet"]
-    for rows in (1, 3):  # kill it once it has stored so many checkpoints and results
+    for rows in kills:  # kill it once it has stored so many checkpoints and results
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while process.poll() is None and stored(tmp_path / "killed") < rows and time.monotonic() < deadline:
@@ -195,5 +195,5 @@ def test_a_published_folder_without_its_cells_keeps_its_tables_when_reported_aga
     execute({**tiny_scenario, "seeds": [0]}, tmp_path, workers=1)
     before = (tmp_path / "rounds.csv").read_text()
     shutil.rmtree(tmp_path / "cells")
-    api.collect(tmp_path)
+    launch.collect(tmp_path)
     assert (tmp_path / "rounds.csv").read_text() == before

@@ -6,11 +6,8 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +15,17 @@ import torch
 import yaml
 
 from tests.sweep.test_execute import assert_same_tables, execute, tables
-from warmstart_sim import config, preemption
+from tests.sweep.waiting import PATIENCE, wait_for
+from warmstart_sim import config, launch, preemption
 from warmstart_sim.errors import RunError, WarmstartError
-from warmstart_sim.experiment import Place
+from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep import on_ray
 from warmstart_sim.sweep.execute import Ledger, hand_out
-from warmstart_sim.sweep.on_ray import Wanted
+from warmstart_sim.sweep.on_ray import Cluster, Wanted, parcels
+from warmstart_sim.sweep.on_ray.crew import Crew
+from warmstart_sim.sweep.on_ray.wanted import import_ray
+from warmstart_sim.sweep.on_ray.worker import RayWorker
 from warmstart_sim.sweep.tasks import Queue
 from warmstart_sim.sweep.watch import Quiet
 
@@ -34,17 +35,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
-PATIENCE = 120  # seconds, for what happens in one on an idle machine
+RAY = pytest.mark.xdist_group("ray")  # one cluster, one test at a time
 HERE = "tests.sweep.test_faults"
-
-
-def wait_for(what: Callable[[], object], process: subprocess.Popen | None = None) -> None:
-    """Waits until it is true, or fails; also when a process ends before it is."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        assert process is None or process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
 
 
 def gated(previous, fresh, context, gate: str, warm: bool):
@@ -92,10 +84,12 @@ def command(raw: dict, tmp_path: Path, *options: str) -> list[str]:
     return [*main, "--out", str(tmp_path / "run"), "--device", "cpu", *options]
 
 
-def ways(ray: bool = True) -> list[object]:
-    """Options of executors, and how many cells each has under way."""
-    in_processes = [pytest.param(("--workers", "1"), 1, id="here"), pytest.param(("--workers", "2"), 2, id="pool")]
-    return in_processes + [pytest.param(("--workers", "2", "--ray"), 2, id="ray")] * ray
+# Options of executors, and how many cells each has under way.
+WAYS = [
+    pytest.param(("--workers", "1"), 1, id="here"),
+    pytest.param(("--workers", "2"), 2, id="pool"),
+    pytest.param(("--workers", "2", "--ray"), 2, id="ray", marks=RAY),
+]
 
 
 def addressed(options: tuple[str, ...], request: pytest.FixtureRequest) -> list[str]:
@@ -103,13 +97,13 @@ def addressed(options: tuple[str, ...], request: pytest.FixtureRequest) -> list[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "under_way"), ways())
+@pytest.mark.parametrize(("options", "under_way"), WAYS)
 def test_sigterm_ends_with_every_cell_checkpointed_within_its_round(
-    small, undisturbed, tmp_path, request, options, under_way
+    small, undisturbed, tmp_path, request, started, options, under_way
 ):
     given = command(small, tmp_path, *addressed(options, request))
     (tmp_path / "gate").mkdir()
-    process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = started(given)
     wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == under_way, process)
     with pytest.raises(WarmstartError, match="another warmstart-sim is running in this folder"):
         execute(small, tmp_path / "run", workers=1)  # a second driver, while the first is at work
@@ -136,13 +130,14 @@ def alive(process: str) -> bool:
         return False
 
 
+@RAY
 @pytest.mark.slow
 def test_a_driver_on_ray_that_is_killed_takes_its_workers_along_and_the_next_one_goes_on(
-    small, undisturbed, tmp_path, ray_cluster
+    small, undisturbed, tmp_path, ray_cluster, started
 ):
     (tmp_path / "gate").mkdir()
     given = command(small, tmp_path, "--workers", "2", f"--ray={ray_cluster.address}")
-    process = subprocess.Popen(given, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = started(given)
     wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == 2, process)
     workers = [path.name.partition("-")[0] for path in (tmp_path / "gate").iterdir()]
     assert all(alive(worker) for worker in workers)
@@ -155,7 +150,7 @@ def test_a_driver_on_ray_that_is_killed_takes_its_workers_along_and_the_next_one
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["pool", "ray"])
+@pytest.mark.parametrize("where", ["pool", pytest.param("ray", marks=RAY)])
 def test_a_killed_worker_is_replaced_and_a_cell_that_kills_every_worker_fails_alone(small, tmp_path, request, where):
     once = {"start": f"{HERE}:killed_once", "marker": str(tmp_path / "marker")}
     (tmp_path / "marker").touch()
@@ -176,6 +171,7 @@ def test_a_killed_worker_is_replaced_and_a_cell_that_kills_every_worker_fails_al
         assert mine.equals(theirs)
 
 
+@RAY
 @pytest.mark.slow
 def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, tmp_path, ray_cluster):
     cells = config.plan(small, "scenario")[1]
@@ -197,8 +193,8 @@ def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, t
     with on_ray.connected(Wanted(ray_cluster.address, device="cpu"), cells) as cluster:
         # Both workers' places: one on the machine that will be lost, one elsewhere; the third machine stays free.
         wanted = iter([{"here": 1}, {}])
-        plain = on_ray.RayWorker
-        ray = on_ray._import_ray()
+        plain = RayWorker
+        ray = import_ray()
         remote = ray.remote
 
         def placed(kind):
@@ -217,7 +213,7 @@ def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, t
             patch.setattr(ray, "remote", placed)
             thread = threading.Thread(target=pull_the_plug)
             thread.start()
-            failures = cluster.execute(cells, run, Place(tmp_path), 2, Watching(), 2, {}, print)
+            failures = on_ray.execute(cluster, cells, run, Place(tmp_path), 2, Watching(), 2, {}, print)
             thread.join()
     assert failures == {}
     (reason,) = reasons
@@ -226,21 +222,18 @@ def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, t
     assert_same_tables(undisturbed, tmp_path / "run")
 
 
-@pytest.mark.slow
-def test_a_disk_that_is_full_for_returned_results_ends_in_one_clear_line(small, tmp_path, ray_cluster, monkeypatch):
-    def full(run, files):
-        raise OSError(errno.ENOSPC, "No space left on device", str(run.path / "cells"))
+def test_a_disk_that_is_full_for_returned_results_ends_in_one_clear_line(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(on_ray, "write_files", full)
+    monkeypatch.setattr(parcels, "write_bytes", full)
+    crew = Crew(Cluster(Wanted(), "cpu", 1, ("one",)), None, RunFolder(tmp_path), None, 1, {}, print)
     with pytest.raises(RunError, match=r"cells: cannot be written or read \(No space left on device\); what is"):
-        execute(small, tmp_path / "run", workers=1, ray=ray_cluster.address, ray_storage="returned")
-    assert not list(tmp_path.glob("run/.ray-*"))
+        crew._store({"cells": b"result"})
 
 
 @pytest.mark.parametrize("name", ["result.json", "weights.pt", "checkpoint.pt"])
 def test_a_damaged_file_is_named_and_its_cell_runs_again(small, undisturbed, tmp_path, capsys, monkeypatch, name):
-    from warmstart_sim import api
-
     run = RunFolder(tmp_path / "undisturbed")
     cell = run.cell(next(iter(sorted(run.complete_cells()))))
     before = (run.path / "rounds.csv").read_text()
@@ -253,7 +246,7 @@ def test_a_damaged_file_is_named_and_its_cell_runs_again(small, undisturbed, tmp
         content = (cell.path / name).read_bytes()
         (cell.path / name).write_bytes(content[: len(content) // 2])
     capsys.readouterr()
-    api.execute(small, "scenario", api.Options(out=run.path, device="cpu", workers=1))
+    launch.execute(small, "scenario", launch.Options(out=run.path, device="cpu", workers=1))
     said = capsys.readouterr().err
     assert f"note: {cell.path / name} is damaged; what was in it is computed again" in said
     assert f"{cell.path.name.partition('-')[0]}, seed 0: done" in said

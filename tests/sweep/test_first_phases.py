@@ -17,6 +17,7 @@ import yaml
 from torch import nn
 
 from tests.sweep.test_execute import assert_same_tables, execute
+from warmstart_sim import launch
 from warmstart_sim.errors import WarmstartError
 
 
@@ -174,11 +175,10 @@ def test_an_absent_checkpoint_leaves_no_folder_behind(pretrain, tmp_path):
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_lost_classes_are_said_on_stderr_unless_quiet_and_always_kept(pretrain, tmp_path, capsys, quiet):
-    from warmstart_sim import api
 
     pretrain["vary"]["scenario.fraction"] = [0.05]
     pretrain["seeds"] = [0, 1, 2, 3, 4, 5]
-    api.execute(pretrain, "scenario", api.Options(out=tmp_path, quiet=quiet, device="cpu", workers=1))
+    launch.execute(pretrain, "scenario", launch.Options(out=tmp_path, quiet=quiet, device="cpu", workers=1))
     notes = json.loads((tmp_path / "environment.json").read_text())["notes"]
     assert len(notes) == 2 * 6
     assert notes[0].startswith("noisy_digits, seed 0: the 3 training samples of the first round lack ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,14 +16,17 @@ import pytest
 import yaml
 
 from tests.sweep.test_execute import assert_same_tables, execute
-from warmstart_sim import api, config
+from warmstart_sim import api, config, launch
 from warmstart_sim.cli import with_ray_address
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment import Place
+from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.sweep import on_ray, ray_worker
-from warmstart_sim.sweep.on_ray import Cluster, Wanted, own_modules
-from warmstart_sim.sweep.ray_worker import Sight, packed, read_files, unpacked, versions
+from warmstart_sim.sweep import on_ray
+from warmstart_sim.sweep.on_ray import Cluster, Wanted, joining, parcels
+from warmstart_sim.sweep.on_ray import worker as on_worker
+from warmstart_sim.sweep.on_ray.crew import Crew
+from warmstart_sim.sweep.on_ray.user_modules import own_modules
+from warmstart_sim.sweep.on_ray.worker import RayWorker, Setup, Sight, versions
 from warmstart_sim.sweep.tasks import Task
 from warmstart_sim.sweep.watch import Quiet
 from warmstart_sim.types import Dataset, Samples
@@ -33,6 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
+RAY = pytest.mark.xdist_group("ray")  # one cluster, one test at a time
 ESTIMATE = "estimated_isolated_seconds"
 
 
@@ -48,14 +53,16 @@ def small(tiny_scenario) -> dict:
     return tiny_scenario | {"seeds": [0]}
 
 
+@RAY
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["auto", "returned"])
 def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster, monkeypatch, storage):
     if storage == "returned":  # a cluster of machines that are not equally fast
-        monkeypatch.setattr(on_ray, "_kinds", lambda ray, device: ("fast", "slow"))
+        monkeypatch.setattr(joining, "_kinds", lambda ray, device: ("fast", "slow"))
     execute(small, tmp_path / "one", workers=1)
     execute(small, tmp_path / "ray", workers=2, ray=ray_cluster.address, ray_storage=storage)
     assert_same_tables(tmp_path / "one", tmp_path / "ray")
+    assert not list(tmp_path.glob("ray/.ray-*"))
     stored = {path.name for path in (tmp_path / "ray").glob("*/*/*")}
     assert stored == {"result.json", "weights.pt", "settings.json"}
     table = rounds(tmp_path / "ray")
@@ -70,6 +77,7 @@ def two_clouds(seed: int) -> Samples:
     return Samples(generator.normal(labels[:, None, None, None], 1, (120, 1, 4, 4)).astype(np.float32), labels)
 
 
+@RAY
 @pytest.mark.slow
 def test_arrays_and_functions_given_from_python_reach_the_workers(small, tmp_path, ray_cluster):
     data = Dataset("mine", two_clouds(0), two_clouds(1), 2)
@@ -85,6 +93,7 @@ def test_arrays_and_functions_given_from_python_reach_the_workers(small, tmp_pat
     assert_same_tables(tmp_path / "one", tmp_path / "ray")
 
 
+@RAY
 @pytest.mark.slow
 def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, ray_cluster, monkeypatch):
     mine = tmp_path / "mine"
@@ -107,7 +116,7 @@ def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, r
             run = RunFolder(tmp_path / "run")
             run.path.mkdir()
             place = Place(tmp_path)
-            failures = cluster.execute(cells, run, place, 1, Quiet(), 0, {}, print)
+            failures = on_ray.execute(cluster, cells, run, place, 1, Quiet(), 0, {}, print)
     finally:
         for name in ("own_start", "own_factor"):
             sys.modules.pop(name, None)
@@ -115,11 +124,10 @@ def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, r
     assert run.cell(cells[0].id).complete
 
 
+@RAY
 @pytest.mark.slow
 def test_ray_alone_starts_on_this_machine_says_nothing_and_leaves_nothing(small, tmp_path):
     pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
-    if not os.environ.get("WARMSTART_SIM_CLUSTER"):
-        pytest.skip("starts Ray: set WARMSTART_SIM_CLUSTER=1, on a machine that does nothing else")
     scenario = tmp_path / "small.yaml"
     scenario.write_text(yaml.safe_dump(small | {"model": {"name": "mlp", "widths": [8]}}, sort_keys=False))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -133,12 +141,19 @@ def test_ray_alone_starts_on_this_machine_says_nothing_and_leaves_nothing(small,
     assert not (tmp_path / ".ray").exists()  # Ray's own token would have been written there
 
 
-@pytest.mark.slow
-def test_a_worker_with_other_data_is_refused(small, tmp_path, ray_cluster, monkeypatch):
-    fetch = api._fetch_data
-    monkeypatch.setattr(api, "_fetch_data", lambda *args: dict.fromkeys(fetch(*args), "another digest"))
-    with pytest.raises(WarmstartError, match=r"data set noisy_digits in .* is not the driver's"):
-        execute(small, tmp_path / "other", workers=1, ray=ray_cluster.address)
+def test_a_worker_with_other_data_ends_the_run(small, tmp_path):
+    pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    cell = config.plan(small, "scenario")[1][0]
+    worker = RayWorker(Setup(tmp_path, "nothing", "returned", tmp_path, "cpu"))
+    worker.start(Place(tmp_path), dict.fromkeys(launch._fetch_data([cell], tmp_path), "another digest"))
+    worker.give(parcels.packed(Task(cell, first_phase=False), str), {}, [])
+    heard = []
+    while "stopped" not in [kind for kind, *_ in heard]:
+        heard += worker.hear(10)
+    worker.close()
+    ((_, _, error),) = [message for message in heard if message[0] == "fatal"]
+    assert isinstance(error, WarmstartError)
+    assert re.search(r": data set noisy_digits in .* is not the driver's", str(error))
 
 
 @pytest.mark.parametrize(
@@ -150,19 +165,19 @@ def test_a_worker_with_other_data_is_refused(small, tmp_path, ray_cluster, monke
 )
 def test_a_worker_with_other_versions_or_without_the_folder_is_refused(tmp_path, differs, shared, message):
     cluster = Cluster(Wanted(storage="shared"), "cpu", 1, ("one",))
-    crew = on_ray._Crew(cluster, None, RunFolder(tmp_path), None, 1, {}, print)
+    crew = Crew(cluster, None, RunFolder(tmp_path), None, 1, {}, print)
     with pytest.raises(WarmstartError, match=message):
         crew._welcome(None, Sight("node7", "one", {**versions(), **differs}, shared))
 
 
 def test_a_worker_knows_the_drivers_folder_by_the_file_that_lies_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_worker, "SIGHT_SECONDS", 0.0)
+    monkeypatch.setattr(on_worker, "SIGHT_SECONDS", 0.0)
     (tmp_path / "same").mkdir()
     (tmp_path / "same" / ".probe").touch()
     (tmp_path / "another").mkdir()  # of the same name on another machine
 
     def sees(folder: str) -> bool:
-        return ray_worker._sees(ray_worker.Setup(tmp_path / folder, ".probe", "auto", tmp_path, "cpu"))
+        return on_worker._sees(Setup(tmp_path / folder, ".probe", "auto", tmp_path, "cpu"))
 
     assert [sees(folder) for folder in ("same", "another", "missing")] == [True, False, False]
 
@@ -212,8 +227,8 @@ def test_as_many_workers_as_fit_on_cpus_and_gpus(monkeypatch, resources, options
         def cluster_resources() -> dict[str, float]:
             return resources
 
-    monkeypatch.setattr(on_ray, "_kinds", lambda ray, device: ("one",))
-    cluster = on_ray._cluster(FakeRay, Wanted(**options))
+    monkeypatch.setattr(joining, "_kinds", lambda ray, device: ("one",))
+    cluster = joining._looked_at(FakeRay, Wanted(**options))
     assert (cluster.device, cluster.size) == expected
 
 
@@ -237,15 +252,13 @@ def test_returned_files_land_with_the_result_last_and_nothing_stale_beside_it(sm
     execute(small | {"scenario": {"name": "static"}}, tmp_path / "there", workers=1)
     task = Task(config.plan(small | {"scenario": {"name": "static"}}, "scenario")[1][0], first_phase=False)
     there, here = RunFolder(tmp_path / "there"), RunFolder(tmp_path / "here")
-    files = read_files(there, task)
+    files = parcels.read_files(there, task)
     task.folder(here).fail("last time")
     (task.folder(here).path / "checkpoint.pt").touch()
     order = []
-    write = ray_worker.write_bytes
-    monkeypatch.setattr(
-        ray_worker, "write_bytes", lambda path, content: (order.append(path.name), write(path, content))
-    )
-    ray_worker.write_files(here, dict(sorted(files.items(), reverse=True)))
+    write = parcels.write_bytes
+    monkeypatch.setattr(parcels, "write_bytes", lambda path, content: (order.append(path.name), write(path, content)))
+    parcels.write_files(here, dict(sorted(files.items(), reverse=True)))
     assert order[-1] == "result.json"
     assert sorted(path.name for path in task.folder(here).path.iterdir()) == ["result.json", "weights.pt"]
     assert task.folder(here).result() == task.folder(there).result()
@@ -260,8 +273,8 @@ def test_a_data_set_is_left_out_of_a_parcel_and_found_again(small):
         kept["it"] = dataset
         return "it"
 
-    parcel = packed([replace(Place(Path("x")), device="cpu"), data, data], keep)
+    parcel = parcels.packed([replace(Place(Path("x")), device="cpu"), data, data], keep)
     assert len(parcel) < data.train.inputs.nbytes
-    _, one, other = unpacked(parcel, kept.__getitem__)
+    _, one, other = parcels.unpacked(parcel, kept.__getitem__)
     assert one is data
     assert other is data

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from warmstart_sim import config
-from warmstart_sim.experiment import Batching, Place, run_cell
-from warmstart_sim.results.store import MEASURED, RunFolder
+from warmstart_sim.experiment import run_cell
+from warmstart_sim.place import Batching, Place
+from warmstart_sim.results.columns import MEASURED
+from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep import slots as slots_module
 from warmstart_sim.sweep.execute import execute
 from warmstart_sim.sweep.watch import Quiet

@@ -17,10 +17,10 @@ from torch import nn
 
 from tests.sweep.test_execute import assert_same_tables
 from tests.training.recorded import Tape
-from warmstart_sim import api, config
+from warmstart_sim import config, launch
 from warmstart_sim.config.cells import record
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment import Place
+from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep import slots as slots_module
 from warmstart_sim.sweep.execute import execute
@@ -213,14 +213,16 @@ def steppers(slots: list[Slot]) -> list[Stepper]:
 MLP = {"name": "mlp", "widths": [8]}
 
 
-def ran(raw: dict, folder: Path, workers: int = 1, watcher: Quiet | None = None, **place: Any) -> dict[str, str]:
+def ran(
+    raw: dict, folder: Path, workers: int = 1, watcher: Quiet | None = None, retries: int = 2, **place: Any
+) -> dict[str, str]:
     """Runs a scenario and writes its tables; why cells failed, by their labels."""
     scenario, cells = config.plan(raw, "scenario")
     run = RunFolder(folder)
     with run.locked():
         run.open(record(raw, scenario))
-        failures = execute(cells, run, Place(folder, **place), workers, watcher or Quiet())
-        api.collect(folder)
+        failures = execute(cells, run, Place(folder, **place), workers, watcher or Quiet(), retries)
+        launch.collect(folder)
     return {name.rpartition("-seed")[0]: reason for name, reason in failures.items()}
 
 
@@ -413,7 +415,7 @@ def test_an_error_that_concerns_the_whole_run_ends_it_and_leaves_what_is_complet
 def test_a_worker_that_is_killed_takes_no_more_than_its_slots_with_it(tiny_scenario, tmp_path):
     tiny_scenario |= {"model": MLP, "seeds": [0, 1, 2]}
     tiny_scenario["strategies"] = {"warm_start": {}, "killed": {"start": "tests.experiment.poison:killed"}}
-    failures = ran(tiny_scenario, tmp_path, workers=2, slots=2)
+    failures = ran(tiny_scenario, tmp_path, workers=2, slots=2, retries=0)
     assert "killed" in failures
     assert all("SIGKILL" in reason for reason in failures.values())
     errors = list(tmp_path.glob("cells/*/error.json"))

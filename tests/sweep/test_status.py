@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from warmstart_sim import api, config
+from warmstart_sim import api, config, launch
 from warmstart_sim.cli import app
 from warmstart_sim.config.changes import prepare
 from warmstart_sim.errors import WarmstartError
@@ -27,8 +27,8 @@ def scenario(tiny_scenario: dict[str, Any]) -> dict[str, Any]:
     return tiny_scenario | {"model": MLP, "training": {"until": {"epochs": 2}}}
 
 
-def run(scenario: dict[str, Any], folder: Path, **options: Any) -> api.Outcome:
-    return api.execute(*prepare(scenario), api.Options(folder, "cpu", workers=1, quiet=True, **options))
+def run(scenario: dict[str, Any], folder: Path, **options: Any) -> launch.Outcome:
+    return launch.execute(*prepare(scenario), launch.Options(folder, "cpu", workers=1, quiet=True, **options))
 
 
 def printed(folder: Path, capsys: Any) -> str:

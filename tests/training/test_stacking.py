@@ -22,7 +22,8 @@ from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import evaluate
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.stacking import Counts, Stack, StackedBatchNorm, Unstackable, stackable, stacked_network
+from warmstart_sim.training.stacked_layers import Counts, StackedBatchNorm, Unstackable, stacked_network
+from warmstart_sim.training.stacking import Stack, stackable
 from warmstart_sim.training.stepping import Stepper
 from warmstart_sim.training.turns import Minibatch
 from warmstart_sim.types import Batch, Hooks, Samples

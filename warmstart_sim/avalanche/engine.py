@@ -23,7 +23,8 @@ from warmstart_sim.avalanche.start import StrategyPlugin
 from warmstart_sim.avalanche.stopwatch import Stopwatch
 from warmstart_sim.config import Cell
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment import Lab, OnEpoch, Trained
+from warmstart_sim.lab import Lab
+from warmstart_sim.place import OnEpoch, Trained
 from warmstart_sim.registry import MODELS, STRATEGIES
 from warmstart_sim.seeding import derive
 from warmstart_sim.training.batches import batch_sizes, epoch_order

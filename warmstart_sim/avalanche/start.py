@@ -14,7 +14,7 @@ from torch import nn
 
 from warmstart_sim import models
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment import check_start
+from warmstart_sim.lab import check_start
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.types import Context, StateDict, Strategy

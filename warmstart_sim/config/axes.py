@@ -9,7 +9,7 @@ from typing import Any
 from warmstart_sim.config.problems import problem
 from warmstart_sim.config.source import plain, shown, split_key
 from warmstart_sim.errors import unknown
-from warmstart_sim.results.store import RESERVED_COLUMNS
+from warmstart_sim.results.columns import RESERVED_COLUMNS
 
 SECTIONS = ("data", "scenario", "model", "training")  # which a bundle may give whole
 ALLOWED = "a list of values, or a mapping of labels to settings"

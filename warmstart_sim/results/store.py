@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import json
 import shutil
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,33 +24,14 @@ from typing import Any
 import yaml
 
 from warmstart_sim.errors import RunError, WarmstartError
-from warmstart_sim.results.files import write_bytes, write_text
+from warmstart_sim.results.cell_folder import CellFolder
+from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.results.files import write_text
 
-ROUND_COLUMNS = (
-    "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops",
-    "converged", "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy",
-    "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds",
-    "estimated_isolated_seconds", "timing", "threads", "device",
-)  # fmt: skip
-EPOCH_COLUMNS = (
-    "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
-    "train_accuracy", "validation_accuracy", "test_accuracy", "train_seconds",
-)  # fmt: skip
-STATISTICS = ("mean", "std", "low", "high", "p", "reference")
-SUMMED = (
-    "final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio",
-    "difference", "curve_difference", "timing", "shared_train_seconds", "first_phase_timing",
-)  # fmt: skip
-COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
-# Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.
-RESERVED_COLUMNS = {
-    "scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,
-    *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
-}  # fmt: skip
 # Says that a folder was made by us, so that its files may be deleted; a user may have a scenario.yaml too.
 MARKER = ".warmstart-sim"
-# What a run writes at the top of its folder; the record of its scenario goes last when it is deleted.
 LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.1
+# What a run writes at the top of its folder; the record of its scenario goes last when it is deleted.
 FILES = (
     "rounds.csv",
     "epochs.csv",
@@ -64,128 +43,6 @@ FILES = (
     "speed.json",
     "scenario.yaml",
 )
-SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
-# What differs between two runs that give the same numbers.
-MEASURED = (*SECONDS, "estimated_isolated_seconds")
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class CellFolder:
-    """The folder of one cell, or of one shared first phase."""
-
-    path: Path
-
-    @property
-    def complete(self) -> bool:
-        """Whether the cell is done, its result can be read, and its weights are not cut off."""
-        return self.result() is not None and not _cut_off(self.path / "weights.pt")
-
-    def damage(self) -> str | None:
-        """What is wrong with the files of a cell that is not complete, though a kill of ours leaves no such thing."""
-        for name, damaged in (
-            ("result.json", (self.path / "result.json").exists() and self.result() is None),
-            ("weights.pt", _cut_off(self.path / "weights.pt")),
-            ("checkpoint.pt", _corrupt(self.path / "checkpoint.pt")),
-        ):
-            if damaged:
-                return f"{self.path / name} is damaged"
-        return None
-
-    def result(self) -> dict[str, list[Row]] | None:
-        """The rows of a complete cell: {"rounds": [...], "epochs": [...]}; None otherwise.
-
-        A result that cannot be read, which no kill of ours leaves behind, counts as not there: the cell runs again.
-        """
-        try:
-            return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
-
-    def checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint on the CPU, or None; one that cannot be read counts as not there."""
-        return self._load("checkpoint.pt")
-
-    def weights(self) -> dict[str, Any] | None:
-        """The state dict with which the cell ended, on the CPU, or None."""
-        return self._load("weights.pt")
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is one to go on from."""
-        return (self.path / "checkpoint.pt").exists()
-
-    def describe(self, settings: Mapping[str, Any]) -> None:
-        """Writes settings.json: what the cell is, for a reader."""
-        write_text(self.path / "settings.json", json.dumps(settings, indent=1))
-
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replaces the checkpoint."""
-        self._save("checkpoint.pt", state)
-
-    def finish(self, weights: Mapping[str, Any], rounds: Sequence[Row], epochs: Sequence[Row]) -> None:
-        """Stores weights and rows; the result last. The checkpoint is not needed any more."""
-        self._save("weights.pt", weights)
-        write_text(self.path / "result.json", json.dumps({"rounds": list(rounds), "epochs": list(epochs)}))
-        for name in ("checkpoint.pt", "error.json"):
-            (self.path / name).unlink(missing_ok=True)
-
-    def fail(self, reason: str, details: str = "") -> None:
-        """Records why the cell failed; a later run of the same command tries it again."""
-        write_text(self.path / "error.json", json.dumps({"reason": reason, "details": details}, indent=1))
-
-    def lose(self, reason: str) -> None:
-        """Adds to lost.json why the worker that trained the cell died."""
-        write_text(self.path / "lost.json", json.dumps([*self.losses(), reason], indent=1))
-
-    def losses(self) -> list[str]:
-        """Why workers that trained the cell died, the first one first."""
-        try:
-            return [str(each) for each in json.loads((self.path / "lost.json").read_text(encoding="utf-8"))]
-        except (FileNotFoundError, ValueError):
-            return []
-
-    def error(self) -> str | None:
-        """Why the cell failed last time, or None."""
-        try:
-            return str(json.loads((self.path / "error.json").read_text(encoding="utf-8"))["reason"])
-        except (FileNotFoundError, ValueError, KeyError):
-            return None
-
-    def _save(self, name: str, state: Mapping[str, Any]) -> None:
-        import torch
-
-        content = io.BytesIO()  # torch.save itself hides a full disk behind a RuntimeError
-        torch.save(dict(state), content)
-        write_bytes(self.path / name, content.getbuffer())
-
-    def _load(self, name: str) -> dict[str, Any] | None:
-        import torch
-
-        path = self.path / name
-        if not path.exists() or _corrupt(path):  # torch.load compares no checksums
-            return None
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # torch.load raises whatever the unpickler or the zip reader met
-            return None
-
-
-def _cut_off(path: Path) -> bool:
-    """Whether a file of tensors lacks its end, where a zip file keeps its list of contents; cheap."""
-    return path.exists() and not zipfile.is_zipfile(path)
-
-
-def _corrupt(path: Path) -> bool:
-    """Whether a file of tensors is not what was written; reads all of it."""
-    if not path.exists():
-        return False
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is not None
-    except (OSError, zipfile.BadZipFile):
-        return True
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from warmstart_sim.config import Cell
 from warmstart_sim.results.store import RunFolder
 
 if TYPE_CHECKING:
-    from warmstart_sim.experiment import Batching, Place
+    from warmstart_sim.place import Batching, Place
 
 
 def arranged(

@@ -24,7 +24,8 @@ from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep.tasks import Queue, Task
 
 if TYPE_CHECKING:
-    from warmstart_sim.experiment import Place, Progress
+    from warmstart_sim.experiment import Progress
+    from warmstart_sim.place import Place
 
 NOTIFY_SECONDS = 0.2  # a worker says how it is going at most this often
 LOOK_SECONDS = 0.5  # a driver that hears nothing looks this often whether it was asked to stop

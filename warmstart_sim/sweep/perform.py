@@ -5,7 +5,8 @@ from __future__ import annotations
 import traceback
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment import Notify, Place, Progress, cell_in_turns, first_phase_in_turns
+from warmstart_sim.experiment import Notify, Progress, cell_in_turns, first_phase_in_turns
+from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.results.tensorboard import TensorBoardLog
 from warmstart_sim.sweep.tasks import Task

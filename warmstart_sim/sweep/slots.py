@@ -14,12 +14,14 @@ from typing import Protocol
 
 import torch
 
-from warmstart_sim.experiment import Place, Progress
+from warmstart_sim.experiment import Progress
+from warmstart_sim.place import Place
 from warmstart_sim.preemption import Preempted, requested, stop_if_requested
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep.perform import perform
 from warmstart_sim.sweep.tasks import Task
-from warmstart_sim.training.stacking import Stack, Unstackable, stackable
+from warmstart_sim.training.stacked_layers import Unstackable
+from warmstart_sim.training.stacking import Stack, stackable
 from warmstart_sim.training.turns import Minibatch, Reading, Turns, finish
 from warmstart_sim.workbench import Workbench
 

@@ -16,11 +16,12 @@ import torch
 
 from warmstart_sim.config import Cell
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment import Batching, Lab, Place
+from warmstart_sim.lab import Lab
+from warmstart_sim.place import Batching, Place
 from warmstart_sim.sweep.slots import Slot, Together, apart
 from warmstart_sim.sweep.tasks import Task
 from warmstart_sim.training import step_time
-from warmstart_sim.training.stacking import Unstackable
+from warmstart_sim.training.stacked_layers import Unstackable
 from warmstart_sim.training.step_time import StepTime, timed
 from warmstart_sim.training.turns import Minibatch, Turns
 from warmstart_sim.workbench import Workbench

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from warmstart_sim.config import Cell
-from warmstart_sim.results.store import CellFolder, RunFolder
+from warmstart_sim.results.cell_folder import CellFolder
+from warmstart_sim.results.store import RunFolder
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """A worker on a machine of a Ray cluster: what it finds there, the tasks it is given, the files it gives back.
 
-Its driver, in `on_ray`, makes an actor of `RayWorker`. Tasks come in and messages go out by way of two queues, so that
+`Cluster.worker` makes an actor of `RayWorker`. Tasks come in and messages go out by way of two queues, so that
 the methods that Ray calls never wait for the training, which has a thread of its own.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import os
-import pickle
 import platform
 import queue
 import shutil
@@ -27,24 +25,22 @@ from warmstart_sim.config import Cell
 from warmstart_sim.data.location import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.environment import device_name
-from warmstart_sim.results.files import write_bytes
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep.execute import Driver
+from warmstart_sim.sweep.on_ray.parcels import Files, read_files, unpacked, write_files
 from warmstart_sim.sweep.tasks import Task
-from warmstart_sim.types import Dataset
 
 if TYPE_CHECKING:
-    from warmstart_sim.experiment import Batching, Place
+    from warmstart_sim.place import Batching, Place
 
 Storage = Literal["auto", "shared", "returned"]
-Files = dict[str, bytes]  # by their paths below the run's folder
 Message = tuple[str, str | None, Any]
 
 # What has to be the same everywhere, or a cell's numbers would depend on where it ran.
 PACKAGES = ("warmstart-sim", "torch", "torchvision", "numpy")
+HEAR_SECONDS = 20.0  # a worker that has nothing to say answers after this long
 # A file that another machine has just made in a network folder may take a moment to be seen.
 SIGHT_SECONDS, SIGHT_PAUSE = 3.0, 0.1
-LAST = "result.json"  # written last: where it exists, the cell is complete
 
 
 @dataclass(frozen=True)
@@ -289,52 +285,3 @@ def _sees(setup: Setup) -> bool:
             return False
         time.sleep(SIGHT_PAUSE)
     return os.access(setup.run, os.W_OK)
-
-
-def read_files(run: RunFolder, task: Task) -> Files:
-    """What a run's folder holds of a task: its own folder, and its TensorBoard logs."""
-    folder = task.folder(run).path
-    return {
-        str(path.relative_to(run.path)): path.read_bytes()
-        for top in (folder, run.path / "tensorboard" / folder.name)
-        for path in top.rglob("*")
-        if path.is_file() and not path.name.endswith(".part")
-    }
-
-
-def write_files(run: RunFolder, files: Files) -> None:
-    """Puts them into another run's folder, results last; a complete cell keeps neither checkpoint nor error."""
-    for path, content in sorted(files.items(), key=lambda item: item[0].endswith(LAST)):
-        write_bytes(run.path / path, content)
-    for path in files:
-        if path.endswith(f"/{LAST}"):
-            for name in ("checkpoint.pt", "error.json"):
-                (run.path / path).with_name(name).unlink(missing_ok=True)
-
-
-def packed(value: Any, keep: Callable[[Dataset], str]) -> bytes:
-    """Pickles cells or tasks, a user's functions in them by value; data sets are left out.
-
-    Args:
-        value: What to pickle.
-        keep: Puts a data set where workers can get it, and names it.
-    """
-    from ray import cloudpickle
-
-    content = io.BytesIO()
-    pickler: Any = cloudpickle.CloudPickler(content)  # type: ignore[no-untyped-call]
-    pickler.persistent_id = lambda each: keep(each) if isinstance(each, Dataset) else None
-    pickler.dump(value)
-    return content.getvalue()
-
-
-def unpacked(parcel: bytes, find: Callable[[str], Any]) -> Any:
-    """What `packed` was given.
-
-    Args:
-        parcel: What it made.
-        find: Gives the data set of a name.
-    """
-    unpickler: Any = pickle.Unpickler(io.BytesIO(parcel))
-    unpickler.persistent_load = find
-    return unpickler.load()

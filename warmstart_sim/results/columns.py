@@ -1,0 +1,33 @@
+"""The columns of a run's tables; the guide says what each holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ROUND_COLUMNS = (
+    "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops",
+    "converged", "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy",
+    "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds",
+    "estimated_isolated_seconds", "timing", "threads", "device",
+)  # fmt: skip
+EPOCH_COLUMNS = (
+    "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
+    "train_accuracy", "validation_accuracy", "test_accuracy", "train_seconds",
+)  # fmt: skip
+STATISTICS = ("mean", "std", "low", "high", "p", "reference")
+SUMMED = (
+    "final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio",
+    "difference", "curve_difference", "timing", "shared_train_seconds", "first_phase_timing",
+)  # fmt: skip
+COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
+# Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.
+RESERVED_COLUMNS = {
+    "scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,
+    *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
+}  # fmt: skip
+SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
+# What differs between two runs that give the same numbers.
+MEASURED = (*SECONDS, "estimated_isolated_seconds")
+
+
+Row = dict[str, Any]

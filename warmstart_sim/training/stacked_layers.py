@@ -1,0 +1,184 @@
+"""The layers of a stack: R networks of one architecture as one network, without their weights.
+
+R linear layers are one batched product, R convolutions one grouped convolution, and R BatchNorms one over R times the
+channels, so that every model keeps statistics of its own.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Identity)
+POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+FUNCTIONS = (F.relu, F.gelu, F.silu, torch.relu, torch.tanh, torch.sigmoid, torch.add, operator.add, operator.iadd)
+
+
+class Unstackable(Exception):
+    """A model has something in it of which no stacked form is known."""
+
+
+class Counts:
+    """Which samples of a stacked batch count: None for all, else a mask of shape (R, n)."""
+
+    def __init__(self) -> None:
+        self.mask: torch.Tensor | None = None
+
+
+class StackedLinear(nn.Module):
+    """R linear layers on (R, n, features): one batched product."""
+
+    def __init__(self, layer: nn.Linear, count: int) -> None:
+        super().__init__()
+        self.weight = _stacked_parameter(layer.weight, count)
+        self.bias = _stacked_parameter(layer.bias, count) if layer.bias is not None else None
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Maps (R, n, features) to (R, n, units)."""
+        if self.bias is None:
+            return torch.bmm(inputs, self.weight.mT)
+        return torch.baddbmm(self.bias[:, None], inputs, self.weight.mT)
+
+
+class StackedConv2d(nn.Module):
+    """R convolutions on (n, R * channels, height, width): one grouped convolution."""
+
+    def __init__(self, layer: nn.Conv2d, count: int) -> None:
+        super().__init__()
+        if layer.padding_mode != "zeros":
+            raise Unstackable(f"a convolution with padding_mode {layer.padding_mode}")
+        self.weight = _stacked_parameter(layer.weight, count)
+        self.bias = _stacked_parameter(layer.bias, count) if layer.bias is not None else None
+        self._options: Any = (layer.stride, layer.padding, layer.dilation, layer.groups * count)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Maps (n, R * channels_in, height, width) to (n, R * channels_out, ...)."""
+        bias = None if self.bias is None else self.bias.flatten()
+        return F.conv2d(inputs, self.weight.flatten(0, 1), bias, *self._options)
+
+
+class StackedBatchNorm(nn.Module):
+    """R BatchNorms in training mode, each with the statistics of its own samples that count."""
+
+    def __init__(self, layer: nn.BatchNorm1d | nn.BatchNorm2d, count: int, counts: Counts) -> None:
+        super().__init__()
+        if not layer.affine or not layer.track_running_stats or layer.momentum is None:
+            raise Unstackable("a BatchNorm without scale and shift or with cumulative statistics")
+        self.weight = _stacked_parameter(layer.weight, count)
+        self.bias = _stacked_parameter(layer.bias, count)
+        for name, buffer in layer.named_buffers():
+            self.register_buffer(name, buffer.new_empty((count, *buffer.shape)))
+        self.running_mean: torch.Tensor
+        self.running_var: torch.Tensor
+        self.num_batches_tracked: torch.Tensor
+        self._momentum, self._eps, self._counts = layer.momentum, layer.eps, counts
+        self._rows = isinstance(layer, nn.BatchNorm1d)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalises (n, R * channels, height, width), or for BatchNorm1d (R, n, features)."""
+        self.num_batches_tracked += 1
+        if not self._rows:
+            return self._normalized(inputs)
+        count, n, features = inputs.shape
+        across = self._normalized(inputs.transpose(0, 1).reshape(n, count * features))
+        return across.view(n, count, features).transpose(0, 1)
+
+    def _normalized(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self._counts.mask is None:
+            mean, var = self.running_mean.flatten(), self.running_var.flatten()
+            weight, bias = self.weight.flatten(), self.bias.flatten()
+            return F.batch_norm(inputs, mean, var, weight, bias, True, self._momentum, self._eps)
+        return self._masked(inputs, self._counts.mask)
+
+    def _masked(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        count, features = self.weight.shape
+        values = inputs.reshape(len(inputs), count, features, -1)
+        counts = mask.T[:, :, None, None].to(values.dtype)  # (n, R, 1, 1)
+        size = (mask.sum(1, keepdim=True) * values.shape[3]).to(values.dtype)  # (R, 1): of how many values a mean is
+        mean = (values * counts).sum((0, 3)) / size
+        centred = values - mean[:, :, None]
+        var = (centred.square() * counts).sum((0, 3)) / size
+        scaled = centred * ((var + self._eps).rsqrt() * self.weight)[:, :, None] + self.bias[:, :, None]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self._momentum)
+            self.running_var.lerp_(var * (size / (size - 1)), self._momentum)
+        return scaled.reshape(inputs.shape)
+
+
+class _Rows(nn.Module):
+    """Flattens to (R, n, features): images (n, R * channels, ...) where the network is spatial, else (R, n, ...)."""
+
+    def __init__(self, count: int, spatial: bool) -> None:
+        super().__init__()
+        self._count, self._spatial = count, spatial
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if not self._spatial:
+            return inputs.flatten(2)
+        return inputs.reshape(len(inputs), self._count, -1).transpose(0, 1)
+
+
+def stacked_network(model: nn.Module, count: int, counts: Counts) -> tuple[nn.Module, bool]:
+    """`count` models like this one as one module, in training mode, with parameters of shape (count, ...).
+
+    Args:
+        model: Made of linear layers, convolutions, BatchNorm, pooling, activations and sums.
+        count: R.
+        counts: Says at each call which samples count.
+
+    Returns:
+        The module, and whether it takes images (n, R * channels, height, width) rather than (R, n, ...). It returns
+        logits (R, n, classes). Its parameters and buffers have the model's names, and no values yet.
+
+    Raises:
+        Unstackable: The model has something else in it.
+    """
+    try:
+        traced = fx.symbolic_trace(model)
+    except Exception as error:  # tracing runs the user's own code, which may branch on values
+        raise Unstackable(f"a forward pass that cannot be traced ({type(error).__name__})") from error
+    spatial = any(isinstance(module, (nn.Conv2d, *POOLING)) for module in traced.modules())
+    layer: nn.Module | None = None
+    for node in traced.graph.nodes:
+        if node.op == "call_module":
+            name = str(node.target)
+            layer = _stacked_layer(traced.get_submodule(name), count, counts, spatial)
+            parent, _, last = name.rpartition(".")
+            setattr(traced.get_submodule(parent), last, layer)
+        elif node.op == "call_function" and node.target in FUNCTIONS:
+            continue
+        elif node.op not in ("placeholder", "output"):
+            raise Unstackable(f"{node.op} {node.target}")
+    if not isinstance(layer, (StackedLinear, _Rows)):
+        raise Unstackable("an output that is not made by a linear layer")
+    if _names(model) != _names(traced):  # of a tied parameter, the model has one name and the stack several
+        raise Unstackable("parameters or buffers that are tied or that no layer uses")
+    return traced, spatial
+
+
+def _names(model: nn.Module) -> set[str]:
+    return {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+
+
+def _stacked_layer(layer: nn.Module, count: int, counts: Counts, spatial: bool) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return StackedLinear(layer, count)
+    if isinstance(layer, nn.Conv2d):
+        return StackedConv2d(layer, count)
+    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        return StackedBatchNorm(layer, count, counts)
+    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
+        return _Rows(count, spatial)
+    if isinstance(layer, (*ELEMENTWISE, *POOLING)):
+        return layer
+    raise Unstackable(type(layer).__name__)
+
+
+def _stacked_parameter(parameter: torch.Tensor, count: int) -> nn.Parameter:
+    if not parameter.requires_grad:
+        raise Unstackable("a parameter that does not train")
+    return nn.Parameter(parameter.new_empty((count, *parameter.shape)).contiguous())
