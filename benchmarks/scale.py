@@ -1,10 +1,11 @@
 """What thousands of cells cost beside their training: a model that costs nothing, in milliseconds a cell.
 
-    python benchmarks/scale.py [--cells 100,1000,10000] [--workers 1] [--out scale.md]
+    python benchmarks/scale.py [--cells 100,1000,10000] [--workers 1] [--ray] [--out scale.md]
 
 A grid of lambda and sigma on eight points, two rounds of one step each. `plan` lists the cells, `run` trains and stores
 them all, `resume` is the same command again, when nothing is left to do, `status` asks how far it is, `report` writes
-tables, figures and page. Linear: the milliseconds of a cell do not grow with their number.
+tables, figures and page. Linear: the milliseconds of a cell do not grow with their number. With `--ray` the cells run on
+Ray on this machine, whose start is counted.
 """
 
 from __future__ import annotations
@@ -71,25 +72,27 @@ def main() -> None:
         "--cells", type=lambda text: [int(each) for each in text.split(",")], default=[100, 1000, 10000]
     )
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--ray", action="store_true", help="run the cells on Ray, started here")
     parser.add_argument("--out", type=Path, help="write the document to this file as well")
     arguments = parser.parse_args()
+    ray = "local" if arguments.ray else None
     where = environment("cpu", arguments.workers, rehearsal=False)
     document = Document(arguments.out)
     document.write("# Thousands of cells\n")
     document.write(
         f"{where['device_name']}, {where['cores']} cores, torch {where['torch']}, commit {where['commit']}, "
-        f"{datetime.date.today()}, {arguments.workers} worker{'s' * (arguments.workers > 1)}.\n"
+        f"{datetime.date.today()}, {arguments.workers} worker{'s' * (arguments.workers > 1)}{' on Ray' * arguments.ray}.\n"
     )
     document.write(f"`{shlex.join(['python', 'benchmarks/scale.py', *sys.argv[1:]])}`")
-    _run(100, arguments.workers)  # imports, and what else happens once
-    pieces = {str(count): lambda _, count=count: rows(count, arguments.workers) for count in arguments.cells}
+    _run(100, arguments.workers, ray)  # imports, and what else happens once
+    pieces = {str(count): lambda _, count=count: rows(count, arguments.workers, ray) for count in arguments.cells}
     note = "Milliseconds a cell, imports not counted; two rounds of one step each."
     document.add(Section("What a cell costs beside its training", note, HEAD, pieces), Budget(math.inf, len(pieces)))
     sys.exit(1 if document.failures else 0)
 
 
-def rows(count: int, workers: int) -> Iterator[Row]:
-    cells, seconds, size, page = _run(count, workers)
+def rows(count: int, workers: int, ray: str | None) -> Iterator[Row]:
+    cells, seconds, size, page = _run(count, workers, ray)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     yield (
         f"{cells:,}",
@@ -100,12 +103,12 @@ def rows(count: int, workers: int) -> Iterator[Row]:
     )
 
 
-def _run(count: int, workers: int) -> tuple[int, list[float], int, int]:
+def _run(count: int, workers: int, ray: str | None) -> tuple[int, list[float], int, int]:
     """How many cells there are, the seconds of each stage, and the bytes of the folder and of the page."""
     raw, where = scenario(count)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        options = launch.Options(out, "cpu", workers=workers, quiet=True)
+        options = launch.Options(out, "cpu", workers=workers, quiet=True, ray=ray)
         stages: list[Callable[[], Any]] = [
             lambda: config.plan(raw, where),
             lambda: launch.execute(raw, where, options),
