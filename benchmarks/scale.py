@@ -4,8 +4,8 @@
 
 A grid of lambda and sigma on eight points, two rounds of one step each. `plan` lists the cells, `run` trains and stores
 them all, `resume` is the same command again, when nothing is left to do, `status` asks how far it is, `report` writes
-tables, figures and page. Linear: the milliseconds of a cell do not grow with their number. With `--ray` the cells run on
-Ray on this machine, whose start is counted.
+tables, figures and page. Linear: the milliseconds of a cell do not grow with their number. With `--ray` the cells run
+on Ray on this machine, whose start is counted.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def main() -> None:
     document.write("# Thousands of cells\n")
     document.write(
         f"{where['device_name']}, {where['cores']} cores, torch {where['torch']}, commit {where['commit']}, "
-        f"{datetime.date.today()}, {arguments.workers} worker{'s' * (arguments.workers > 1)}{' on Ray' * arguments.ray}.\n"
+        f"{datetime.date.today()}, {arguments.workers} worker{'s' * (arguments.workers > 1)}"
+        f"{' on Ray' * arguments.ray}.\n"
     )
     document.write(f"`{shlex.join(['python', 'benchmarks/scale.py', *sys.argv[1:]])}`")
     _run(100, arguments.workers, ray)  # imports, and what else happens once
