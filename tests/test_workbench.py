@@ -19,11 +19,12 @@ from warmstart_sim.experiment import cell_in_turns
 from warmstart_sim.place import Place
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.training import batches
 from warmstart_sim.training.batches import normalization
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.turns import finish
 from warmstart_sim.types import Samples
-from warmstart_sim.workbench import Workbench
+from warmstart_sim.workbench import KEPT, Workbench
 
 
 class Records:
@@ -126,17 +127,33 @@ def test_samples_are_shared_by_all_who_have_them_and_normalise_them_alike():
     assert Workbench("cpu").samples(one, half, channels_last=False) is not first
 
 
-def test_samples_are_freed_with_the_last_who_has_them():
+def test_the_last_few_samples_stay_when_nobody_has_them_and_others_are_freed():
     bench, one = Workbench("cpu"), samples()
-    first = bench.samples(one, None, channels_last=False)
-    second = bench.samples(one, None, channels_last=False)
-    held = weakref.ref(first)
+    held = weakref.ref(first := bench.samples(one, None, channels_last=False))
     del first
-    assert held() is second
+    for seed in range(1, KEPT):
+        bench.samples(samples(seed), None, channels_last=False)
+        assert held() is bench.samples(one, None, channels_last=False)
+    second = bench.samples(one, None, channels_last=False)
+    bench.samples(samples(KEPT), None, channels_last=False)
+    assert held() is second  # somebody has them
     del second
     gc.collect()
     assert held() is None
-    assert len(bench.samples(samples(1), None, channels_last=False)) == 6  # perhaps at the same address
+    assert len(bench.samples(samples(KEPT + 1), None, channels_last=False)) == 6  # perhaps at the same address
+
+
+def test_statistics_are_taken_once_for_samples_and_again_for_others(monkeypatch):
+    taken = []
+    original = batches._channel_statistics
+    monkeypatch.setattr(batches, "_channel_statistics", lambda inputs: taken.append(1) or original(inputs))
+    bench, one = Workbench("cpu"), samples()
+    first = bench.normalization("train", one)
+    assert bench.normalization("train", one) is first
+    assert bench.normalization("none", one) is None
+    other = bench.normalization("train", samples(1))
+    assert len(taken) == 2
+    assert not torch.equal(other.shift, first.shift)
 
 
 # Cells.
@@ -236,7 +253,7 @@ def test_a_cell_that_fails_does_not_leave_its_stepper_to_the_next(tiny_scenario,
 
 
 def test_the_data_of_earlier_cells_are_freed(tiny_scenario, tmp_path):
-    """A stepper that waits for its next cell holds the data of its last one alone."""
+    """What stays is the data of the last cell alone."""
     tiny_scenario["training"]["until"] = {"epochs": 1}
     tiny_scenario |= {"vary": {"data.normalize": ["none", "half", "train"]}, "seeds": [0]}
     tiny_scenario["strategies"] = {"warm_start": {}}

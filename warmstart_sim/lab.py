@@ -19,7 +19,7 @@ from warmstart_sim.place import Place
 from warmstart_sim.registry import MODELS, PARTS, STRATEGIES
 from warmstart_sim.results.columns import Row
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.training.batches import Normalization, normalization
+from warmstart_sim.training.batches import Normalization
 from warmstart_sim.training.evaluation import evaluation
 from warmstart_sim.training.loop import RoundData, RoundTraining
 from warmstart_sim.training.settings import Training
@@ -83,9 +83,9 @@ class Lab:
         """The data set's own, or in a first phase the target's, where both are to have the same."""
         target = self.cell.target
         if target is None or target.normalize is None:
-            return normalization(self.cell.data_settings.normalize, self.dataset.train.inputs)
-        inputs = load_component(target.data, self.cell.seed, self.place.data_root).train.inputs
-        return normalization(target.normalize, inputs)
+            return self._bench.normalization(self.cell.data_settings.normalize, self.dataset.train)
+        train = load_component(target.data, self.cell.seed, self.place.data_root).train
+        return self._bench.normalization(target.normalize, train)
 
     def fresh_weights(self, round_index: int) -> StateDict:
         """A fresh initialisation on the device: the same for every arm of the seed, another for every round."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable
 
 import torch
 from torch import nn
 
 from warmstart_sim.analysis.flops import training_flops
-from warmstart_sim.training.batches import DeviceSamples, Normalization
+from warmstart_sim.training.batches import DeviceSamples, Normalization, Normalize, normalization
 from warmstart_sim.training.recording import Recorder, recorder
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepping import Stepper
 from warmstart_sim.types import Samples
+
+KEPT = 2  # sets of samples that stay on the device when no cell has them: training and test
 
 
 class Workbench:
@@ -40,6 +42,9 @@ class Workbench:
         self._records_steps = records_steps
         self._idle: defaultdict[Hashable, list[Stepper]] = defaultdict(list)
         self._samples: weakref.WeakValueDictionary[Hashable, DeviceSamples] = weakref.WeakValueDictionary()
+        self._last: deque[DeviceSamples] = deque(maxlen=KEPT)
+        self._normalizations: weakref.WeakKeyDictionary[Samples, dict[Normalize, Normalization | None]]
+        self._normalizations = weakref.WeakKeyDictionary()
         self._flops: dict[Hashable, int] = {}
 
     def take(self, kind: Hashable, settings: Training, build: Callable[[], nn.Module]) -> Stepper:
@@ -74,14 +79,24 @@ class Workbench:
         """A new recorder, or None where nothing is recorded."""
         return self._record(self.device)
 
+    def normalization(self, kind: Normalize, samples: Samples) -> Normalization | None:
+        """The normalisation called `kind` for these training samples, whose statistics are taken once."""
+        known = self._normalizations.setdefault(samples, {})
+        if kind not in known:
+            known[kind] = normalization(kind, samples.inputs)
+        return known[kind]
+
     def samples(self, samples: Samples, normalize: Normalization | None, channels_last: bool) -> DeviceSamples:
-        """The samples on the device, shared by all who have them now and normalise them alike."""
+        """The samples on the device, shared by all who have them and normalise them alike; the last few stay there."""
         numbers = normalize and (*normalize.scale.flatten().tolist(), *normalize.shift.flatten().tolist())
         key = (id(samples), numbers, channels_last)
         found = self._samples.get(key)
         if found is None:
+            if len(self._last) == KEPT:
+                self._last.popleft()  # before there is more
             found = DeviceSamples(samples, normalize, self.device, channels_last)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # slots have streams of their own, which will not wait for this one
             self._samples[key] = found
+            self._last.append(found)
         return found

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from warmstart_sim import config, launch
 from warmstart_sim import data as datasets
-from warmstart_sim import launch
+from warmstart_sim.config.changes import prepare
+from warmstart_sim.config.dealing import load_dataset
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.sweep import execute as executing
+from warmstart_sim.sweep.tasks import Task
+from warmstart_sim.types import Dataset, Samples
 
 TIMING = [*MEASURED, "timing"]
 
@@ -197,3 +204,22 @@ def test_a_published_folder_without_its_cells_keeps_its_tables_when_reported_aga
     shutil.rmtree(tmp_path / "cells")
     launch.collect(tmp_path)
     assert (tmp_path / "rounds.csv").read_text() == before
+
+
+def test_a_users_arrays_go_to_a_worker_once(tiny_scenario):
+    samples = Samples(np.zeros((50_000, 1, 4, 4), dtype=np.float32), np.arange(50_000) % 2)
+    del tiny_scenario["data"]
+    raw, where = prepare(tiny_scenario, data=Dataset("mine", samples, samples, 2))
+    tasks = [Task(cell, first_phase=False) for cell in config.plan(raw, where)[1][:3]]
+    sent = []
+    worker = executing._Worker(None, SimpleNamespace(send=lambda message: sent.append(pickle.dumps(message))))
+    for task in tasks:
+        worker.give(task)
+    assert [len(message) > samples.inputs.nbytes for message in sent] == [True, False, False]
+    inbox = iter(sent)
+    pipe = executing._Pipe(SimpleNamespace(recv=lambda: pickle.loads(next(inbox))))
+    received = [pipe.recv() for _ in tasks]
+    assert [task.id for task in received] == [task.id for task in tasks]
+    first, *others = [load_dataset(task.cell, Path("nowhere")) for task in received]
+    assert first.digest() == Dataset("mine", samples, samples, 2).digest()
+    assert all(each is first for each in others)

@@ -22,7 +22,7 @@ from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep import on_ray
 from warmstart_sim.sweep.execute import Ledger, hand_out
-from warmstart_sim.sweep.on_ray import Cluster, Wanted, parcels
+from warmstart_sim.sweep.on_ray import Cluster, Wanted, files
 from warmstart_sim.sweep.on_ray.crew import Crew
 from warmstart_sim.sweep.on_ray.wanted import import_ray
 from warmstart_sim.sweep.on_ray.worker import RayWorker
@@ -226,7 +226,7 @@ def test_a_disk_that_is_full_for_returned_results_ends_in_one_clear_line(tmp_pat
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(parcels, "write_bytes", full)
+    monkeypatch.setattr(files, "write_bytes", full)
     crew = Crew(Cluster(Wanted(), "cpu", 1, ("one",)), None, RunFolder(tmp_path), None, 1, {}, print)
     with pytest.raises(RunError, match=r"cells: cannot be written or read \(No space left on device\); what is"):
         crew._store({"cells": b"result"})

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,8 @@ from warmstart_sim.cli import with_ray_address
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.sweep import on_ray
-from warmstart_sim.sweep.on_ray import Cluster, Wanted, joining, parcels
+from warmstart_sim.sweep import on_ray, parcels
+from warmstart_sim.sweep.on_ray import Cluster, Wanted, files, joining
 from warmstart_sim.sweep.on_ray import worker as on_worker
 from warmstart_sim.sweep.on_ray.crew import Crew
 from warmstart_sim.sweep.on_ray.user_modules import own_modules
@@ -252,29 +251,13 @@ def test_returned_files_land_with_the_result_last_and_nothing_stale_beside_it(sm
     execute(small | {"scenario": {"name": "static"}}, tmp_path / "there", workers=1)
     task = Task(config.plan(small | {"scenario": {"name": "static"}}, "scenario")[1][0], first_phase=False)
     there, here = RunFolder(tmp_path / "there"), RunFolder(tmp_path / "here")
-    files = parcels.read_files(there, task)
+    returned = files.read_files(there, task)
     task.folder(here).fail("last time")
     (task.folder(here).path / "checkpoint.pt").touch()
     order = []
-    write = parcels.write_bytes
-    monkeypatch.setattr(parcels, "write_bytes", lambda path, content: (order.append(path.name), write(path, content)))
-    parcels.write_files(here, dict(sorted(files.items(), reverse=True)))
+    write = files.write_bytes
+    monkeypatch.setattr(files, "write_bytes", lambda path, content: (order.append(path.name), write(path, content)))
+    files.write_files(here, dict(sorted(returned.items(), reverse=True)))
     assert order[-1] == "result.json"
     assert sorted(path.name for path in task.folder(here).path.iterdir()) == ["result.json", "weights.pt"]
     assert task.folder(here).result() == task.folder(there).result()
-
-
-def test_a_data_set_is_left_out_of_a_parcel_and_found_again(small):
-    pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
-    data = Dataset("mine", two_clouds(0), two_clouds(1), 2)
-    kept: dict[str, Dataset] = {}
-
-    def keep(dataset: Dataset) -> str:
-        kept["it"] = dataset
-        return "it"
-
-    parcel = parcels.packed([replace(Place(Path("x")), device="cpu"), data, data], keep)
-    assert len(parcel) < data.train.inputs.nbytes
-    _, one, other = parcels.unpacked(parcel, kept.__getitem__)
-    assert one is data
-    assert other is data

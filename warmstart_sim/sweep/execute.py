@@ -21,7 +21,9 @@ from warmstart_sim import preemption
 from warmstart_sim.config import Cell
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.sweep.parcels import packed, unpacked
 from warmstart_sim.sweep.tasks import Queue, Task
+from warmstart_sim.types import Dataset
 
 if TYPE_CHECKING:
     from warmstart_sim.experiment import Progress
@@ -189,9 +191,40 @@ class _Worker:
     connection: Connection
     tasks: dict[str, Task] = field(default_factory=dict)
 
+    sent: set[int] = field(default_factory=set)
+
     def give(self, task: Task) -> None:
+        datasets: dict[int, Dataset] = {}
+
+        def keep(dataset: Dataset) -> int:
+            datasets[id(dataset)] = dataset  # the cells that hold it outlive the worker, so that no other has this id
+            return id(dataset)
+
+        parcel = packed(task, keep)
+        new = {key: dataset for key, dataset in datasets.items() if key not in self.sent}
+        self.sent |= new.keys()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is dead, which will be heard
-            self.connection.send(task)
+            self.connection.send((parcel, new))
+
+
+@dataclass
+class _Pipe:
+    """A worker's end of its pipe: tasks come in as parcels, data sets beside the first task that needs them."""
+
+    connection: Connection
+    datasets: dict[int, Dataset] = field(default_factory=dict)
+
+    def poll(self) -> bool:
+        return self.connection.poll()
+
+    def recv(self) -> Task:
+        parcel, new = self.connection.recv()
+        self.datasets |= new
+        task: Task = unpacked(parcel, self.datasets.__getitem__)
+        return task
+
+    def send(self, message: tuple[str, str | None, Any], /) -> None:
+        self.connection.send(message)
 
 
 @dataclass
@@ -276,7 +309,7 @@ def _work(connection: Connection, run: RunFolder, place: Place) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with preemption.heeded():
         try:
-            run_slots(Driver(connection), run, place)
+            run_slots(Driver(_Pipe(connection)), run, place)
         except WarmstartError as error:
             connection.send(("fatal", None, error))
 

@@ -14,9 +14,10 @@ from warmstart_sim.config import Cell
 from warmstart_sim.errors import RunError
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep.on_ray import reasons
-from warmstart_sim.sweep.on_ray.parcels import packed, read_files
+from warmstart_sim.sweep.on_ray.files import read_files
 from warmstart_sim.sweep.on_ray.wanted import Wanted, import_ray
 from warmstart_sim.sweep.on_ray.worker import HEAR_SECONDS, RayWorker, Setup, Sight
+from warmstart_sim.sweep.parcels import packed
 from warmstart_sim.sweep.tasks import Task
 from warmstart_sim.types import Dataset
 
@@ -111,7 +112,9 @@ class Cluster:
         return self.workers[-1]
 
     def pack(self, value: Any) -> tuple[bytes, dict[str, Any]]:
-        """Pickled cells or tasks, and references to the data sets in them, each stored in the cluster once."""
+        """Cells or tasks with a user's functions by value, and references to their data sets, each stored once."""
+        from ray import cloudpickle
+
         used: dict[str, Any] = {}
 
         def keep(dataset: Dataset) -> str:
@@ -122,7 +125,7 @@ class Cluster:
             used[key] = self.objects[key][0]
             return key
 
-        return packed(value, keep), used
+        return packed(value, keep, cloudpickle.CloudPickler), used
 
 
 @dataclass

@@ -27,7 +27,8 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.environment import device_name
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep.execute import Driver
-from warmstart_sim.sweep.on_ray.parcels import Files, read_files, unpacked, write_files
+from warmstart_sim.sweep.on_ray.files import Files, read_files, write_files
+from warmstart_sim.sweep.parcels import unpacked
 from warmstart_sim.sweep.tasks import Task
 
 if TYPE_CHECKING:
