@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -21,7 +22,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep import on_ray, parcels
-from warmstart_sim.sweep.on_ray import Cluster, Wanted, files, joining
+from warmstart_sim.sweep.on_ray import Cluster, Wanted, files, joining, reasons
 from warmstart_sim.sweep.on_ray import worker as on_worker
 from warmstart_sim.sweep.on_ray.crew import Crew
 from warmstart_sim.sweep.on_ray.user_modules import own_modules
@@ -261,3 +262,27 @@ def test_returned_files_land_with_the_result_last_and_nothing_stale_beside_it(sm
     assert order[-1] == "result.json"
     assert sorted(path.name for path in task.folder(here).path.iterdir()) == ["result.json", "weights.pt"]
     assert task.folder(here).result() == task.folder(there).result()
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_a_connection_that_is_aborted_once_is_tried_again(failures):
+    answers = iter([ConnectionAbortedError("Starting Ray client server failed")] * failures)
+
+    class FakeRay:
+        @staticmethod
+        def init(address: str, **options: object) -> None:
+            assert (address, options) == ("ray://head:1", {"logging_level": 40})
+            if error := next(answers, None):
+                raise error
+
+    again = pytest.raises(ConnectionAbortedError) if failures == 2 else contextlib.nullcontext()
+    with again:
+        joining._join(FakeRay, "ray://head:1", logging_level=40)
+    assert next(answers, None) is None
+
+
+def test_of_a_traceback_from_another_process_the_last_line_is_told():
+    trace = (
+        'Initialization failure from server:\nTraceback (most recent call last):\n  File "x", line 1\nValueError: why\n'
+    )
+    assert reasons.why(ConnectionAbortedError(trace)) == "ConnectionAbortedError: ValueError: why"

@@ -63,13 +63,21 @@ def _begin(ray: Any, wanted: Wanted, cells: Sequence[Cell]) -> None:
             _knock(wanted.address)
             modules = own_modules(cells)
             environment = {"py_modules": [str(path) for path in modules]} if modules else None
-            ray.init(wanted.address, runtime_env=environment, **quiet)
+            _join(ray, wanted.address, runtime_env=environment, **quiet)
     except Exception as error:
         what = "Ray cannot be started here" if wanted.address == HERE else f"cannot join {wanted.address}"
         raise RunError(f"--ray: {what} ({reasons.why(error)})") from None
     finally:
         if main:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _join(ray: Any, address: str, **options: Any) -> None:
+    """Joins a cluster; once more if Ray's client server, which forks beside threads of gRPC, has not started."""
+    try:
+        ray.init(address, **options)
+    except ConnectionAbortedError:
+        ray.init(address, **options)
 
 
 def _knock(address: str) -> None:

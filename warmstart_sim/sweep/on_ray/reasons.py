@@ -28,4 +28,6 @@ def why(error: BaseException) -> str:
             return "Ray ended it because the machine ran out of memory"
     if "died unexpectedly" in text or "worker process has died" in text:
         return "it was killed or crashed; often that means out of memory"
+    if "Traceback" in text:  # from another process, in full
+        text = str(error).strip().splitlines()[-1]
     return f"{type(error).__name__}: {text}"[:300]
