@@ -240,6 +240,22 @@ def test_an_outlier_does_not_take_the_colours_and_is_counted(tmp_path: Path):
     assert "1 setting lies outside, far from all others." in found["pareto"].caption
 
 
+def test_cells_that_are_mostly_equal_have_the_colours_of_the_bar(tmp_path: Path):
+    def level(table: pd.DataFrame) -> pd.DataFrame:
+        lost, best = ((table["lambda"] == lam) & (table["sigma"] == 0) for lam in (0, 1))
+        # Equal means whose sums round differently.
+        even = np.array([32 / 36, 33 / 36, 31 / 36])[(table["seed"] + (table["sigma"] > 0)) % 3]
+        return table.assign(test_accuracy=np.select([lost, best], [0.5, 0.95], even))
+
+    found = charts(tmp_path, tweak=level)["heatmap_accuracy"]
+    bar = next(frame for frame in found.figure.axes if frame.get_label() == "<colorbar>")
+    np.testing.assert_allclose(bar.get_ylim(), (50, 95))
+    patches = [patch for patch in found.figure.axes[0].patches if isinstance(patch, PathPatch)]
+    colours = {to_hex(patch.get_facecolor()) for patch in patches if to_hex(patch.get_facecolor()) in style.HEAT}
+    assert len(colours) == 3
+    assert "The colours" not in found.caption
+
+
 def test_what_the_front_is_compared_with_is_never_outside(tmp_path: Path):
     def slow(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(train_seconds=table["train_seconds"].where(table["lambda"].notna(), 500.0))

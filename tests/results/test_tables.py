@@ -153,6 +153,14 @@ def test_equal_arms_have_a_zero_interval_and_no_p_value():
     assert np.isnan(warm["difference_p"])
 
 
+@given(st.permutations([32 / 36, 32 / 36, 33 / 36, 31 / 36, 0.7]), st.permutations(range(5)))
+def test_arms_with_the_same_accuracies_in_another_order_have_the_same_mean(accuracies: list[float], order: list[int]):
+    other = [accuracies[index] for index in order]
+    found = summary(two_arms(accuracies, other), [], METRIC, "random_init")
+    assert found["final_accuracy"].nunique() == 1
+    assert row(found, "warm_start")["difference"] == 0
+
+
 def test_shared_rounds_are_reported_apart():
     shared = [True, False]
     rounds = table(

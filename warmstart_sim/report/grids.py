@@ -114,10 +114,14 @@ def without_outliers(numbers: np.ndarray) -> tuple[float, float]:
 
     One setting that learned nothing would leave no difference to be seen between all others.
 
-    >>> without_outliers(np.array([0.10, 0.52, 0.53, 0.55, 0.57]))
-    (0.52, 0.57)
+    Where the middle half are all equal, there is no such distance, and nothing is left out.
+
+    >>> without_outliers(np.array([0.10, 0.52, 0.53, 0.55, 0.57])), without_outliers(np.array([0.1, 0.5, 0.5, 0.5, 0.6]))
+    ((0.52, 0.57), (0.1, 0.6))
     """
     low, high = np.quantile(numbers, [0.25, 0.75])
+    if low == high:
+        return float(numbers.min()), float(numbers.max())
     inside = numbers[(numbers >= low - 3 * (high - low)) & (numbers <= high + 3 * (high - low))]
     return float(inside.min()), float(inside.max())
 

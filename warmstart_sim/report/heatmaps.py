@@ -21,7 +21,16 @@ from warmstart_sim.report.layout import LETTER, in_lines, legend_columns
 from warmstart_sim.report.panels import MOST_PANELS, same_data, some
 from warmstart_sim.report.style import HEAT, INK, SIGNED, Chart, styled, text_on, time_unit
 from warmstart_sim.report.timing import timed_alike, train_time_name
-from warmstart_sim.report.wording import TIMING, TIMING_IN_FULL, axis_names, capital, listed, plain, value
+from warmstart_sim.report.wording import (
+    TIMING,
+    TIMING_IN_FULL,
+    axis_names,
+    capital,
+    listed,
+    plain,
+    signed,
+    value,
+)
 from warmstart_sim.results.tables import Run
 
 MOST_NUMBERS = 12  # rows, or columns, whose cells have room for a number
@@ -65,7 +74,7 @@ class Quantity:
     def text(self, number: float) -> str:
         """A value as it stands in a cell."""
         if self.digits is not None:
-            return f"{number:{'+' if self.signed else ''}.{self.digits}f}".replace("-", "−")
+            return signed(number, self.digits) if self.signed else f"{number:.{self.digits}f}"
         return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f}" if 0.01 <= number < 100 else f"{number:.0f}"
 
 

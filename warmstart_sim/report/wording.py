@@ -115,16 +115,26 @@ def percent(fraction: float, digits: int = 1) -> str:
 def points(fraction: float, low: float = math.nan, high: float = math.nan) -> str:
     """A difference of accuracies in percentage points, with its interval where there is one.
 
-    >>> points(-0.084, -0.092, -0.075), points(0.012), points(0.0004, -0.0002, 0.0010)
-    ('−8.4 [−9.2, −7.5]', '+1.2', '+0.04 [−0.02, +0.10]')
+    >>> points(-0.084, -0.092, -0.075), points(0.012), points(0.0004, -0.0002, 0.0010), points(-0.0, -0.01, 0.01)
+    ('−8.4 [−9.2, −7.5]', '+1.2', '+0.04 [−0.02, +0.10]', '0.0 [−1.0, +1.0]')
     """
     numbers = [100 * number for number in (fraction, low, high) if not is_empty(number)]
     if is_empty(fraction):
         return "–"
     # Two digits where one would print a bound as zero that is not.
     digits = 1 if all(abs(number) >= 0.1 or number == 0 for number in numbers) else 2
-    first, *bounds = (f"{number:+.{digits}f}".replace("-", "−") for number in numbers)
+    first, *bounds = (signed(number, digits) for number in numbers)
     return f"{first} [{', '.join(bounds)}]" if bounds else first
+
+
+def signed(number: float, digits: int) -> str:
+    """A number with its sign, but for zero.
+
+    >>> signed(1.25, 1), signed(-0.31, 1), signed(-0.04, 1)
+    ('+1.2', '−0.3', '0.0')
+    """
+    text = f"{number:+.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def duration(seconds: float) -> str:

@@ -27,6 +27,7 @@ from warmstart_sim.results.files import write_text
 
 FAILED = ("diverged", "gave_up")
 ESTIMATE = "estimated_isolated_seconds"
+NOISE_DIGITS = 12  # what follows them is of the order of a sum; equal means are to be equal
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFra
         and p (two-sided t-test of mean = 0). With one value std, low, high and p are empty, with equal ones p is.
     """
     table = _grouped(frame, by)[value].agg(seeds="count", mean="mean", std="std").astype(float).reset_index()
+    table[["mean", "std"]] = table[["mean", "std"]].round(NOISE_DIGITS)
     # One value has an empty std, so the one degree of freedom written here never shows.
     freedom = np.maximum(table["seeds"] - 1, 1)
     error = table["std"] / np.sqrt(table["seeds"])
