@@ -116,8 +116,10 @@ def without_outliers(numbers: np.ndarray) -> tuple[float, float]:
 
     Where the middle half are all equal, there is no such distance, and nothing is left out.
 
-    >>> without_outliers(np.array([0.10, 0.52, 0.53, 0.55, 0.57])), without_outliers(np.array([0.1, 0.5, 0.5, 0.5, 0.6]))
-    ((0.52, 0.57), (0.1, 0.6))
+    >>> without_outliers(np.array([0.10, 0.52, 0.53, 0.55, 0.57]))
+    (0.52, 0.57)
+    >>> without_outliers(np.array([0.1, 0.5, 0.5, 0.5, 0.6]))
+    (0.1, 0.6)
     """
     low, high = np.quantile(numbers, [0.25, 0.75])
     if low == high:
