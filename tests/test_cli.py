@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
 import shlex
@@ -16,10 +18,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from warmstart_sim import __version__, cli, launch, registry
+from warmstart_sim import __version__, api, cli, launch, registry
+from warmstart_sim.cli_options import RunOptions
 from warmstart_sim.config.source import bundled_scenarios
 
-COMMANDS = ["run", "grid", "report", "check", "list", "data", "schema"]
+COMMANDS = ["run", "grid", "report", "status", "check", "list", "data", "schema"]
 
 
 @dataclass(frozen=True)
@@ -328,3 +331,10 @@ def test_help_imports_nothing_but_the_command_line():
     )
     said = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True).stdout
     assert not {"pydantic", "yaml", "numpy", "torch", "rich"} & set(said.splitlines()[-1].split())
+
+
+def test_the_command_line_and_python_take_the_options_that_there_are():
+    options = {each.name: each.default for each in dataclasses.fields(launch.Options)}
+    assert {each.name: each.default for each in dataclasses.fields(RunOptions)} == options
+    python = {name: each.default for name, each in inspect.signature(api.run).parameters.items()}
+    assert options.items() <= python.items()
