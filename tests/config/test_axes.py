@@ -12,7 +12,7 @@ from warmstart_sim import config
 from warmstart_sim.config.axes import axes_of, settings_on
 from warmstart_sim.config.cells import record
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.results import tables
+from warmstart_sim.results import statistics
 
 PAIR = {
     "digits": {"data": {"name": "digits", "train_samples": 100}, "training.batch_size": 8},
@@ -205,10 +205,10 @@ def columns_of_all_tables() -> set[str]:
     }  # fmt: skip
     arms = [(arm, seed) for arm in ("random_init", "warm_start") for seed in (0, 1)]
     rounds = pd.DataFrame([{**row, "strategy": arm, "seed": seed, "round": 0} for arm, seed in arms])
-    each = tables.cells(rounds, [], "test_accuracy")
-    paired = tables.paired(each, [], "random_init")
-    summed = tables.summary(rounds, [], "test_accuracy", "random_init")
-    over_seeds = tables.over_seeds(each, ["strategy"], "final_accuracy")
+    each = statistics.cells(rounds, [], "test_accuracy")
+    paired = statistics.paired(each, [], "random_init")
+    summed = statistics.summary(rounds, [], "test_accuracy", "random_init")
+    over_seeds = statistics.over_seeds(each, ["strategy"], "final_accuracy")
     return {*rounds, "accuracy", *each, *paired, *summed, *over_seeds}
 
 

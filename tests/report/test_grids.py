@@ -29,7 +29,8 @@ from warmstart_sim.report.grids import grids_of
 from warmstart_sim.report.pareto import front
 from warmstart_sim.report.style import Chart
 from warmstart_sim.report.terminal import MOST_ROWS, terminal_table
-from warmstart_sim.results.tables import load, most_accurate
+from warmstart_sim.results.statistics import most_accurate
+from warmstart_sim.results.tables import load
 
 HEATMAPS = ["heatmap_accuracy", "heatmap_difference", "heatmap_time"]
 ALL = [*HEATMAPS, "grid_curves", "pareto"]

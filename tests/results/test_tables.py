@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.results.tables import Run, cells, load, missing, summary, write_summary
+from warmstart_sim.results.statistics import cells, summary
+from warmstart_sim.results.tables import Run, load, missing, write_summary
 
 METRIC = "test_accuracy"
 PUBLISHED = Path(__file__).resolve().parents[2] / "results"

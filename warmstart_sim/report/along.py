@@ -25,7 +25,8 @@ from warmstart_sim.report.wording import (
     plain,
     value,
 )  # fmt: skip
-from warmstart_sim.results.tables import Run, over_seeds, paired
+from warmstart_sim.results.statistics import over_seeds, paired
+from warmstart_sim.results.tables import Run
 
 LABELS = {TARGET_FRACTION: "fraction p of the target data"}  # what an axis has room for, beside the key's short name
 

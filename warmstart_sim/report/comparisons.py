@@ -12,13 +12,14 @@ from warmstart_sim.report.panels import Line, half_width, has_values, is_number,
 from warmstart_sim.report.style import INK, Chart, styled, time_unit
 from warmstart_sim.report.timing import left_out, timed_alike, train_time_name
 from warmstart_sim.report.wording import TIMING, TIMING_IN_FULL, arm, axis_names, plain, points, setting
-from warmstart_sim.results.tables import Run, cells, over_seeds, paired
+from warmstart_sim.results.statistics import cells, over_seeds, paired
+from warmstart_sim.results.tables import Run
 
 MOST_DIFFERENCES = 12  # rows that a slide can hold
 
 
 def complete_cells(run: Run) -> pd.DataFrame:
-    """The cells that count: see `tables.cells`."""
+    """The cells that count: see `statistics.cells`."""
     table = cells(run.rounds, run.axes, run.metric)
     return table[table["state"] == "complete"]
 

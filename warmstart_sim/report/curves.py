@@ -13,7 +13,8 @@ from warmstart_sim.report.panels import BAND, FEWEST_SEEDS, Line, Panel, draw_me
 from warmstart_sim.report.style import INK, Chart, Look, styled, time_unit
 from warmstart_sim.report.timing import left_out, timed_alike
 from warmstart_sim.report.wording import TIMING, TIMING_IN_FULL, capital, plain
-from warmstart_sim.results.tables import Run, over_seeds, timed
+from warmstart_sim.results.statistics import over_seeds, timed
+from warmstart_sim.results.tables import Run
 
 FEWEST_ROUNDS = 3  # of a curve by round; with fewer, accuracy by epoch says more
 MOST_ROUNDS_BY_EPOCH = 3

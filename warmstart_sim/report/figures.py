@@ -13,7 +13,8 @@ from warmstart_sim.report.grids import Grid, grids_of
 from warmstart_sim.report.heatmaps import heatmaps
 from warmstart_sim.report.pareto import pareto
 from warmstart_sim.report.style import PALETTE, Chart
-from warmstart_sim.results.tables import FAILED, Run, cells
+from warmstart_sim.results.statistics import FAILED, cells
+from warmstart_sim.results.tables import Run
 
 MOST_BESIDE = 40  # settings of a grid that figures with a line or a row for each can show
 REHEARSAL = "REHEARSAL: synthetic data, reduced size"

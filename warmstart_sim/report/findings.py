@@ -21,7 +21,8 @@ from warmstart_sim.report.wording import (
     ratio,
     setting,
 )  # fmt: skip
-from warmstart_sim.results.tables import FAILED, Run, cells, missing
+from warmstart_sim.results.statistics import FAILED, cells
+from warmstart_sim.results.tables import Run, missing
 
 STATES = {"diverged": "diverged", "gave_up": "gave up", "unfinished": "not finished yet"}
 MOST_VALUES, MOST_LABELS = 6, 3  # of a number and of a bundle, in a sentence
@@ -47,7 +48,7 @@ def describe(summary: pd.DataFrame, reference: str, names: Mapping[str, str], me
     clearly different" otherwise. One seed supports no interval, and the sentence says so.
 
     Args:
-        summary: From `tables.summary`.
+        summary: From `statistics.summary`.
         reference: The arm that the others are compared with.
         names: What the columns of varied values are called: see `wording.axis_names`.
         metric: "validation_accuracy" or "test_accuracy".

@@ -15,7 +15,8 @@ from warmstart_sim.report.layout import across, canvas, label_frames
 from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Line, Panel, has_values, same_data, some
 from warmstart_sim.report.style import Chart, Look, sequence, styled
 from warmstart_sim.report.wording import at, axis_names, capital, is_empty, plain
-from warmstart_sim.results.tables import FAILED, Run, cells
+from warmstart_sim.results.statistics import FAILED, cells
+from warmstart_sim.results.tables import Run
 
 REFERENCE = Look("#808080", "", (0, (3, 1.2)))
 

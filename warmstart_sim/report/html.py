@@ -27,7 +27,8 @@ from warmstart_sim.report.wording import (
     ratio,
     value,
 )  # fmt: skip
-from warmstart_sim.results.tables import Run, kinds, most_accurate, over_seeds, timed
+from warmstart_sim.results.statistics import kinds, most_accurate, over_seeds, timed
+from warmstart_sim.results.tables import Run
 
 MOST_ROWS = 200  # of the summary and of the differences
 MOST_ROUND_ROWS = 600
@@ -49,7 +50,7 @@ def page(run: Run, summary: pd.DataFrame, charts: Sequence[Chart], drawings: Map
 
     Args:
         run: What the report is about.
-        summary: From `tables.summary`.
+        summary: From `statistics.summary`.
         charts: From `figures.draw`.
         drawings: The SVG file of each chart, by its name.
     """

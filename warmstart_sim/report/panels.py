@@ -18,7 +18,8 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from warmstart_sim.report.style import Look, looks, sequence
 from warmstart_sim.report.wording import arm, at, axis_names, is_empty, setting
-from warmstart_sim.results.tables import Run, over_seeds
+from warmstart_sim.results.statistics import over_seeds
+from warmstart_sim.results.tables import Run
 
 FEWEST_SEEDS = 3  # of an interval that is drawn: with two it is 12.7 standard errors wide, and hides all else
 MOST_PANELS = 12  # of a figure

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from warmstart_sim.report.figures import REHEARSAL
 from warmstart_sim.report.wording import TIMING_IN_FULL, axis_names, duration, is_empty, plain, points, ratio, value
-from warmstart_sim.results.tables import Run, most_accurate
+from warmstart_sim.results.statistics import most_accurate
+from warmstart_sim.results.tables import Run
 
 MOST_ROWS = 60  # more run off the screen
 COLUMNS = ("seeds", "accuracy (%)", "difference (points)", "train time", "time ratio", "epochs")

@@ -12,7 +12,7 @@ def timed_alike(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The rows whose seconds are of the most common kind, and that kind; no rows where all are mixed.
 
     Args:
-        frame: Of `tables.cells`, or of rounds from `tables.timed`.
+        frame: Of `statistics.cells`, or of rounds from `statistics.timed`.
     """
     counts = frame["timing"].value_counts()
     kind = max(TIMING, key=lambda each: counts.get(each, 0))

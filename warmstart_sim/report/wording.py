@@ -178,7 +178,7 @@ def p_value(p: float) -> str:
     return "–" if is_empty(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-# Of seconds, the kinds of `tables.timed`, the most telling first; short enough for the label of an axis.
+# Of seconds, the kinds of `statistics.timed`, the most telling first; short enough for the label of an axis.
 TIMING = {
     "isolated": "timed alone on the device",
     "estimated": "estimated from step time",

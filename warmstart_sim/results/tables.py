@@ -1,11 +1,4 @@
-"""A run's tables: read, and summed up over seeds with paired statistics.
-
-A cell is one arm with one combination of varied values and one seed. Only complete cells enter a mean: one that
-diverged, gave up or has not reached the last round yet is counted in a column of its own instead. Shared rounds (a
-first phase that all arms start from) enter no arm's accuracy, seconds, epochs or steps.
-
-Seconds are of three kinds, isolated, estimated and shared, and `timed` alone decides which of them a round has.
-"""
+"""A run's tables, read from its folder."""
 
 from __future__ import annotations
 
@@ -19,15 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from pandas.api.typing import DataFrameGroupBy
-from scipy.special import stdtr, stdtrit
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.files import write_text
-
-FAILED = ("diverged", "gave_up")
-ESTIMATE = "estimated_isolated_seconds"
-NOISE_DIGITS = 12  # what follows them is of the order of a sum; equal means are to be equal
+from warmstart_sim.results.statistics import ESTIMATE, estimates, summary
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,7 @@ class Run:
         return "head" in self.scenario["scenario"]  # what becomes of the head is asked of such streams only
 
     def summary(self) -> pd.DataFrame:
-        """One row for each arm and combination of varied values: see `summary` below."""
+        """One row for each arm and combination of varied values: see `statistics.summary`."""
         return summary(self.rounds, self.axes, self.metric, self.reference)
 
 
@@ -89,7 +77,7 @@ def load(run_dir: Path) -> Run:
         failures = {path.parent.name: str(json.loads(path.read_text(encoding="utf-8"))["reason"]) for path in errors}
         columns = list(rounds.columns)
         axes = tuple(columns[columns.index("seed") + 1 : columns.index("round")])
-        rounds[ESTIMATE] = _estimates(rounds)
+        rounds[ESTIMATE] = estimates(rounds)
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise WarmstartError(
@@ -120,204 +108,6 @@ def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame
         found = [name for name in table[column].unique() if name not in order]
         table[column] = pd.Categorical(table[column], [*order, *found], ordered=True)
     return table
-
-
-def timed(rounds: pd.DataFrame) -> pd.DataFrame:
-    """The rounds with those seconds that summaries and figures of time use, and their kind.
-
-    Seconds of different kinds are not to be compared: a cell that ran beside others waits for them.
-
-    Args:
-        rounds: As in rounds.csv.
-
-    Returns:
-        The same rows; `timing` is the kind of `train_seconds`:
-
-        - isolated: as measured, alone on the device;
-        - estimated: `estimated_isolated_seconds` takes the place of what was measured beside other cells, which
-          stands in `shared_train_seconds` instead (empty in all other rows);
-        - shared: as measured beside other cells, for want of an estimate.
-    """
-    estimates = _estimates(rounds)
-    known = (rounds["timing"] == "shared") & estimates.notna()
-    return rounds.assign(
-        train_seconds=rounds["train_seconds"].where(~known, estimates),
-        shared_train_seconds=rounds["train_seconds"].where(known).astype(float),
-        timing=rounds["timing"].where(~known, "estimated"),
-    )
-
-
-def _estimates(rounds: pd.DataFrame) -> pd.Series[float]:
-    """The column of estimates, which tables of earlier versions lack."""
-    return rounds.get(ESTIMATE, pd.Series(np.nan, rounds.index)).astype(float)
-
-
-def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFrame:
-    """One row a cell: what it reached, what it cost, and in `state` whether it counts.
-
-    `state` is complete, unfinished (it has not come to the last round that any cell of the same setting has), diverged
-    or gave_up. `curve_accuracy` is the mean over rounds; `epochs`, `steps` and the seconds, which are those of `timed`,
-    are sums over them. `timing` is the one kind of these seconds, or mixed; `first_phase_seconds` and
-    `first_phase_timing` are the same for the shared rounds.
-    """
-    keys = ["strategy", *axes, "seed"]
-    rounds = timed(rounds).sort_values([*keys, "round"]).assign(accuracy=rounds[metric])
-    rounds = rounds.assign(**{status: rounds["status"] == status for status in FAILED})
-    shared = rounds["shared"].astype(bool)
-    own, first = rounds[~shared], rounds[shared]
-    groups = _grouped(own, keys)
-    # pandas's built-in sums only: a function of Python's for each group takes seconds with thousands of cells.
-    table = groups.agg(
-        last_round=("round", "max"),
-        **{status: (status, "any") for status in FAILED},
-        curve_accuracy=("accuracy", "mean"),
-        train_seconds=("train_seconds", "sum"),
-        epochs=("epochs", "sum"),
-        steps=("steps", "sum"),
-        converged=("converged", "mean"),
-    )
-    table["state"] = np.select([table.pop(status) for status in FAILED], FAILED, "complete")
-    table["shared_train_seconds"] = groups["shared_train_seconds"].sum(min_count=1)
-    table["timing"] = kinds(own, keys, "timing")
-    last = own.drop_duplicates(keys, keep="last").rename(columns={"accuracy": "final_accuracy"})
-    table = table.reset_index().merge(last[[*keys, "final_accuracy"]], on=keys)
-    settings = [axis for axis in axes if rounds[axis].notna().all()]
-    reached = _grouped(table, settings)["last_round"].transform("max") if settings else table["last_round"].max()
-    table.loc[(table["state"] == "complete") & (table["last_round"] < reached), "state"] = "unfinished"
-    of_first = _grouped(first, keys).agg(first_phase_seconds=("train_seconds", "sum"))
-    of_first["first_phase_timing"] = kinds(first, keys, "timing")
-    return table.merge(of_first.reset_index(), on=keys, how="left")
-
-
-def kinds(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.Series[str]:
-    """For each group, indexed by it, the one kind of seconds among those that there are, or mixed; empty if none is."""
-    names = frame[column].dropna().unique()
-    numbers = frame[column].map({name: float(number) for number, name in enumerate(names)}).astype(float)
-    ends = _grouped(frame.assign(kind=numbers), by)["kind"].agg(["min", "max"])
-    return ends["min"].mask(ends["min"] < ends["max"], -1).map({**dict(enumerate(names)), -1: "mixed"})
-
-
-def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Sums up `value` over the rows of each group: the mean, and how sure it is.
-
-    Returns:
-        Columns `by`, then seeds (how many values), mean, std (n - 1), low and high (95 % t-interval of the mean),
-        and p (two-sided t-test of mean = 0). With one value std, low, high and p are empty, with equal ones p is.
-    """
-    table = _grouped(frame, by)[value].agg(seeds="count", mean="mean", std="std").astype(float).reset_index()
-    table[["mean", "std"]] = table[["mean", "std"]].round(NOISE_DIGITS)
-    # One value has an empty std, so the one degree of freedom written here never shows.
-    freedom = np.maximum(table["seeds"] - 1, 1)
-    error = table["std"] / np.sqrt(table["seeds"])
-    half = stdtrit(freedom, 0.975) * error
-    p = 2 * stdtr(freedom, -(table["mean"].abs() / error.where(error > 0)))
-    return table.assign(low=table["mean"] - half, high=table["mean"] + half, p=p)
-
-
-def _grouped(frame: pd.DataFrame, by: Sequence[str]) -> DataFrameGroupBy[Any, Any]:
-    """Groups that exist, those with an empty varied value included."""
-    return frame.groupby(list(by), dropna=False, observed=True)
-
-
-def paired(complete: pd.DataFrame, axes: Sequence[str], reference: str) -> pd.DataFrame:
-    """One row for each complete cell whose partner in the reference arm is complete too.
-
-    The partner has the same seed and the same values on those axes that the reference arm has.
-
-    Returns:
-        The cell's own columns, `difference` and `curve_difference` (fractions), and `log_time_ratio`, which is empty
-        where the two were not timed in the same way.
-    """
-    base = complete[complete["strategy"] == reference]
-    on = ["seed", *(axis for axis in axes if base[axis].notna().any())]
-    others = complete[complete["strategy"] != reference]
-    pairs = others.merge(
-        base[[*on, "final_accuracy", "curve_accuracy", "train_seconds", "timing"]],
-        on=on,
-        suffixes=("", "_reference"),
-        validate="many_to_one",
-    )
-    same_timing = (pairs["timing"] == pairs["timing_reference"]) & (pairs["timing"] != "mixed")
-    timed = same_timing & (pairs["train_seconds"] > 0) & (pairs["train_seconds_reference"] > 0)
-    ratio = (pairs["train_seconds"] / pairs["train_seconds_reference"]).where(timed)
-    return pairs.assign(
-        difference=pairs["final_accuracy"] - pairs["final_accuracy_reference"],
-        curve_difference=pairs["curve_accuracy"] - pairs["curve_accuracy_reference"],
-        log_time_ratio=np.log(ratio),
-    )
-
-
-def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: str) -> pd.DataFrame:
-    """One row for each arm and combination of varied values.
-
-    Args:
-        rounds: As in rounds.csv.
-        axes: Its columns of varied values.
-        metric: Its column of the headline accuracy.
-        reference: The arm that differences and ratios are taken to; in its own rows they are empty.
-
-    Returns:
-        The arm and its varied values, then:
-
-        - seeds, unfinished, diverged, gave_up: complete cells, and the others, which enter nothing below;
-        - final_accuracy, _std, _low, _high: of the last round, mean over seeds, 95 % t-interval; fractions;
-        - curve_accuracy: mean over rounds, then over seeds;
-        - train_seconds, _std, _low, _high: the sum over an arm's own rounds, of the kind that timing names;
-        - shared_train_seconds: where they are estimated, what was measured beside other cells in their stead;
-        - first_phase_seconds, first_phase_timing: the same of the shared rounds;
-        - epochs, steps: sums over rounds, mean over seeds; converged: the share of rounds that converged;
-        - pairs: seeds that the reference completed as well; all that follows is of differences within a seed;
-        - difference, _low, _high, _p: of final accuracy, with a paired t-test; empty p where nothing varies;
-        - curve_difference, _low, _high: of curve accuracy;
-        - time_ratio, _low, _high: of train seconds; geometric mean, with the t-interval of the log ratios;
-        - timing: isolated, estimated or shared, as `timed` says, or mixed.
-    """
-    table = cells(rounds, axes, metric)
-    keys = ["strategy", *axes]
-    complete = table[table["state"] == "complete"]
-    pairs = paired(complete, axes, reference)
-
-    states = pd.DataFrame({state: table["state"] == state for state in ("unfinished", *FAILED)}).astype(int)
-    ratio = _named(pairs, keys, "log_time_ratio", "low", "high").set_index(keys).apply(np.exp).reset_index()
-    parts = [
-        _grouped(complete, keys).size().rename("seeds").reset_index(),
-        _grouped(table[keys].join(states), keys).sum().reset_index(),
-        _named(complete, keys, "final_accuracy", "std", "low", "high"),
-        _named(complete, keys, "curve_accuracy"),
-        _named(complete, keys, "train_seconds", "std", "low", "high"),
-        *(_named(complete, keys, column) for column in ("shared_train_seconds", "first_phase_seconds")),
-        *(_named(complete, keys, column) for column in ("epochs", "steps", "converged")),
-        _grouped(pairs, keys).size().rename("pairs").reset_index(),
-        _named(pairs, keys, "difference", "low", "high", "p"),
-        _named(pairs, keys, "curve_difference", "low", "high"),
-        ratio.rename(columns=lambda name: name.removeprefix("log_")),
-        *(kinds(complete, keys, column).rename(column).reset_index() for column in ("timing", "first_phase_timing")),
-    ]
-    result = table[keys].drop_duplicates()
-    for part in parts:
-        result = result.merge(part, how="left", on=keys)
-    return result.fillna({"seeds": 0, "pairs": 0}).astype({"seeds": int, "pairs": int})
-
-
-def _named(frame: pd.DataFrame, keys: list[str], value: str, *columns: str) -> pd.DataFrame:
-    """`over_seeds` with the mean in a column called `value`, and the others asked for as `value_std` and so on."""
-    names = {"mean": value} | {column: f"{value}_{column}" for column in columns}
-    return over_seeds(frame, keys, value)[[*keys, *names]].rename(columns=names)
-
-
-def most_accurate(summary: pd.DataFrame, reference: str, most: int) -> pd.DataFrame:
-    """A summary as it is, or if it is longer, its `most` most accurate rows in their order; the reference's first.
-
-    Args:
-        summary: From `summary`.
-        reference: The arm whose rows stay, whatever they are, as far as there is room.
-        most: How many rows.
-    """
-    if len(summary) <= most:
-        return summary
-    first = summary["strategy"] == reference
-    accuracy = summary["final_accuracy"].where(~first, np.inf)
-    return summary.loc[accuracy.sort_values(ascending=False, kind="stable").index[:most].sort_values()]
 
 
 def missing(run: Run) -> list[dict[str, Any]]:
