@@ -21,7 +21,7 @@ from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.place import Place
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.sweep import on_ray
-from warmstart_sim.sweep.execute import Ledger, hand_out
+from warmstart_sim.sweep.ledger import Ledger, hand_out
 from warmstart_sim.sweep.on_ray import Cluster, Wanted, files
 from warmstart_sim.sweep.on_ray.crew import Crew
 from warmstart_sim.sweep.on_ray.wanted import import_ray

@@ -17,7 +17,7 @@ from warmstart_sim.sweep.tasks import Task
 
 if TYPE_CHECKING:
     from warmstart_sim.experiment import Progress
-    from warmstart_sim.sweep.execute import Watcher
+    from warmstart_sim.sweep.ledger import Watcher
 
 FILE = "status.json"
 EVERY_SECONDS = 2.0

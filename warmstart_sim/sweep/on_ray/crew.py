@@ -12,12 +12,13 @@ from warmstart_sim import preemption
 from warmstart_sim.config import Cell
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.sweep.execute import LOOK_SECONDS, Ledger, Watcher, hand_out
+from warmstart_sim.sweep.ledger import Ledger, Watcher, hand_out
 from warmstart_sim.sweep.on_ray import reasons
 from warmstart_sim.sweep.on_ray.cluster import Cluster, Remote
 from warmstart_sim.sweep.on_ray.files import Files, write_files
 from warmstart_sim.sweep.on_ray.wanted import import_ray
 from warmstart_sim.sweep.on_ray.worker import HEAR_SECONDS, Message, Sight, versions
+from warmstart_sim.sweep.pool import LOOK_SECONDS
 from warmstart_sim.sweep.tasks import Queue
 
 if TYPE_CHECKING:

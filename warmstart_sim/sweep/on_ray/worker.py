@@ -26,7 +26,7 @@ from warmstart_sim.data.location import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.environment import device_name
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.sweep.execute import Driver
+from warmstart_sim.sweep.driver import Driver
 from warmstart_sim.sweep.on_ray.files import Files, read_files, write_files
 from warmstart_sim.sweep.parcels import unpacked
 from warmstart_sim.sweep.tasks import Task
