@@ -285,16 +285,16 @@ def test_a_strategy_of_ones_own_lies_in_the_working_folder(command, scenario, tm
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_control_c_ends_in_one_line(scenario, tmp_path):
     slow = ["--set", "training.until={epochs: 100000}", "--workers", "1", "--tensorboard"]
-    process = in_a_new_process("run", str(scenario), *slow, cwd=tmp_path)
-    # Its log begins with the first epoch: before that, an import may swallow the interrupt.
-    while not list(tmp_path.glob("runs/tiny/tensorboard/*/events*")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    try:
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()  # one that did not hear it would train on
+    with in_a_new_process("run", str(scenario), *slow, cwd=tmp_path) as process:
+        try:
+            # Its log begins with the first epoch: before that, an import may swallow the interrupt.
+            while not list(tmp_path.glob("runs/tiny/tensorboard/*/events*")):
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()  # one that did not hear it would train on
     assert process.returncode == 130
     assert err == "warmstart-sim: interrupted; give the same command again to go on\n"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import signal
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from warmstart_sim import preemption
+from warmstart_sim.results.tensorboard import EPOCH_SCALARS, TensorBoardLog
 
 
 def test_an_interrupt_that_somebody_swallows_is_raised_again_at_the_next_border():
@@ -24,6 +27,48 @@ def test_an_interrupt_that_nobody_swallows_is_raised_at_once():
     with pytest.raises(KeyboardInterrupt), preemption.heeded():
         signal.raise_signal(signal.SIGINT)
     assert not preemption.requested()
+
+
+def test_an_interrupt_waits_for_what_must_not_be_left_half_way():
+    done = []
+
+    @preemption.uninterrupted()
+    def work() -> None:
+        with preemption.uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append("inner")
+        done.append("outer")
+
+    with preemption.heeded():
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        with pytest.raises(KeyboardInterrupt):  # and then not any more
+            signal.raise_signal(signal.SIGINT)
+    assert done == ["inner", "outer"]
+    with preemption.heeded(), preemption.uninterrupted():
+        done.append("no interrupt")
+    assert done[-1] == "no interrupt"
+
+
+def test_a_log_that_is_interrupted_as_it_is_written_is_whole(tmp_path, monkeypatch):
+    log = TensorBoardLog(tmp_path)
+    row = dict.fromkeys(EPOCH_SCALARS, 0.5)
+    log.write(1, row, None)
+    put = queue.Queue._put
+
+    def interrupted(self, item):  # between an item and its count
+        put(self, item)
+        signal.raise_signal(signal.SIGINT)
+
+    with preemption.heeded():
+        monkeypatch.setattr(queue.Queue, "_put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log.write(2, row, None)
+        monkeypatch.setattr(queue.Queue, "_put", put)
+        with pytest.raises(KeyboardInterrupt):  # it was not heeded yet
+            log.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [each.step for each in events.Scalars("epoch/test_accuracy")] == [1, 2]
 
 
 def test_sigterm_is_a_request_and_handlers_are_put_back():

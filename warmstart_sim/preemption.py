@@ -11,6 +11,7 @@ EXIT_CODE = 128 + signal.SIGTERM  # what shells report for a command that SIGTER
 
 _asked = threading.Event()  # signals belong to a process as a whole, and so do these
 _interrupted = threading.Event()
+_inside: list[None] = []  # as many as there are `uninterrupted` around the main thread
 
 
 class Preempted(SystemExit):
@@ -61,7 +62,8 @@ def heeded() -> Iterator[None]:
 
     def interrupt(number: int, frame: object) -> None:
         _interrupted.set()
-        raise KeyboardInterrupt
+        if not _inside:
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, lambda *_: request())
     own = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # workers ignore it, and programs have others
@@ -75,3 +77,24 @@ def heeded() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         _asked.clear()
         _interrupted.clear()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """While inside, an interrupt that `heeded` takes waits: for code of others that it would leave half-way.
+
+    A queue, for one, that is interrupted between an item and its count is never empty again.
+
+    Raises:
+        KeyboardInterrupt: At the end, if there was one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _inside.append(None)
+    try:
+        yield
+    finally:
+        _inside.pop()
+    if not _inside and _interrupted.is_set():
+        raise KeyboardInterrupt

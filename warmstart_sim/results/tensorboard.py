@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from warmstart_sim.preemption import uninterrupted
+
 Row = dict[str, Any]
 
 EPOCH_SCALARS = (
@@ -36,19 +38,21 @@ class TensorBoardLog:
             epoch_row: As in epochs.csv.
             round_row: As in rounds.csv, or None.
         """
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+        with uninterrupted():  # its writer has a thread, and a queue that both would wait for
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=total_epochs)
-        self._add("epoch", EPOCH_SCALARS, epoch_row, total_epochs)
-        if round_row is not None:
-            self._add("round", ROUND_SCALARS, round_row, round_row["train_samples"])
-            self._writer.flush()
+                self._writer = SummaryWriter(str(self._folder), purge_step=total_epochs)
+            self._add("epoch", EPOCH_SCALARS, epoch_row, total_epochs)
+            if round_row is not None:
+                self._add("round", ROUND_SCALARS, round_row, round_row["train_samples"])
+                self._writer.flush()
 
     def close(self) -> None:
         """Ends the log."""
         if self._writer is not None:
-            self._writer.close()
+            with uninterrupted():
+                self._writer.close()
 
     def _add(self, group: str, names: tuple[str, ...], row: Row, step: int) -> None:
         for name in names:
