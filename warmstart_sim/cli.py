@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -32,9 +32,6 @@ from warmstart_sim.cli_options import (
 )
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.preemption import Preempted
-
-if TYPE_CHECKING:
-    pass
 
 # Newer versions of typer hold a copy of click, older ones import it: its errors are reached by way of one of them.
 UsageError: Any = typer.BadParameter.__base__
