@@ -25,12 +25,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from document import Budget, Document, Row, Section
 
-from warmstart_sim.avalanche.engine import in_avalanche
-from warmstart_sim.config import Cell, plan
-from warmstart_sim.experiment import run_cell
-from warmstart_sim.place import Place
+from warmstart_sim.avalanche.engine import avalanche_engine
+from warmstart_sim.experiment.run_cell import run_cell
+from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.environment import environment
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.scenario import Cell, plan
 
 # Chunks of synthetic 3x32x32 images; the cap keeps a round of ResNet-18 on a CPU within a minute.
 MODELS: dict[str, tuple[Any, int, int]] = {
@@ -90,7 +90,9 @@ def rows(name: str, arguments: argparse.Namespace, budget: Budget) -> Iterator[R
     cell = cell_of(name)
     turns = []
     for turn in range(arguments.repeats + 1):
-        both = tuple(trained(cell, Place(Path(), arguments.device, engine=each)) for each in (None, in_avalanche))
+        both = tuple(
+            trained(cell, ExecutionSettings(Path(), arguments.device, engine=each)) for each in (None, avalanche_engine)
+        )
         if turn:  # the first one warms up
             turns.append(both)
         if turns and budget.over:
@@ -125,7 +127,7 @@ def cell_of(name: str) -> Cell:
             "name": "synthetic", "like": "cifar10", "train_samples": ROUNDS * chunk, "test_samples": 10,
             "validation_fraction": 0,
         },
-        "scenario": {"name": "online", "chunk_size": chunk},
+        "stream": {"name": "online", "chunk_size": chunk},
         "model": model,
         "training": {"until": {"train_accuracy": 0.99, "max_epochs": cap}},
         "strategies": {"shrink_perturb": {}},
@@ -134,7 +136,7 @@ def cell_of(name: str) -> Cell:
     return plan(scenario, "benchmark")[1][0]
 
 
-def trained(cell: Cell, place: Place) -> Result:
+def trained(cell: Cell, place: ExecutionSettings) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
         run_cell(cell, run, place)

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from warmstart_sim import config
-from warmstart_sim.config import Cell
+from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results import tables
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.scenario import Cell
 
 ROUNDS = 33  # full chunks of 1,000 in the two thirds of CIFAR-10 that are trained on
 RECENT = 3  # rounds whose epochs a missing round is taken to need
@@ -48,7 +48,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RemainingTime:
     """A cell's machine time in seconds.
 
     Attributes:
@@ -70,7 +70,7 @@ class Estimate:
         return self.run + self.extrapolated
 
 
-def estimate(rows: Sequence[Row], rounds: int, slots: int = 1) -> Estimate:
+def estimate(rows: Sequence[Row], rounds: int, slots: int = 1) -> RemainingTime:
     """What a cell takes for so many rounds.
 
     Args:
@@ -90,7 +90,7 @@ def estimate(rows: Sequence[Row], rounds: int, slots: int = 1) -> Estimate:
     samples = sum(last["train_samples"] + (index - last["round"]) * last["new_samples"] for index in missing)
     extrapolated = epochs * samples * per_sample + len(missing) * last["evaluation_seconds"]
     all_epochs = sum(row["epochs"] for row in rows)
-    return Estimate(len(rows), all_epochs, run, len(missing), fitting(last, extrapolated))
+    return RemainingTime(len(rows), all_epochs, run, len(missing), fitting(last, extrapolated))
 
 
 def _in_epochs(row: Row) -> float:
@@ -103,7 +103,7 @@ def rounds_of(run_dir: Path) -> Iterator[tuple[Cell, list[Row]]]:
     scenario = run.scenario()
     if scenario is None:
         raise WarmstartError(f"{run_dir} holds no run: scenario.yaml is missing")
-    _, cells = config.plan(scenario, str(run_dir / "scenario.yaml"))
+    _, cells = scenarios.plan(scenario, str(run_dir / "scenario.yaml"))
     table = tables.load(run_dir).rounds if (run_dir / "rounds.csv").exists() else None
     for cell in cells:
         folder = run.cell(cell.id)
@@ -173,9 +173,11 @@ def document(run_dir: Path, rounds: int | None = None) -> Iterator[str]:
     yield from _in_words([each for _, each in estimates], rounds, waiting)
 
 
-def _by_cell(estimates: Iterable[tuple[Cell, Estimate]]) -> Iterator[tuple[str, list[Estimate], float | None]]:
+def _by_cell(
+    estimates: Iterable[tuple[Cell, RemainingTime]],
+) -> Iterator[tuple[str, list[RemainingTime], float | None]]:
     """Cells that differ in nothing but the seed, under one name, with the published minutes."""
-    groups: defaultdict[str, list[tuple[Cell, Estimate]]] = defaultdict(list)
+    groups: defaultdict[str, list[tuple[Cell, RemainingTime]]] = defaultdict(list)
     for cell, each in estimates:
         values = (f"{column.rpartition('.')[2]} {value}" for column, value in cell.varied.items() if value is not None)
         groups[" ".join([cell.arm.label, *values])].append((cell, each))
@@ -183,7 +185,7 @@ def _by_cell(estimates: Iterable[tuple[Cell, Estimate]]) -> Iterator[tuple[str, 
         yield name, [each for _, each in members], published(members[0][0])
 
 
-def _in_words(estimates: Sequence[Estimate], rounds: int, waiting: int) -> Iterator[str]:
+def _in_words(estimates: Sequence[RemainingTime], rounds: int, waiting: int) -> Iterator[str]:
     """What was run, and what was not."""
     run, more = sum(each.run for each in estimates), sum(each.extrapolated for each in estimates)
     have = sum(each.rounds for each in estimates)

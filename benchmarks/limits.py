@@ -27,9 +27,9 @@ from loops import BATCH, MODELS, Problem, our_training
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from warmstart_sim.analysis.flops import training_flops
-from warmstart_sim.lab import prepare
-from warmstart_sim.training.recording import CudaGraphs, recorder
+from warmstart_sim.acceleration.graph_capture import CudaGraphCapture, graph_capture
+from warmstart_sim.experiment.cell_trainer import prepare
+from warmstart_sim.training.flops import training_flops
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.step_time import timed
 
@@ -114,7 +114,7 @@ def device_rates(device: torch.device) -> Rates:
             number.add_(1.0)
 
     one_by_one = seconds_per_call(tiny, device) / count
-    recorded = seconds_per_call(CudaGraphs(device)(tiny, []), device) / count if cuda else one_by_one
+    recorded = seconds_per_call(CudaGraphCapture(device)(tiny, []), device) / count if cuda else one_by_one
     return Rates(2 * side**3 / product, 2 * 4 * size / copy, recorded, one_by_one)
 
 
@@ -181,7 +181,7 @@ def flops_of_step(problem: Problem) -> int:
 
 def one_step(problem: Problem, *, recorded: bool) -> Callable[[], None]:
     """Ours, on the first batch; recorded where the device has it so."""
-    stepper = our_training(problem, recorder(problem.device) if recorded else None).stepper
+    stepper = our_training(problem, graph_capture(problem.device) if recorded else None).stepper
     index = torch.arange(BATCH, device=problem.device)
     assert stepper.samples is not None
     width = stepper.width(stepper.samples.mean_length)

@@ -26,14 +26,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from warmstart_sim import models
+from warmstart_sim.acceleration.graph_capture import CudaGraphCapture, GraphCapture, graph_capture
 from warmstart_sim.registry import MODELS as REGISTERED
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.loop import RoundData, RoundTraining
-from warmstart_sim.training.recording import CudaGraphs, Recorder, recorder
 from warmstart_sim.training.settings import Optimizer, Training
 from warmstart_sim.training.step_time import timed
-from warmstart_sim.training.stepping import Stepper, make_optimizer
+from warmstart_sim.training.stepper import Stepper, make_optimizer
 from warmstart_sim.types import Samples
 
 BATCH, CLASSES, IMAGE = 128, 10, (3, 32, 32)
@@ -125,7 +125,7 @@ def captured(problem: Problem, model: nn.Module | None = None) -> Epoch:
     batches = ready_batches(problem, model)
     inputs, labels = batches[0]
     step = bare_step(model, recorded=True)
-    replay = CudaGraphs(problem.device)(lambda: step(inputs, labels), [])
+    replay = CudaGraphCapture(problem.device)(lambda: step(inputs, labels), [])
 
     def epoch() -> None:
         for _ in batches:
@@ -163,11 +163,11 @@ def bare_step(model: nn.Module, *, recorded: bool) -> Callable[[torch.Tensor, to
 
 
 def ours(problem: Problem) -> Epoch:
-    training = our_training(problem, recorder(problem.device))
+    training = our_training(problem, graph_capture(problem.device))
     return lambda: training.run_epoch() and None
 
 
-def our_training(problem: Problem, record: Recorder | None) -> RoundTraining:
+def our_training(problem: Problem, record: GraphCapture | None) -> RoundTraining:
     """A round's training that never ends by itself."""
     model = problem.network(channels_last=True)
     normalize = normalization("train", problem.samples.inputs)

@@ -27,14 +27,14 @@ from document import Budget, Document, Row, Section
 from limits import device_rates, traffic
 from loops import BATCH, MODELS
 
-from warmstart_sim.config import Cell, plan
-from warmstart_sim.config.dealing import load_dataset
-from warmstart_sim.lab import Lab, prepare
-from warmstart_sim.place import Place
-from warmstart_sim.sweep.speed import COUNTS, MODES, Rate, rates
+from warmstart_sim.acceleration.device_cache import DeviceCache
+from warmstart_sim.execution.throughput import COUNTS, MODES, Rate, rates
+from warmstart_sim.experiment.cell_trainer import CellTrainer, prepare
+from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.scenario import Cell, plan
+from warmstart_sim.scenario.splits import load_dataset
 from warmstart_sim.training.loop import RoundTraining
 from warmstart_sim.training.settings import Training
-from warmstart_sim.workbench import Workbench
 
 CHUNK = 4 * BATCH  # training samples of a cell
 DIGITS = {"name": "digits"}
@@ -59,7 +59,7 @@ def cell_of(case: str) -> Cell:
     scenario = {
         "name": "benchmark",
         "data": data,
-        "scenario": {"name": "online", "chunk_size": CHUNK, "rounds": 1},
+        "stream": {"name": "online", "chunk_size": CHUNK, "rounds": 1},
         "model": {"name": MODELS[model].name, **MODELS[model].options},
         "training": {"batch_size": BATCH, "until": {"epochs": 10**9}},
         "strategies": {"random_init": {}},
@@ -68,8 +68,8 @@ def cell_of(case: str) -> Cell:
     return plan(scenario, "benchmarks/many.py")[1][0]
 
 
-def place_on(device: str) -> Place:
-    return Place(Path(), device)
+def place_on(device: str) -> ExecutionSettings:
+    return ExecutionSettings(Path(), device)
 
 
 def sections(models: Sequence[str], device: torch.device, most: int, turns: int = CORE_TURNS) -> list[Section]:
@@ -174,11 +174,11 @@ def _megabytes(count: int | None) -> str:
 
 
 def bytes_of_step(case: str, device: torch.device) -> int:
-    lab = Lab(cell_of(case), place_on(str(device)), Workbench(str(device), lambda device: None))
-    lab.training(lab.rounds[0], ())
+    trainer = CellTrainer(cell_of(case), place_on(str(device)), DeviceCache(str(device), lambda device: None))
+    trainer.training(trainer.rounds[0], ())
     index = torch.arange(BATCH, device=device)
-    lab.model.train()
-    return traffic(lambda: lab.stepper.step(index, None)).bytes
+    trainer.model.train()
+    return traffic(lambda: trainer.stepper.step(index, None)).bytes
 
 
 def cores_section(models: Sequence[str], turns: int) -> Section:
@@ -215,8 +215,8 @@ def core_rows(case: str, cores: int, turns: int, budget: Budget) -> Iterator[Row
 def _get_ready(case: str, barrier: Any) -> None:
     """Makes a process's own training, and waits until all processes have theirs."""
     global _training
-    lab = Lab(cell_of(case), place_on("cpu"))
-    _training = lab.training(lab.rounds[0], ())
+    trainer = CellTrainer(cell_of(case), place_on("cpu"))
+    _training = trainer.training(trainer.rounds[0], ())
     _training.run_epoch()
     barrier.wait()
 

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 from document import Budget, Document, Row, Section
 
-from warmstart_sim import api, config, launch, report
-from warmstart_sim.config.changes import prepare
+from warmstart_sim import api, launch, report
+from warmstart_sim import scenario as scenarios
 from warmstart_sim.results.environment import environment
+from warmstart_sim.scenario.overrides import prepare
 from warmstart_sim.types import Dataset, Samples
 
 HEAD = ("cells", "plan", "run", "resume", "status", "report", "folder, kB a cell", "page", "memory of this process")
@@ -53,7 +54,7 @@ def scenario(cells: int) -> tuple[dict[str, Any], str]:
         {
             "name": "scale",
             "data": points(),
-            "scenario": {"name": "online", "chunk_size": 4},
+            "stream": {"name": "online", "chunk_size": 4},
             "model": tiny_model,
             "training": {"until": {"epochs": 1}},
             "strategies": {"random_init": {}, "shrink_perturb": {}},
@@ -109,11 +110,11 @@ def _run(count: int, workers: int, ray: str | None) -> tuple[int, list[float], i
     raw, where = scenario(count)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        options = launch.Options(out, "cpu", workers=workers, quiet=True, ray=ray)
+        options = launch.RunOptions(out, "cpu", workers=workers, quiet=True, ray=ray)
         stages: list[Callable[[], Any]] = [
-            lambda: config.plan(raw, where),
-            lambda: launch.execute(raw, where, options),
-            lambda: launch.execute(raw, where, options),
+            lambda: scenarios.plan(raw, where),
+            lambda: launch.run_scenario(raw, where, options),
+            lambda: launch.run_scenario(raw, where, options),
             lambda: api.status(out),
             lambda: report.write(out),
         ]
@@ -123,7 +124,7 @@ def _run(count: int, workers: int, ray: str | None) -> tuple[int, list[float], i
             stage()
             seconds.append(time.perf_counter() - started)
         size = sum(path.stat().st_size for path in (out / "cells").rglob("*") if path.is_file())
-        return len(config.plan(raw, where)[1]), seconds, size, (out / "report.html").stat().st_size
+        return len(scenarios.plan(raw, where)[1]), seconds, size, (out / "report.html").stat().st_size
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ import many
 import torch
 from document import Budget, Document, Section
 
-from warmstart_sim.lab import prepare
+from warmstart_sim.experiment.cell_trainer import prepare
 from warmstart_sim.results.environment import environment
 from warmstart_sim.training.settings import Training
 

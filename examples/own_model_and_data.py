@@ -50,7 +50,7 @@ def main(seeds: Iterable[int] = range(3), rounds: int = 6, runs: Path = Path("ru
         {
             "name": "spirals",
             "data": {"name": "arrays", "path": str(path)},
-            "scenario": {"name": "online", "chunk_size": 200, "rounds": rounds},
+            "stream": {"name": "online", "chunk_size": 200, "rounds": rounds},
             "model": {"name": build, "units": 32},
             "training": {"batch_size": 64, "until": {"train_accuracy": 0.95, "max_epochs": 200}},
             "strategies": {"random_init": {}, "warm_start": {}, "shrink_perturb": {"lambda": 0.6, "sigma": 0.1}},

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from warmstart_sim import run
-from warmstart_sim.types import Context, StateDict
+from warmstart_sim.types import RoundContext, StateDict
 
 
-def renew_half(previous: StateDict, fresh: StateDict, context: Context, *, share: float = 0.5) -> StateDict:
+def renew_half(previous: StateDict, fresh: StateDict, context: RoundContext, *, share: float = 0.5) -> StateDict:
     """Starts a round with a random share of the last weights replaced by fresh ones.
 
     theta <- (1 - m) theta_previous + m theta_fresh, with m = 1 for a `share` of the weights and 0 for the others.
@@ -34,7 +34,7 @@ def main(seeds: Iterable[int] = range(3), rounds: int = 4, out: Path = Path("run
         "digits_online",
         strategies=["random_init", "warm_start", "shrink_perturb", renew_half],
         seeds=seeds,
-        set=["scenario.chunk_size=300", f"scenario.rounds={rounds}"],
+        set=["stream.chunk_size=300", f"stream.rounds={rounds}"],
         out=out,
     )
     columns = ["strategy", "final_accuracy", "difference", "difference_low", "difference_high", "time_ratio"]

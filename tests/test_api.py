@@ -80,31 +80,31 @@ PRETRAIN = {
 def test_own_data_sets_can_be_source_and_target(tmp_path, as_mapping):
     there, here = blobs("there", 3, seed=0), blobs("here", 4, seed=1)
     source = {"name": there, "fraction": 0.5} if as_mapping else there
-    scenario = {**PRETRAIN, "scenario": {"name": "pretrain", "source": source, "fraction": 0.5}}
+    scenario = {**PRETRAIN, "stream": {"name": "pretrain", "source": source, "fraction": 0.5}}
     for _ in range(2):  # the second finds everything there
         results = run(scenario, data={"name": here} if as_mapping else here, **{**QUICK, "out": tmp_path})
     assert results.rounds["dataset"].tolist() == ["there", "here"] * 2
     assert results.rounds["train_samples"].tolist() == [20 if as_mapping else 40, 20] * 2
-    assert scenario["scenario"]["source"] is source  # a caller's mapping is left alone
-    changed = {**scenario["scenario"], "source": blobs("there", 3, seed=2)}
-    with pytest.raises(WarmstartError, match=r"holds a run with other settings \(scenario\.source"):
-        run({**scenario, "scenario": changed}, data=here, **{**QUICK, "out": tmp_path})
+    assert scenario["stream"]["source"] is source  # a caller's mapping is left alone
+    changed = {**scenario["stream"], "source": blobs("there", 3, seed=2)}
+    with pytest.raises(WarmstartError, match=r"holds a run with other settings \(stream\.source"):
+        run({**scenario, "stream": changed}, data=here, **{**QUICK, "out": tmp_path})
 
 
 def test_functions_and_own_models_can_be_source_and_target(tmp_path):
-    scenario = {**PRETRAIN, "scenario": {"name": "pretrain", "source": load_there}}
+    scenario = {**PRETRAIN, "stream": {"name": "pretrain", "source": load_there}}
     results = run(scenario, data=blobs("here", 3, seed=1), model=tiny_model, **{**QUICK, "out": tmp_path})
     assert results.rounds["dataset"].tolist() == ["there", "here"] * 2
-    assert results.scenario["scenario"]["source"].startswith("tests.test_api:load_there#")
+    assert results.scenario["stream"]["source"].startswith("tests.test_api:load_there#")
 
 
 def test_own_data_sets_can_be_pairs(tmp_path):
     there, here = blobs("there", 3, seed=0), blobs("here", 4, seed=1)
     pairs = {
-        "there to here": {"scenario.source": there, "data": here},
-        "back": {"scenario.source": {"name": here}, "data": {"name": there}},
+        "there to here": {"stream.source": there, "data": here},
+        "back": {"stream.source": {"name": here}, "data": {"name": there}},
     }
-    scenario = {**PRETRAIN, "scenario": "pretrain", "vary": {"pair": pairs, "scenario.fraction": [0.5, 1.0]}}
+    scenario = {**PRETRAIN, "stream": "pretrain", "vary": {"pair": pairs, "stream.fraction": [0.5, 1.0]}}
     results = run(scenario, **{**QUICK, "out": tmp_path})
     found = results.rounds.groupby(["pair", "round"], observed=True)["dataset"].agg(set).to_dict()
     assert found == {
@@ -114,29 +114,30 @@ def test_own_data_sets_can_be_pairs(tmp_path):
 
 
 def test_own_data_sets_can_be_rehearsed(tmp_path):
-    scenario = {**PRETRAIN, "scenario": {"name": "pretrain", "source": blobs("there", 3, seed=0)}}
+    scenario = {**PRETRAIN, "stream": {"name": "pretrain", "source": blobs("there", 3, seed=0)}}
     results = run(scenario, data=blobs("here", 4, seed=1), rehearse=True, **{**QUICK, "out": tmp_path})
     assert set(results.rounds["dataset"]) == {"there", "here"}
 
 
 def test_what_is_asked_for_takes_the_place_of_an_axis_that_sets_it():
-    from warmstart_sim import api, config
+    from warmstart_sim import api
+    from warmstart_sim import scenario as scenarios
 
     def varied(*assignments, **options):
         raw, where = api.prepare("ash_adams/F9_pretrain", set=assignments, **options)
-        cells = config.plan(raw, where)[1]
-        return {key: {cell.varied.get(key) for cell in cells} for key in ("pair", "scenario.fraction")}, cells[0]
+        cells = scenarios.plan(raw, where)[1]
+        return {key: {cell.varied.get(key) for cell in cells} for key in ("pair", "stream.fraction")}, cells[0]
 
     fractions = {0.1, 0.3, 0.6, 1.0}
-    found, cell = varied("scenario.fraction=0.25")
-    assert (len(found["pair"]), found["scenario.fraction"]) == (6, {None})
+    found, cell = varied("stream.fraction=0.25")
+    assert (len(found["pair"]), found["stream.fraction"]) == (6, {None})
     assert cell.stream.options["fraction"] == 0.25
-    for assignments, options in ((["scenario.source=svhn"], {}), ([], {"data": "svhn"}), (["data.name=svhn"], {})):
+    for assignments, options in ((["stream.source=svhn"], {}), ([], {"data": "svhn"}), (["data.name=svhn"], {})):
         found, cell = varied(*assignments, **options)
-        assert found == {"pair": {None}, "scenario.fraction": fractions}
+        assert found == {"pair": {None}, "stream.fraction": fractions}
         assert "svhn" in (cell.data.name, cell.first_phase.data.name)
-    found, _ = varied("vary.scenario.fraction=[0.25]", "training.batch_size=9")
-    assert (len(found["pair"]), found["scenario.fraction"]) == (6, {0.25})
+    found, _ = varied("vary.stream.fraction=[0.25]", "training.batch_size=9")
+    assert (len(found["pair"]), found["stream.fraction"]) == (6, {0.25})
 
 
 def test_what_an_axis_would_overwrite_is_refused():
@@ -151,11 +152,12 @@ def test_what_an_axis_would_overwrite_is_refused():
 
 
 def test_parts_given_as_objects_are_those_of_a_file(tiny_scenario):
-    from warmstart_sim import Augment, config
+    from warmstart_sim import Augment
+    from warmstart_sim import scenario as scenarios
 
     def cell(part):
         arms = {"augmented": {"start": "warm_start", "augment": part}}
-        return config.plan({**tiny_scenario, "strategies": arms}, "scenario")[1][0]
+        return scenarios.plan({**tiny_scenario, "strategies": arms}, "scenario")[1][0]
 
     assert cell(Augment(random_crop=4)).digest == cell({"random_crop": 4}).digest == cell(["random_crop"]).digest
     assert cell(Augment(random_crop=2)).digest != cell(["random_crop"]).digest
@@ -206,5 +208,5 @@ def test_tables_of_cells_that_this_version_does_not_know_are_left_as_they_are(ti
     (cell,) = (tmp_path / "cells").iterdir()
     cell.rename(cell.with_name("random_init-seed0-0123456789"))
     with pytest.raises(WarmstartError, match="random_init-seed0-0123456789 is none of the cells"):
-        warmstart_sim.launch.collect(tmp_path)
+        warmstart_sim.execution.launch.collect(tmp_path)
     assert (tmp_path / "rounds.csv").read_text() == before

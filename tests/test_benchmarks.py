@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from warmstart_sim import config
+from warmstart_sim import scenario as scenarios
 from warmstart_sim.results.store import RunFolder
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
@@ -154,7 +154,7 @@ def cifar10_run(path: Path) -> tuple[types.SimpleNamespace, RunFolder]:
     raw = {
         "name": "job",
         "data": {"name": "cifar10", "validation_fraction": 0.3333},
-        "scenario": {"name": "online", "chunk_size": 1000},
+        "stream": {"name": "online", "chunk_size": 1000},
         "model": {"name": "resnet18", "width": 16, "stem": "cifar"},
         "strategies": {
             "random_init": {},
@@ -164,9 +164,9 @@ def cifar10_run(path: Path) -> tuple[types.SimpleNamespace, RunFolder]:
         "vary": {"strategies.shrink_perturb.sigma": [0.01, 0.0]},
         "seeds": [0],
     }
-    scenario, cells = config.plan(raw, "test")
+    scenario, cells = scenarios.plan(raw, "test")
     run = RunFolder(path)
-    run.open(config.cells.record(raw, scenario))
+    run.open(scenarios.cells.record(raw, scenario))
     return types.SimpleNamespace(**{f"{cell.arm.label}_{cell.varied['sigma']}": cell for cell in cells}), run
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from warmstart_sim import __version__, api, cli, launch, registry
-from warmstart_sim.cli_options import RunOptions
-from warmstart_sim.config.source import bundled_scenarios
+from warmstart_sim import __version__, api, cli, registry
+from warmstart_sim.cli_options import CommandLineOptions
+from warmstart_sim.execution import launch
+from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 COMMANDS = ["run", "grid", "report", "status", "check", "list", "data", "schema"]
 
@@ -54,7 +55,7 @@ def command(tmp_path, monkeypatch, capsys) -> Callable[..., Ended]:
 def scenario(tmp_path, tiny_scenario) -> Path:
     """A scenario file that takes seconds."""
     tiny_scenario["seeds"] = [0]
-    tiny_scenario["scenario"]["rounds"] = 2
+    tiny_scenario["stream"]["rounds"] = 2
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny_scenario, sort_keys=False))
     return path
@@ -111,7 +112,7 @@ def test_check_says_how_much_work_it_is(command, scenario):
     assert command("check", scenario).out == f"{scenario}: {expected}"
     assert "1 cell (1 strategy, 1 seed), 2 rounds" in command("check", scenario, "--strategies", "warm_start").out
     assert "9 cells (3 strategies, 3 seeds)" in command("check", scenario, "--seeds", "3, 4,5").out
-    assert "18 rounds" not in command("check", scenario, "--set", "scenario.rounds=1").out
+    assert "18 rounds" not in command("check", scenario, "--set", "stream.rounds=1").out
 
 
 def test_check_counts_a_shared_first_phase_once(command):
@@ -120,7 +121,7 @@ def test_check_counts_a_shared_first_phase_once(command):
         "name=pre", "data=noisy_digits", "data.train_samples=60", "training.until={epochs: 4}",
         "strategies={random_init: {}, warm_start: {}}",
         "scenario={name: pretrain, source: {name: digits, train_samples: 60, training: {until: {epochs: 9}}}}",
-        "vary={scenario.fraction: [0.5, 1.0]}",
+        "vary={stream.fraction: [0.5, 1.0]}",
     ]  # fmt: skip
     ended = command(
         "check", "digits_online", "--seeds", "0,1", *(word for each in settings for word in ("--set", each))
@@ -166,7 +167,7 @@ def test_data_says_what_there_is(command, tmp_path):
         ("check tiny.yaml --seeds -1", 2, "tiny.yaml: seeds[0]: found -1 (allowed: a whole number >= 0)"),
         ("check tiny.yaml --strategies warm_strt", 2, "--strategies: unknown strategy 'warm_strt'; did you mean"),
         ("check tiny.yaml --strategies ''", 2, "tiny.yaml: strategies: there is none"),
-        ("check tiny.yaml --set scenario.chunk_size=9999", 2, "tiny.yaml: scenario.chunk_size: 9999 is more than the"),
+        ("check tiny.yaml --set stream.chunk_size=9999", 2, "tiny.yaml: stream.chunk_size: 9999 is more than the"),
         ("run tiny.yaml --slots 0", 2, "--slots 0: expected auto, or how many cells, such as 8"),
         ("run tiny.yaml --slots many", 2, "--slots many: expected auto, or how many cells, such as 8"),
         ("run tiny.yaml --batching streams --device cpu", 2, "--batching streams: streams are a GPU's; on a CPU"),
@@ -182,14 +183,14 @@ def test_data_says_what_there_is(command, tmp_path):
         ("data arrays", 2, "arrays: data.path: is missing (expected a path)"),
         ("data arrays --set path=x.npz", 3, "arrays: there is no file x.npz"),
         ("check tiny.yaml --set 'data={name: arrays, path: x.npz}'", 3, "tiny.yaml: arrays: there is no file x.npz"),
-        ("check tiny.yaml --set 'scenario={name: pretrain}'", 2, "tiny.yaml: scenario.source: is missing: the"),
-        ("run tiny.yaml --set 'scenario={name: pretrain, source: svnh}'", 2, "tiny.yaml: scenario.source.name: unk"),
-        ("run tiny.yaml --set 'scenario={name: pretrain, source: mnist}'", 2, "tiny.yaml: scenario.source.adapt: mn"),
-        ("run tiny.yaml --set 'scenario={name: pretrain, source: imdb}'", 2, "tiny.yaml: scenario.source: imdb for"),
-        ("run tiny.yaml --set 'scenario={name: pretrain, checkpoint: w.pt}'", 3, "tiny.yaml: scenario.checkpoint: "),
+        ("check tiny.yaml --set 'scenario={name: pretrain}'", 2, "tiny.yaml: stream.source: is missing: the"),
+        ("run tiny.yaml --set 'scenario={name: pretrain, source: svnh}'", 2, "tiny.yaml: stream.source.name: unk"),
+        ("run tiny.yaml --set 'scenario={name: pretrain, source: mnist}'", 2, "tiny.yaml: stream.source.adapt: mn"),
+        ("run tiny.yaml --set 'scenario={name: pretrain, source: imdb}'", 2, "tiny.yaml: stream.source: imdb for"),
+        ("run tiny.yaml --set 'scenario={name: pretrain, checkpoint: w.pt}'", 3, "tiny.yaml: stream.checkpoint: "),
         ("check tiny.yaml --set 'vary={pair: {a: {}}}'", 2, "tiny.yaml: vary.pair.a: there is nothing in it"),
         ("check digits_pretrain --set data.noise=1", 2, "digits_pretrain: data.noise: would have no effect"),
-        ("check digits_pretrain --set scenario.fraction=2", 2, "digits_pretrain (vary pair: 'clean to noisy"),
+        ("check digits_pretrain --set stream.fraction=2", 2, "digits_pretrain (vary pair: 'clean to noisy"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_on_stderr(command, scenario, arguments, code, line):
@@ -201,7 +202,7 @@ def test_a_mistake_is_one_line_on_stderr(command, scenario, arguments, code, lin
 
 
 def test_a_mistake_leaves_no_folder_behind(command, scenario, tmp_path):
-    settings = ["training.batch_size=0", "scenario.chunk_size=9999", "model=no_such_module:f", "data=no_such:f"]
+    settings = ["training.batch_size=0", "stream.chunk_size=9999", "model=no_such_module:f", "data=no_such:f"]
     settings += [
         f"scenario={{name: pretrain, source: {name}}}" for name in ("mnist", "imdb", "noisy_digits", "no_such:f")
     ]
@@ -334,7 +335,7 @@ def test_help_imports_nothing_but_the_command_line():
 
 
 def test_the_command_line_and_python_take_the_options_that_there_are():
-    options = {each.name: each.default for each in dataclasses.fields(launch.Options)}
-    assert {each.name: each.default for each in dataclasses.fields(RunOptions)} == options
+    options = {each.name: each.default for each in dataclasses.fields(launch.RunOptions)}
+    assert {each.name: each.default for each in dataclasses.fields(CommandLineOptions)} == options
     python = {name: each.default for name, each in inspect.signature(api.run).parameters.items()}
     assert options.items() <= python.items()

@@ -20,10 +20,11 @@ import typer
 import yaml
 
 import warmstart_sim
-from warmstart_sim import api, config, registry
+from warmstart_sim import api, registry
+from warmstart_sim import scenario as scenarios
 from warmstart_sim.cli import app, with_ray_address
-from warmstart_sim.config.source import bundled_scenarios
 from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
@@ -97,7 +98,7 @@ def test_there_is_something_to_check():
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
 def test_scenarios_and_fragments_of_scenarios_are_valid(block, documented_modules):
     raw = yaml.safe_load(block.text)
-    config.plan(raw if "name" in raw else {**MINIMAL, **raw}, str(block))
+    scenarios.plan(raw if "name" in raw else {**MINIMAL, **raw}, str(block))
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
@@ -167,7 +168,7 @@ def test_command_lines_exist_and_their_scenarios_are_valid(line, documented_modu
         given["scenario"], set=given["set_"], strategies=strategies,
         seeds=seeds and [int(seed) for seed in seeds], rehearse=given["rehearse"],
     )  # fmt: skip
-    config.plan(scenario, where)
+    scenarios.plan(scenario, where)
 
 
 def test_every_column_and_every_name_is_explained():

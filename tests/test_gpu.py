@@ -9,23 +9,25 @@ import pandas as pd
 import pytest
 import torch
 
-from warmstart_sim import config, launch, models
-from warmstart_sim.experiment import run_cell
-from warmstart_sim.lab import Lab
+from warmstart_sim import models
+from warmstart_sim import scenario as scenarios
+from warmstart_sim.acceleration.graph_capture import graph_capture
+from warmstart_sim.acceleration.stacking import Stack
+from warmstart_sim.execution import launch
+from warmstart_sim.execution.throughput import rates, step_times
+from warmstart_sim.experiment.cell_trainer import CellTrainer
+from warmstart_sim.experiment.run_cell import run_cell
+from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.parts import augment
-from warmstart_sim.place import Place
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.seeding import scoped_torch_seed
-from warmstart_sim.sweep.speed import rates, step_times
 from warmstart_sim.training.batches import DeviceSamples, normalization
+from warmstart_sim.training.coroutine import StepRequest, run_to_end
 from warmstart_sim.training.evaluation import criterion, evaluate, evaluation, train_accuracy
 from warmstart_sim.training.loop import RoundData, RoundTraining
-from warmstart_sim.training.recording import recorder
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.stacking import Stack
-from warmstart_sim.training.stepping import Stepper
-from warmstart_sim.training.turns import Minibatch, finish
+from warmstart_sim.training.stepper import Stepper
 from warmstart_sim.types import Batch, Hooks, Samples
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -33,11 +35,11 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 def first_losses(raw: dict, device: str, tmp_path, epochs: int) -> list[float]:
     raw["training"]["until"] = {"epochs": epochs}
-    cell = config.plan(raw, "scenario")[1][0]
-    lab = Lab(cell, Place(tmp_path, device))
-    weights, hooks = lab.start(0, None)
-    lab.model.load_state_dict(weights)
-    training = lab.training(lab.rounds[0], hooks)
+    cell = scenarios.plan(raw, "scenario")[1][0]
+    trainer = CellTrainer(cell, ExecutionSettings(tmp_path, device))
+    weights, hooks = trainer.start(0, None)
+    trainer.model.load_state_dict(weights)
+    training = trainer.training(trainer.rounds[0], hooks)
     return [training.run_epoch().running_train_loss for _ in range(epochs)]
 
 
@@ -53,8 +55,8 @@ def test_bf16_stays_close_to_float32(tiny_scenario, tmp_path):
 
 
 def test_a_cell_resumed_on_cuda_equals_one_that_ran_through_when_deterministic(tiny_scenario, tmp_path):
-    cell = config.plan(tiny_scenario, "scenario")[1][2]
-    place = Place(tmp_path, "cuda", checkpoint_seconds=0, deterministic=True)
+    cell = scenarios.plan(tiny_scenario, "scenario")[1][2]
+    place = ExecutionSettings(tmp_path, "cuda", checkpoint_seconds=0, deterministic=True)
     run_cell(cell, RunFolder(tmp_path / "through"), place)
 
     def kill(progress):
@@ -71,7 +73,7 @@ def test_a_cell_resumed_on_cuda_equals_one_that_ran_through_when_deterministic(t
 
 def test_the_whole_scenario_runs_on_cuda(tiny_scenario, tmp_path):
     tiny_scenario["strategies"]["augmented"] = {"start": "warm_start", "augment": ["random_crop", "rotation"]}
-    outcome = launch.execute(tiny_scenario, "scenario", launch.Options(out=tmp_path, device="cuda", quiet=True))
+    outcome = launch.run_scenario(tiny_scenario, "scenario", launch.RunOptions(out=tmp_path, device="cuda", quiet=True))
     assert outcome.failures == {}
 
 
@@ -104,7 +106,7 @@ def training_of(name: str, record: bool, hooks: tuple[Hooks, ...] = (), seed: in
     channels_last = models.takes_channels_last(model)
     model = model.to(memory_format=torch.channels_last) if channels_last else model
     settings = Training(**{"batch_size": 64, "until": {"epochs": 40}, **settings})
-    stepper = Stepper(model.to(CUDA), settings, recorder(CUDA) if record else None)
+    stepper = Stepper(model.to(CUDA), settings, graph_capture(CUDA) if record else None)
     samples, nothing = samples_on_cuda(channels_last), torch.arange(0, device=CUDA)
     data = RoundData(samples, torch.arange(300, device=CUDA), nothing, samples, nothing)
     return RoundTraining(stepper, data, hooks, seed=seed, round_index=0)
@@ -133,7 +135,7 @@ def test_replayed_epochs_survive_a_new_round_on_the_same_stepper(name, true_floa
     again = RoundTraining(graph.stepper, graph._data, seed=0, round_index=0)
     losses = [[each.run_epoch().running_train_loss for _ in range(5)] for each in (eager, again)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert again.recording_seconds == 0.0
+    assert again.capture_seconds == 0.0
 
 
 def test_replayed_evaluation_equals_the_plain_one():
@@ -143,10 +145,10 @@ def test_replayed_evaluation_equals_the_plain_one():
     for count in (1, 77, 300):
         indices = torch.arange(count, device=CUDA)
         accuracy, loss = evaluate(stepper.model, samples, indices)
-        replayed = finish(evaluation(stepper.model, stepper.tally(samples), samples, indices))
+        replayed = run_to_end(evaluation(stepper.model, stepper.batch_metrics(samples), samples, indices))
         assert replayed == pytest.approx((accuracy, loss), rel=1e-4)
         for threshold in (0.1, 0.5, 0.99):
-            decision = finish(criterion(stepper.model, stepper.tally(samples), samples, indices, threshold))
+            decision = run_to_end(criterion(stepper.model, stepper.batch_metrics(samples), samples, indices, threshold))
             plain = train_accuracy(stepper.model, samples, indices, threshold)
             assert (decision is None) == (plain is None)
 
@@ -178,7 +180,7 @@ def test_replays_draw_new_augmentations_and_those_of_eager_steps():
         training = training_of("mlp", record, (Hooks(transform=transform),), batch_size=64)
         for minibatch in training.epoch():
             minibatch.run()
-            if isinstance(minibatch, Minibatch) and len(minibatch.index) == 64:
+            if isinstance(minibatch, StepRequest) and len(minibatch.index) == 64:
                 drawn.append(total.clone())
     for eager, replayed in zip(seen[False], seen[True], strict=True):
         assert torch.equal(eager, replayed)
@@ -200,14 +202,14 @@ def test_fifty_stacked_steps_equal_single_ones_in_float64(name):
         return made
 
     single, stacked = steppers(), steppers()
-    stack = Stack(stacked, recorder(CUDA))
+    stack = Stack(stacked, graph_capture(CUDA))
     generator = torch.Generator().manual_seed(1)
     for step in range(50):
         sizes = (64, 64, 64) if step % 3 else (64, 17, 40)
         indices = [torch.randperm(300, generator=generator)[:size].to(CUDA) for size in sizes]
         for stepper, index in zip(single, indices, strict=True):
             stepper.step(index, None)
-        stack.step([Minibatch(stepper, index, None) for stepper, index in zip(stacked, indices, strict=True)])
+        stack.step([StepRequest(stepper, index, None) for stepper, index in zip(stacked, indices, strict=True)])
     for one, other in zip(single, stacked, strict=True):
         for key, tensor in one.model.state_dict().items():
             assert torch.allclose(tensor, other.model.state_dict()[key], rtol=1e-9, atol=1e-9), key
@@ -216,9 +218,11 @@ def test_fifty_stacked_steps_equal_single_ones_in_float64(name):
 @pytest.mark.parametrize("batching", ["streams", "stacked"])
 def test_slots_on_cuda_give_the_rounds_of_cells_alone(batching, tiny_scenario, tmp_path):
     tiny_scenario["seeds"] = [0, 1, 2]
-    alone = launch.execute(tiny_scenario, "scenario", launch.Options(tmp_path / "a", "cuda", slots=1, quiet=True))
-    beside = launch.execute(
-        tiny_scenario, "scenario", launch.Options(tmp_path / "b", "cuda", slots=4, batching=batching, quiet=True)
+    alone = launch.run_scenario(
+        tiny_scenario, "scenario", launch.RunOptions(tmp_path / "a", "cuda", slots=1, quiet=True)
+    )
+    beside = launch.run_scenario(
+        tiny_scenario, "scenario", launch.RunOptions(tmp_path / "b", "cuda", slots=4, batching=batching, quiet=True)
     )
     assert alone.failures == beside.failures == {}
     left, right = (pd.read_csv(each.folder / "rounds.csv") for each in (alone, beside))
@@ -229,8 +233,8 @@ def test_slots_on_cuda_give_the_rounds_of_cells_alone(batching, tiny_scenario, t
 
 
 def test_speed_is_measured_on_cuda(tiny_scenario, tmp_path):
-    cell = config.plan(tiny_scenario, "scenario")[1][0]
-    place = Place(tmp_path, "cuda:0")
+    cell = scenarios.plan(tiny_scenario, "scenario")[1][0]
+    place = ExecutionSettings(tmp_path, "cuda:0")
     found = list(rates(cell, place, most=4))
     assert {rate.batching for rate in found} == {"apart", "streams", "stacked"}
     assert all(time.step_seconds > 0 for time in step_times([cell], place).values())
@@ -239,7 +243,7 @@ def test_speed_is_measured_on_cuda(tiny_scenario, tmp_path):
 def test_texts_train_on_cuda(tmp_path):
     raw = {
         "name": "texts", "data": {"name": "synthetic_text", "train_samples": 200, "test_samples": 50},
-        "scenario": {"name": "online", "chunk_size": 100}, "model": {"name": "bilstm", "hidden": 8, "embedding": 8},
+        "stream": {"name": "online", "chunk_size": 100}, "model": {"name": "bilstm", "hidden": 8, "embedding": 8},
         "training": {"batch_size": 32, "until": {"epochs": 2}}, "strategies": {"random_init": {}}, "seeds": [0],
     }  # fmt: skip
-    assert launch.execute(raw, "scenario", launch.Options(tmp_path, "cuda", quiet=True)).failures == {}
+    assert launch.run_scenario(raw, "scenario", launch.RunOptions(tmp_path, "cuda", quiet=True)).failures == {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-ASK = "import warmstart_sim, json; from warmstart_sim.config.source import bundled_scenarios as b, find; " + (
+ASK = "import warmstart_sim, json; from warmstart_sim.scenario.yaml_files import bundled_scenarios as b, find; " + (
     "print(json.dumps([warmstart_sim.__file__, str(find('digits_online')), sorted(b())]))"
 )
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from warmstart_sim import api, launch
-from warmstart_sim.config.changes import prepare
-from warmstart_sim.config.source import load
+from warmstart_sim import api
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.sweep.watch import Quiet
+from warmstart_sim.execution import launch
+from warmstart_sim.execution.progress import NoDisplay
+from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.yaml_files import load
 
 
 class Trap:
@@ -55,32 +56,32 @@ def test_a_checkpoint_in_a_run_folder_executes_nothing_and_the_cell_is_trained_a
     tiny_scenario, tmp_path, trap, monkeypatch
 ):
     raw, where = scenario(tiny_scenario)
-    options = launch.Options(tmp_path / "run", "cpu", workers=1, quiet=True)
+    options = launch.RunOptions(tmp_path / "run", "cpu", workers=1, quiet=True)
 
-    def interrupted(self: Quiet, task: Any, progress: Any) -> None:
+    def interrupted(self: NoDisplay, task: Any, progress: Any) -> None:
         if progress.round == 1:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Quiet, "progress", interrupted)
+        patched.setattr(NoDisplay, "progress", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            launch.execute(raw, where, options)
+            launch.run_scenario(raw, where, options)
     (checkpoint,) = (tmp_path / "run").glob("cells/*/checkpoint.pt")
     torch.save({"weights": Trap(trap), "rounds": [], "epochs": [], "training": None}, checkpoint)
-    assert launch.execute(raw, where, options).failures == {}
+    assert launch.run_scenario(raw, where, options).failures == {}
     assert not trap.exists()
     assert api.status(tmp_path / "run").complete == 1
 
 
 def test_weights_of_a_first_phase_execute_nothing(tiny_scenario, tmp_path, trap):
     raw, where = scenario(tiny_scenario, scenario={"name": "split"})
-    options = launch.Options(tmp_path / "run", "cpu", workers=1, quiet=True)
-    launch.execute(raw, where, options)
+    options = launch.RunOptions(tmp_path / "run", "cpu", workers=1, quiet=True)
+    launch.run_scenario(raw, where, options)
     (weights,) = (tmp_path / "run").glob("first_phases/*/weights.pt")
     torch.save({"head.weight": Trap(trap)}, weights)
     for result in (tmp_path / "run").glob("cells/*/result.json"):
         result.unlink()
-    assert launch.execute(raw, where, options).failures == {}
+    assert launch.run_scenario(raw, where, options).failures == {}
     assert not trap.exists()
 
 
@@ -89,5 +90,5 @@ def test_weights_to_start_from_execute_nothing(tiny_scenario, tmp_path, trap):
     torch.save({"head.weight": Trap(trap)}, path)
     raw, where = scenario(tiny_scenario, scenario={"name": "pretrain", "checkpoint": str(path)})
     with pytest.raises(WarmstartError):
-        launch.execute(raw, where, launch.Options(tmp_path / "run", "cpu", workers=1, quiet=True))
+        launch.run_scenario(raw, where, launch.RunOptions(tmp_path / "run", "cpu", workers=1, quiet=True))
     assert not trap.exists()

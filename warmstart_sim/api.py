@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from warmstart_sim import config
-from warmstart_sim.config.changes import prepare
-from warmstart_sim.data.location import data_root as find_data_root
+from warmstart_sim import scenario as scenarios
+from warmstart_sim.datasets.location import data_root as find_data_root
 from warmstart_sim.errors import RunError
-from warmstart_sim.launch import EngineName, Options, execute, failure_lines, stored_scenario
+from warmstart_sim.execution.launch import EngineName, RunOptions, failure_lines, run_scenario, stored_scenario
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.scenario.overrides import prepare
 
 if TYPE_CHECKING:
+    from warmstart_sim.execution.status import Status
     from warmstart_sim.results.tables import Run
-    from warmstart_sim.sweep.status import Status
 
 
 def run(
@@ -67,12 +67,12 @@ def run(
         quiet: Show no progress.
         tensorboard: Write TensorBoard logs.
         deterministic: On CUDA, only kernels that give the same bits every time.
-        slots: Cells that each process trains at a time, or "auto"; see `Options`.
-        batching: How; see `Options`.
-        engine: Whose training loop; see `Options`.
-        ray: "local", or the address of a Ray cluster; see `Options`.
-        gpus_per_worker: On Ray; see `Options`.
-        ray_storage: On Ray; see `Options`.
+        slots: Cells that each process trains at a time, or "auto"; see `RunOptions`.
+        batching: How; see `RunOptions`.
+        engine: Whose training loop; see `RunOptions`.
+        ray: "local", or the address of a Ray cluster; see `RunOptions`.
+        gpus_per_worker: On Ray; see `RunOptions`.
+        ray_storage: On Ray; see `RunOptions`.
         retries: How often a cell is tried again whose worker was killed or lost.
 
     Returns:
@@ -88,9 +88,9 @@ def run(
     raw, where = prepare(
         scenario, set=set, strategies=strategies, seeds=seeds, rehearse=rehearse, model=model, data=data
     )
-    outcome = execute(
+    outcome = run_scenario(
         raw, where,
-        Options(
+        RunOptions(
             Path(out) if out else None, device, Path(data_root) if data_root else None,
             workers or (None if ray else 1), fresh, quiet, tensorboard, deterministic, slots, batching, engine, ray,
             gpus_per_worker, ray_storage, retries,
@@ -143,7 +143,7 @@ def grid(
         WarmstartError: As in `run`; or there is nothing to vary.
         RunError: Some cells failed; the others are complete.
     """
-    from warmstart_sim.config.grid import prepare as prepare_grid
+    from warmstart_sim.scenario.grid import prepare as prepare_grid
 
     raw, _ = prepare_grid(
         scenario, lam=lam, sigma=sigma, vary=vary, strategies=strategies, model=model, data=data, seeds=seeds, set=set
@@ -169,10 +169,10 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
     Raises:
         WarmstartError: Something is wrong with the scenario, or with how its stream fits its data.
     """
-    from warmstart_sim.config.dealing import all_training_sizes
+    from warmstart_sim.scenario.splits import all_training_sizes
 
-    scenario, cells = config.plan(raw, where)
-    phases = config.first_phases(cells)
+    scenario, cells = scenarios.plan(raw, where)
+    phases = scenarios.first_phases(cells)
     rounds = steps = 0
     work = [*phases, *cells]
     for cell, sizes in zip(work, all_training_sizes(work, find_data_root(data_root), where), strict=True):
@@ -191,7 +191,7 @@ def status(run_dir: Path) -> Status:
     Raises:
         WarmstartError: The folder holds no run.
     """
-    from warmstart_sim.sweep.status import status_of
+    from warmstart_sim.execution.status import status_of
 
     folder = RunFolder(run_dir)
-    return status_of(folder, config.plan(stored_scenario(folder), str(run_dir / "scenario.yaml"))[1])
+    return status_of(folder, scenarios.plan(stored_scenario(folder), str(run_dir / "scenario.yaml"))[1])

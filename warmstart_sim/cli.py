@@ -13,13 +13,13 @@ import typer
 
 from warmstart_sim import __version__
 from warmstart_sim.cli_options import (
+    CommandLineOptions,
     DataName,
     DataRoot,
     DataSet,
     Lambda,
     Rehearse,
     RunDir,
-    RunOptions,
     Scenario,
     Seeds,
     Set,
@@ -64,7 +64,7 @@ def run(
     seeds: Seeds = None,
     rehearse: Rehearse = False,
     *,
-    how: RunOptions,
+    how: CommandLineOptions,
     traceback: Traceback = False,
 ) -> None:
     """Run a scenario, or go on with it; write tables, figures, report.
@@ -72,7 +72,7 @@ def run(
     Runs every strategy with every seed. A run that was interrupted goes on when the same command is given again.
     """
     raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
-    _execute(raw, where, how, rehearse)
+    _run_scenario(raw, where, how, rehearse)
 
 
 @app.command()
@@ -87,7 +87,7 @@ def grid(
     seeds: Seeds = None,
     rehearse: Rehearse = False,
     *,
-    how: RunOptions,
+    how: CommandLineOptions,
     traceback: Traceback = False,
 ) -> None:
     """Run shrink-perturb at every lambda and sigma, beside random init.
@@ -95,19 +95,19 @@ def grid(
     Its other strategies are left out unless --strategies names them. Everything else is as in `run`; the default folder
     is runs/NAME-grid.
     """
-    from warmstart_sim.config.grid import assignments, prepare
+    from warmstart_sim.scenario.grid import assignments, prepare
 
     raw, where = prepare(
         scenario, lam=lam, sigma=sigma, vary=assignments(vary or ()), set=set_ or (),
         strategies=_labels(strategies), seeds=_numbers(seeds), rehearse=rehearse,
     )  # fmt: skip
-    _execute(raw, where, how, rehearse)
+    _run_scenario(raw, where, how, rehearse)
 
 
 @app.command()
 def report(run_dir: RunDir, traceback: Traceback = False) -> None:
     """Write a run's tables, figures and report.html again."""
-    from warmstart_sim import launch
+    from warmstart_sim.execution import launch
 
     launch.collect(run_dir)
     _report(run_dir)
@@ -117,7 +117,7 @@ def report(run_dir: RunDir, traceback: Traceback = False) -> None:
 def status(run_dir: RunDir, traceback: Traceback = False) -> None:
     """Show how far a run is: done, running, failed, remaining time."""
     from warmstart_sim import api
-    from warmstart_sim.sweep.watch import clock
+    from warmstart_sim.execution.progress import clock
 
     found = api.status(run_dir)
     waiting = found.cells - found.complete - len(found.failed) - len(found.running)
@@ -169,14 +169,14 @@ def list_(traceback: Traceback = False) -> None:
     warmstart-sim.
     """
     from warmstart_sim import registry
-    from warmstart_sim.config.source import bundled_scenarios, headline
+    from warmstart_sim.scenario.yaml_files import bundled_scenarios, headline
 
     registries = {
         "Strategies": registry.STRATEGIES,
         "Parts of a strategy": registry.PARTS,
         "Data sets": registry.DATASETS,
         "Models": registry.MODELS,
-        "Scenario generators": registry.STREAMS,
+        "Streams": registry.STREAMS,
     }
     groups = {title: {name: each.summary(name) for name in each.names()} for title, each in registries.items()}
     groups["Scenario files"] = {name: headline(path) for name, path in bundled_scenarios().items()}
@@ -192,8 +192,8 @@ def data(
     traceback: Traceback = False,
 ) -> None:
     """Fetch or verify a data set, and say where it lies."""
-    from warmstart_sim.config.dealing import load_by_name
-    from warmstart_sim.data.location import data_root as find_data_root
+    from warmstart_sim.datasets.location import data_root as find_data_root
+    from warmstart_sim.scenario.splits import load_by_name
 
     folder = find_data_root(data_root)
     dataset = load_by_name(name, set_ or (), folder)
@@ -212,7 +212,7 @@ def schema(traceback: Traceback = False) -> None:
     """Print the JSON schema of a scenario file, for editors."""
     import json
 
-    from warmstart_sim.config.schema import json_schema
+    from warmstart_sim.scenario.json_schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))
 
@@ -269,7 +269,7 @@ def _prepared(
     scenario: str, set_: list[str] | None, strategies: str | None, seeds: str | None, rehearse: bool
 ) -> tuple[dict[str, Any], str]:
     """The scenario with the changes that the options ask for, and its name in errors."""
-    from warmstart_sim.config.changes import prepare
+    from warmstart_sim.scenario.overrides import prepare
 
     return prepare(
         scenario, set=set_ or (), strategies=_labels(strategies), seeds=_numbers(seeds), rehearse=rehearse
@@ -287,11 +287,11 @@ def _numbers(seeds: str | None) -> list[int] | None:
         raise WarmstartError(f"--seeds '{seeds}': expected whole numbers with commas, such as 0,1,2") from None
 
 
-def _execute(raw: dict[str, Any], where: str, how: RunOptions, rehearse: bool) -> None:
+def _run_scenario(raw: dict[str, Any], where: str, how: CommandLineOptions, rehearse: bool) -> None:
     """Runs what is left of a prepared scenario, and shows what was found."""
-    from warmstart_sim import launch
+    from warmstart_sim.execution import launch
 
-    outcome = launch.execute(raw, where, how.read(), rehearsal=rehearse)
+    outcome = launch.run_scenario(raw, where, how.read(), rehearsal=rehearse)
     _report(outcome.folder)
     if outcome.failures:
         raise RunError(launch.failure_lines(outcome))

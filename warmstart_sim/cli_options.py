@@ -14,7 +14,7 @@ from typer import Argument, Option
 from warmstart_sim.errors import WarmstartError
 
 if TYPE_CHECKING:
-    from warmstart_sim.launch import Options
+    from warmstart_sim.execution.launch import RunOptions
 
 Scenario = Annotated[str, Argument(help="A scenario file, or the name of a bundled one such as digits_online.")]
 RunDir = Annotated[Path, Argument(help="A run's folder, finished or not.")]
@@ -98,7 +98,7 @@ Version = Annotated[bool, Option("--version", help="Show the version and exit.")
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class CommandLineOptions:
     """How a scenario is run: the options that every command has that runs one; `launch.Options` says what they mean."""
 
     out: Out = None
@@ -117,32 +117,32 @@ class RunOptions:
     tensorboard: TensorBoard = False
     deterministic: Deterministic = False
 
-    def read(self) -> Options:
+    def read(self) -> RunOptions:
         """The same for `launch.execute`.
 
         Raises:
             WarmstartError: The number of slots is none.
         """
-        from warmstart_sim.launch import Options
+        from warmstart_sim.execution.launch import RunOptions
 
         given = {each.name: getattr(self, each.name) for each in fields(self)}
-        return Options(**given | {"slots": _slots(self.slots)})
+        return RunOptions(**given | {"slots": _slots(self.slots)})
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Makes options of the fields of a command's parameter `how: RunOptions`, for typer to see."""
-    hints = get_type_hints(RunOptions, include_extras=True)
+    """Makes options of the fields of a command's parameter `how: CommandLineOptions`, for typer to see."""
+    hints = get_type_hints(CommandLineOptions, include_extras=True)
     spread = [
         inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
-        for each in fields(RunOptions)
+        for each in fields(CommandLineOptions)
     ]
     parameters: list[inspect.Parameter] = []
     for each in inspect.signature(command, eval_str=True).parameters.values():
-        parameters += spread if each.annotation is RunOptions else [each]
+        parameters += spread if each.annotation is CommandLineOptions else [each]
 
     @functools.wraps(command)
     def spelt(**given: Any) -> None:
-        how = RunOptions(**{each.name: given.pop(each.name) for each in fields(RunOptions)})
+        how = CommandLineOptions(**{each.name: given.pop(each.name) for each in fields(CommandLineOptions)})
         command(**given, how=how)
 
     spelt.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -125,6 +125,6 @@ def _import_target(kind: str, name: str) -> Any:
 
 STRATEGIES: Registry[Any] = Registry("strategy", "warmstart_sim.strategies")
 PARTS: Registry[Any] = Registry("part", "warmstart_sim.parts")
-DATASETS: Registry[Any] = Registry("data set", "warmstart_sim.data")
-STREAMS: Registry[Any] = Registry("scenario", "warmstart_sim.streams")
+DATASETS: Registry[Any] = Registry("data set", "warmstart_sim.datasets")
+STREAMS: Registry[Any] = Registry("stream", "warmstart_sim.streams")
 MODELS: Registry[Any] = Registry("model", "warmstart_sim.models")

@@ -105,7 +105,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Context:
+class RoundContext:
     """What a strategy or a part may know when a round starts.
 
     Attributes:
@@ -122,7 +122,7 @@ class Context:
 class Strategy(Protocol):
     """How a round starts: a pure function of state dicts. Neither `previous` nor `fresh` may be changed."""
 
-    def __call__(self, previous: StateDict, fresh: StateDict, context: Context, /) -> StateDict:
+    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> StateDict:
         """The state dict to train from, with the same keys as `fresh`."""
         ...
 
@@ -162,6 +162,6 @@ class Hooks:
 class Part(Protocol):
     """What changes training rather than the start. Called once a round, with the same arguments as a strategy."""
 
-    def __call__(self, previous: StateDict, fresh: StateDict, context: Context, /) -> Hooks:
+    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> Hooks:
         """The hooks for this round."""
         ...

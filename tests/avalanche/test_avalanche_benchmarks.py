@@ -23,13 +23,13 @@ from torch import nn
 import warmstart_sim
 from warmstart_sim import report
 from warmstart_sim.avalanche import ConvergencePlugin, StrategyPlugin, from_benchmark, to_benchmark
-from warmstart_sim.config import plan
-from warmstart_sim.config.changes import prepare
-from warmstart_sim.data.digits import digits
+from warmstart_sim.datasets.digits import digits
 from warmstart_sim.errors import RunError, WarmstartError
-from warmstart_sim.lab import Lab
-from warmstart_sim.place import Place
+from warmstart_sim.experiment.cell_trainer import CellTrainer
+from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.columns import MEASURED
+from warmstart_sim.scenario import plan
+from warmstart_sim.scenario.overrides import prepare
 
 SETS: dict[str, Any] = {
     "floats": {"name": "noisy_digits", "test_draws": 1, "train_samples": 70, "test_samples": 50},
@@ -42,7 +42,7 @@ def scenario(data: str = "floats", **changes: Any) -> dict[str, Any]:
     return {
         "name": "dealt",
         "data": {**SETS.get(data, {"name": data}), "validation_fraction": 0.2},
-        "scenario": {"name": "online", "chunk_size": 30},
+        "stream": {"name": "online", "chunk_size": 30},
         "model": {"name": "bilstm"} if data == "texts" else {"name": "mlp", "widths": [10]},
         "training": {"batch_size": 16, "until": {"train_accuracy": 0.8, "max_epochs": 20}},
         "strategies": {"warm_start": {}, "random_init": {}},
@@ -79,15 +79,15 @@ def _without_reports(monkeypatch):
 @pytest.mark.parametrize("accumulate", [True, False])
 @pytest.mark.parametrize("data", SETS)
 def test_streams_hold_what_our_engine_deals_and_normalises(data, accumulate, tmp_path):
-    lab = Lab(plan(scenario(data, seeds=[7]), "test")[1][0], Place(tmp_path))
+    trainer = CellTrainer(plan(scenario(data, seeds=[7]), "test")[1][0], ExecutionSettings(tmp_path))
     benchmark = to_benchmark(scenario(data), seed=7, accumulate=accumulate)
     assert set(benchmark.streams) == {"train", "valid", "test"}
-    assert len(benchmark.train_stream) == len(lab.rounds) >= 2
-    for experience, round_ in zip(benchmark.train_stream, lab.rounds, strict=True):
-        assert_holds(experience, lab.train_samples, round_.train if accumulate else round_.new)
+    assert len(benchmark.train_stream) == len(trainer.rounds) >= 2
+    for experience, round_ in zip(benchmark.train_stream, trainer.rounds, strict=True):
+        assert_holds(experience, trainer.train_samples, round_.train if accumulate else round_.new)
     for stream, samples, indices in (
-        ("valid", lab.train_samples, lab.validation_indices),
-        ("test", lab.test_samples, lab.test_indices),
+        ("valid", trainer.train_samples, trainer.validation_indices),
+        ("test", trainer.test_samples, trainer.test_indices),
     ):
         (experience,) = benchmark.streams[stream]
         assert_holds(experience, samples, indices)
@@ -123,9 +123,9 @@ def test_the_seed_decides_the_order():
 @pytest.mark.parametrize(
     ("changes", "options", "line"),
     [
-        ({"vary": {"scenario.chunk_size": [20, 30]}}, {}, "varies what its rounds are made of; choose one value"),
-        ({"scenario": {"name": "pretrain", "source": "digits"}}, {}, "begins with another data set or weights"),
-        ({"scenario": "statik"}, {}, "unknown scenario 'statik'; did you mean 'static'"),
+        ({"vary": {"stream.chunk_size": [20, 30]}}, {}, "varies what its rounds are made of; choose one value"),
+        ({"stream": {"name": "pretrain", "source": "digits"}}, {}, "begins with another data set or weights"),
+        ({"stream": "statik"}, {}, "unknown stream 'statik'; did you mean 'static'"),
         ({"data": "digts"}, {}, "unknown data set 'digts'; did you mean 'digits'"),
     ],
 )  # fmt: skip
@@ -174,7 +174,7 @@ def test_there_and_back_gives_the_tables_of_the_scenario_itself(accumulated, tmp
         def alone(labels, pool, seed):
             return [warmstart_sim.types.Round(i, part, part) for i, part in enumerate(np.split(pool, [40]))]
 
-        raw["scenario"] = {"name": alone}
+        raw["stream"] = {"name": alone}
     ours = warmstart_sim.run(raw, out=tmp_path / "ours", quiet=True)
     back = from_benchmark(
         to_benchmark(raw, seed=4, accumulate=False), accumulate=accumulated, name="dealt",
@@ -186,9 +186,11 @@ def test_there_and_back_gives_the_tables_of_the_scenario_itself(accumulated, tmp
     assert ours.rounds["epochs"].max() > 1
 
 
-def dealt(raw: dict[str, Any], **changes: Any) -> Any:
+def splits(raw: dict[str, Any], **changes: Any) -> Any:
     """The lab of a scenario's first cell."""
-    return Lab(plan(*prepare({"model": "logistic_regression", **raw, **changes}))[1][0], Place(Path()))
+    return CellTrainer(
+        plan(*prepare({"model": "logistic_regression", **raw, **changes}))[1][0], ExecutionSettings(Path())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -202,16 +204,19 @@ def tens() -> tuple[np.ndarray, np.ndarray]:
 def test_classes_that_come_one_after_another(tens, accumulate):
     train, test = (dataset(*(each[part] for each in tens)) for part in (slice(90), slice(90, 120)))
     benchmark = class_incremental_benchmark({"train": train, "test": test}, class_order=[*range(10)], num_experiences=5)
-    lab = dealt(from_benchmark(benchmark, accumulate=accumulate))
-    assert (lab.dataset.classes, len(lab.rounds)) == (10, 5)
-    for number, round_ in enumerate(lab.rounds):
+    trainer = splits(from_benchmark(benchmark, accumulate=accumulate))
+    assert (trainer.dataset.classes, len(trainer.rounds)) == (10, 5)
+    for number, round_ in enumerate(trainer.rounds):
         first = 0 if accumulate else 2 * number
-        inputs, labels = lab.train_samples.batch(torch.from_numpy(round_.train))
+        inputs, labels = trainer.train_samples.batch(torch.from_numpy(round_.train))
         assert set(labels.tolist()) == set(range(first, 2 * number + 2))
         expected = np.concatenate([tens[0][:90][tens[1][:90] // 2 == each] for each in range(first // 2, number + 1)])
         assert sorted(map(bytes, inputs.numpy())) == sorted(map(bytes, expected)), "as they are"
-        assert set(lab.train_samples.batch(torch.from_numpy(round_.new))[1].tolist()) == {2 * number, 2 * number + 1}
-    assert len(lab.test_indices) == 30
+        assert set(trainer.train_samples.batch(torch.from_numpy(round_.new))[1].tolist()) == {
+            2 * number,
+            2 * number + 1,
+        }
+    assert len(trainer.test_indices) == 30
 
 
 class Pictures:
@@ -233,13 +238,13 @@ def test_images_become_pixels_which_the_engine_normalises(shape):
     pixels = np.random.default_rng(0).integers(0, 256, (20, *shape), dtype=np.uint8)
     parts = [as_classification_dataset(Pictures(part)) for part in np.split(pixels, [12])]
     raw = from_benchmark(benchmark_from_datasets(train=parts, test=[parts[0]]))
-    lab = dealt(raw)
+    trainer = splits(raw)
     channels = pixels[:, None] if len(shape) == 2 else pixels.transpose(0, 3, 1, 2)
-    assert np.array_equal(lab.dataset.train.inputs, channels)
-    assert lab.dataset.train.inputs.dtype == np.uint8
+    assert np.array_equal(trainer.dataset.train.inputs, channels)
+    assert trainer.dataset.train.inputs.dtype == np.uint8
     axes = (0, 2, 3)
     expected = (channels / 255 - channels.mean(axes, keepdims=True) / 255) / (channels.std(axes, keepdims=True) / 255)
-    assert np.allclose(lab.train_samples.batch(torch.arange(20))[0].numpy(), expected, atol=1e-5)
+    assert np.allclose(trainer.train_samples.batch(torch.arange(20))[0].numpy(), expected, atol=1e-5)
 
 
 def test_features_that_each_experience_permutes_are_read_with_its_own_eval_transform(tens):
@@ -252,17 +257,17 @@ def test_features_that_each_experience_permutes_are_read_with_its_own_eval_trans
         return TransformGroups({"train": (lambda inputs: transform(inputs) + 1, None), "eval": (transform, None)})
 
     benchmark = benchmark_from_datasets(train=[dataset(*tens, permuted(order)) for order in orders])
-    lab = dealt(from_benchmark(benchmark))
+    trainer = splits(from_benchmark(benchmark))
     flat = tens[0].reshape(120, 64)
-    assert np.array_equal(lab.dataset.train.inputs, np.concatenate([flat[:, order] for order in orders]))
-    assert len(lab.test_indices) == 0
+    assert np.array_equal(trainer.dataset.train.inputs, np.concatenate([flat[:, order] for order in orders]))
+    assert len(trainer.test_indices) == 0
 
 
 def test_tokens_stay_tokens():
     raw = from_benchmark(to_benchmark(scenario("texts"), accumulate=False))
-    lab = dealt(raw, model="bilstm")
-    assert lab.dataset.train.inputs.dtype == np.int64
-    assert lab.dataset.vocabulary_size == 1 + lab.dataset.train.inputs.max()
+    trainer = splits(raw, model="bilstm")
+    assert trainer.dataset.train.inputs.dtype == np.int64
+    assert trainer.dataset.vocabulary_size == 1 + trainer.dataset.train.inputs.max()
 
 
 @pytest.mark.parametrize(
@@ -312,8 +317,8 @@ def test_a_run_on_a_benchmark_resumes_and_another_benchmark_is_refused_in_its_fo
     again = warmstart_sim.run(benchmark(60), out=tmp_path, quiet=True)
     pd.testing.assert_frame_equal(first.rounds, again.rounds)  # even its seconds: nothing was trained
     assert first.rounds["train_samples"].tolist() == [60, 120] * 3
-    alone = {"name": dataclasses.replace(benchmark(60)["scenario"]["name"], accumulate=False)}
-    for other in (benchmark(61), {**benchmark(60), "scenario": alone}):
+    alone = {"name": dataclasses.replace(benchmark(60)["stream"]["name"], accumulate=False)}
+    for other in (benchmark(61), {**benchmark(60), "stream": alone}):
         with pytest.raises(WarmstartError, match="holds a run with other settings"):
             warmstart_sim.run(other, out=tmp_path, quiet=True)
     changed = benchmark(60)

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from warmstart_sim import cli
+from warmstart_sim.execution.progress import NoDisplay
 from warmstart_sim.results.columns import MEASURED
-from warmstart_sim.sweep.watch import Quiet
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_run_that_was_killed_after_a_round_and_started_again_gives_the_same_ta
                 raise Killed
 
         with monkeypatch.context() as patched:
-            patched.setattr(Quiet, "progress", progress)
+            patched.setattr(NoDisplay, "progress", progress)
             patched.setattr(sys, "argv", ["warmstart-sim", "run", str(scenario), *map(str, options), "--out", "killed"])
             with pytest.raises(Killed):
                 cli.main()
@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_after_a_round_and_started_again_gives_the_same_ta
 
 
 def test_another_engine_is_refused_in_the_same_folder(command, scenario, tmp_path):
-    options = [*HERE, "--strategies", "warm_start", "--set", "scenario.rounds=1", "--workers", 1, "--out", "here"]
+    options = [*HERE, "--strategies", "warm_start", "--set", "stream.rounds=1", "--workers", 1, "--out", "here"]
     assert command("run", scenario, *options) == (0, "")
     code, said = command("run", scenario, *options, "--engine", "avalanche")
     assert code == 2

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from warmstart_sim.avalanche.engine import in_avalanche
-from warmstart_sim.config import Cell, plan
-from warmstart_sim.experiment import run_cell
-from warmstart_sim.lab import Lab
-from warmstart_sim.place import Place
+from warmstart_sim.avalanche.engine import avalanche_engine
+from warmstart_sim.experiment.cell_trainer import CellTrainer
+from warmstart_sim.experiment.run_cell import run_cell
+from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.scenario import Cell, plan
 
 STARTS: dict[str, dict[str, Any]] = {
     "random_init": {},
@@ -41,7 +41,7 @@ MODELS: dict[str, dict[str, Any]] = {
 def cell_of(model: str, start: str = "shrink_perturb", **changes: Any) -> Cell:
     scenario = {
         "name": "parity",
-        "scenario": {"name": "online", "chunk_size": 54},
+        "stream": {"name": "online", "chunk_size": 54},
         "training": {
             "batch_size": 32,
             "optimizer": {"lr": 0.01},
@@ -59,16 +59,16 @@ def cell_of(model: str, start: str = "shrink_perturb", **changes: Any) -> Cell:
 def ran(cell: Cell, folder: Path, avalanche: bool, monkeypatch: Any) -> tuple[list[Any], pd.DataFrame, pd.DataFrame]:
     """Weights after each round, rows of the rounds and of the epochs."""
     kept: list[dict[str, torch.Tensor]] = []
-    evaluate = Lab.evaluate
+    evaluate = CellTrainer.evaluate
 
-    def noting(lab: Lab, round_: Any) -> Any:
-        kept.append(lab.weights())
-        return evaluate(lab, round_)
+    def noting(trainer: CellTrainer, round_: Any) -> Any:
+        kept.append(trainer.weights())
+        return evaluate(trainer, round_)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Lab, "evaluate", noting)
+        patched.setattr(CellTrainer, "evaluate", noting)
         run = RunFolder(folder)
-        run_cell(cell, run, Place(Path(), engine=in_avalanche if avalanche else None))
+        run_cell(cell, run, ExecutionSettings(Path(), engine=avalanche_engine if avalanche else None))
     stored = run.cell(cell.id).result()
     assert stored is not None
     return kept, *(pd.DataFrame(stored[name]) for name in ("rounds", "epochs"))

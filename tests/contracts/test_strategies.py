@@ -6,7 +6,7 @@ import torch
 from warmstart_sim import models, registry
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.types import Context
+from warmstart_sim.types import RoundContext
 
 MODELS = [
     ("small_cnn", {}, (1, 8, 8)),
@@ -32,7 +32,7 @@ def states(name, options, shape):
 class TestEveryStrategy:
     def call(self, strategy, name, options, shape):
         model, previous, fresh = states(name, options, shape)
-        context = Context(1, models.layout(model), lambda purpose: torch_generator(0, purpose, 1))
+        context = RoundContext(1, models.layout(model), lambda purpose: torch_generator(0, purpose, 1))
         return model, previous, fresh, STRATEGIES.get(strategy)(), context
 
     def test_gives_a_complete_state_that_the_model_loads(self, strategy, name, options, shape):

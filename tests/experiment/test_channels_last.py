@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from warmstart_sim import config
-from warmstart_sim.lab import Lab
-from warmstart_sim.place import Place
+from warmstart_sim import scenario as scenarios
+from warmstart_sim.experiment.cell_trainer import CellTrainer
+from warmstart_sim.experiment.settings import ExecutionSettings
 
 
-def lab(model: object, tmp_path) -> Lab:
+def trainer(model: object, tmp_path) -> CellTrainer:
     data = {"name": "synthetic", "shape": [3, 8, 8], "train_samples": 20, "test_samples": 10}
     raw = {"name": "one", "data": data, "model": model, "strategies": {"random_init": {}}}
-    return Lab(config.plan(raw, "scenario")[1][0], Place(data_root=tmp_path))
+    return CellTrainer(scenarios.plan(raw, "scenario")[1][0], ExecutionSettings(data_root=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def lab(model: object, tmp_path) -> Lab:
     ids=str,
 )
 def test_batches_and_weights_are_channels_last_where_that_is_quicker_and_safe(tmp_path, model, expected):
-    made = lab(model, tmp_path)
+    made = trainer(model, tmp_path)
     batch = made.train_samples.batch(torch.arange(4))[0]
     assert batch.is_contiguous(memory_format=torch.channels_last) == expected
     kernels = [
@@ -40,7 +40,7 @@ def test_batches_and_weights_are_channels_last_where_that_is_quicker_and_safe(tm
 
 
 def test_a_narrow_resnet_trains(tmp_path):
-    made = lab({"name": "resnet18", "width": 4}, tmp_path)
+    made = trainer({"name": "resnet18", "width": 4}, tmp_path)
     made.model.train()
     for _ in range(20):  # channels-last, this ends the process on a CPU with AVX2
         inputs, labels = made.train_samples.batch(torch.arange(20))

@@ -10,7 +10,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.models import build, layout
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.types import Context
+from warmstart_sim.types import RoundContext
 
 VOCABULARY, EMBEDDING, HIDDEN, CLASSES = 30, 5, 4, 3
 TORCH = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -58,7 +58,7 @@ def test_neither_padding_nor_other_texts_change_a_prediction_or_a_gradient(cell,
             torch.testing.assert_close(ours, theirs, rtol=0, atol=10 * tolerance)
 
 
-def packed(model: nn.Module, cell: str, pooling: str, tokens: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
+def pickled(model: nn.Module, cell: str, pooling: str, tokens: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
     """The logits that torch's bidirectional network gives for packed texts with the model's weights, and itself."""
     theirs = TORCH[cell](EMBEDDING, HIDDEN, num_layers=2, bidirectional=True, batch_first=True).double()
     for k, layer in enumerate((model.layer1, model.layer2)):
@@ -78,7 +78,7 @@ def packed(model: nn.Module, cell: str, pooling: str, tokens: torch.Tensor) -> t
 @every_kind
 def test_it_equals_torchs_bidirectional_network_on_packed_texts(cell, pooling):
     model = make(cell=cell, pooling=pooling, dropout=0).double()
-    logits, theirs = packed(model, cell, pooling, texts())
+    logits, theirs = pickled(model, cell, pooling, texts())
     torch.testing.assert_close(model(texts()), logits, rtol=0, atol=1e-12)
 
     logits.square().sum().backward()
@@ -151,7 +151,7 @@ def test_dropout_drops_inputs_of_layers_and_head_and_only_while_training():
 
 def strategy_on(model: nn.Module, **options) -> tuple[dict, dict, dict]:
     previous, fresh = make(seed=1).state_dict(), make(seed=2).state_dict()
-    context = Context(1, layout(model), lambda purpose: torch_generator(0, purpose, 1))
+    context = RoundContext(1, layout(model), lambda purpose: torch_generator(0, purpose, 1))
     return STRATEGIES.get("shrink_perturb")(**options)(previous, fresh, context), previous, fresh
 
 

@@ -94,7 +94,7 @@ def test_a_torch_file_without_a_state_dict_is_one_line(tmp_path, content):
     with pytest.raises(DataError) as caught:
         read_weights(path)
     assert str(caught.value) == (
-        f"scenario.checkpoint: {path} holds no state dict (a mapping of names to tensors)"
+        f"stream.checkpoint: {path} holds no state dict (a mapping of names to tensors)"
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def test_what_is_no_torch_file_is_one_line(tmp_path, content):
     with pytest.raises(DataError) as caught:
         read_weights(path)
     said = str(caught.value)
-    assert said.startswith(f"scenario.checkpoint: {path} is not a file of plain weights, or is cut short (")
+    assert said.startswith(f"stream.checkpoint: {path} is not a file of plain weights, or is cut short (")
     assert said.endswith("); save `model.state_dict()` with torch.save")
     assert "\n" not in said
 
@@ -151,7 +151,7 @@ def test_an_absent_file_is_one_line_for_both_readers(tmp_path, name):
     for reader in (read_weights, digest_of):
         with pytest.raises(DataError) as caught:
             reader(path)
-        assert str(caught.value) == f"scenario.checkpoint: there is no file {path}"
+        assert str(caught.value) == f"stream.checkpoint: there is no file {path}"
         assert caught.value.exit_code == 3
 
 

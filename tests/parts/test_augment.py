@@ -15,7 +15,7 @@ from torchvision.transforms import functional as oracle
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.parts.augment import Augment, crop_and_flip, crop_flip_and_rotate, draw, jitter_colours
 from warmstart_sim.registry import PARTS
-from warmstart_sim.types import Batch, Context, Layout
+from warmstart_sim.types import Batch, Layout, RoundContext
 
 EVERYTHING = {"random_crop": 4, "horizontal_flip": 0.5, "color_jitter": 0.25, "rotation": 2.0}
 
@@ -30,7 +30,9 @@ def photos(n=16, channels=3, height=12, width=9, seed=1):
 
 def transform_of(**strengths):
     layout = Layout(parameters=frozenset(), norm_affine=frozenset(), blocks=(), head="head")
-    return Augment(**strengths)({}, {}, Context(round=1, layout=layout, generator=lambda purpose: seeded())).transform
+    return Augment(**strengths)(
+        {}, {}, RoundContext(round=1, layout=layout, generator=lambda purpose: seeded())
+    ).transform
 
 
 def augmented(images, seed=0, **strengths):

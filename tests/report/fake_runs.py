@@ -28,7 +28,7 @@ REACHED = {"cifar10": 0.72, "cifar100": 0.31, "svhn": 0.93}  # by random init, o
 WORDS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN"}
 # As in a scenario's `vary.pair`.
 PAIRS = {
-    f"{WORDS[source]} to {WORDS[target]}": {"scenario.source.name": source, "data.name": target}
+    f"{WORDS[source]} to {WORDS[target]}": {"stream.source.name": source, "data.name": target}
     for target, sources in {
         "cifar10": ["cifar100", "svhn"],
         "svhn": ["cifar10", "cifar100"],
@@ -130,7 +130,7 @@ def write_run(
         "name": f"fake_{stream}",
         "title": "",
         "data": {"name": "noisy_digits", "validation_fraction": 0.3333},
-        "scenario": {"name": stream, **({"head": "keep"} if stream == "pretrain" else {})},
+        "stream": {"name": stream, **({"head": "keep"} if stream == "pretrain" else {})},
         "strategies": {label: dict(arm) for label, arm in arms.items()},
         "seeds": list(range(seeds)),
         **({"vary": dict(vary)} if vary else {}),
@@ -166,14 +166,14 @@ def _data_of(stream: str, cell: Cell, vary: Mapping[str, list[Any] | Mapping[str
     for key, values in vary.items():
         settings |= values[cell[key]] if isinstance(values, Mapping) else {key: cell.get(_column(key))}
     target = settings.get("data.name", "noisy_digits")
-    first = settings.get("scenario.source.name", "cifar100") if stream == "pretrain" else target
+    first = settings.get("stream.source.name", "cifar100") if stream == "pretrain" else target
     return [first, *[target] * (ROUNDS[stream] - 1)]
 
 
 def _grown(stream: str, cell: Cell, index: int) -> float:
     """The share of the data that a round trains on."""
     if stream == "pretrain":
-        return cell.get("scenario.fraction", 1) if index else 1
+        return cell.get("stream.fraction", 1) if index else 1
     return (index + 1) / ROUNDS[stream]
 
 
@@ -181,10 +181,10 @@ def _effect(cell: Cell, stream: str) -> tuple[float, float]:
     """What the arm gains in final accuracy, and its share of random init's epochs."""
     if stream == "pretrain":  # with few data pre-training helps, with many it harms
         kept = {"random_init": 0, "warm_start": 1}.get(cell["strategy"], cell.get("lambda", 0.3))
-        gain = kept * (0.07 - 0.12 * cell.get("scenario.fraction", 1)) + 0.1 * kept * (1 - kept)
+        gain = kept * (0.07 - 0.12 * cell.get("stream.fraction", 1)) + 0.1 * kept * (1 - kept)
         return gain, 1 - 0.7 * kept
     if "lambda" in cell:
         return 0.015 - 0.1 * max(0.0, cell["lambda"] - 0.4), 1 - 0.8 * cell["lambda"]
     arms = {"random_init": (0.0, 1.0), "warm_start": (-0.08, 0.25), "shrink_perturb": (0.01, 0.5)}
     offset, share = arms.get(cell["strategy"], (-0.03, 0.4))
-    return offset * (1 - cell.get("scenario.fraction", 0)), share
+    return offset * (1 - cell.get("stream.fraction", 0)), share

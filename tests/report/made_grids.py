@@ -67,7 +67,7 @@ def write_grid(
     pd.DataFrame(columns=[*identity, *EPOCH_COLUMNS]).to_csv(folder / "epochs.csv", index=False)
     own = {f"strategies.shrink_perturb.{key}": [*values] for key, values in zip(keys, (lambdas, sigmas), strict=True)}
     scenario = {
-        "name": "made", "title": "", "data": {"name": "digits"}, "scenario": {"name": "online"}, "strategies": arms,
+        "name": "made", "title": "", "data": {"name": "digits"}, "stream": {"name": "online"}, "strategies": arms,
         "seeds": list(range(seeds)), "vary": {**own, **{key: [*values] for key, values in more.items()}},
         "metric": "test_accuracy",
     }  # fmt: skip

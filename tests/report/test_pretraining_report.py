@@ -25,7 +25,7 @@ from warmstart_sim.results.tables import load
 LOOKS = dict(zip(ARMS, (style.INK, *style.PALETTE), strict=False))  # colours, in the order of the arms
 ONE = {"random_init": {"start": "random_init"}}
 LAMBDAS = [0.0, 0.5, 1.0]
-OVER_P = {"scenario.fraction": FRACTIONS}
+OVER_P = {"stream.fraction": FRACTIONS}
 ALONG = "along_scenario_fraction"
 
 
@@ -55,11 +55,11 @@ def page_of(folder: Path, **options: Any) -> str:
 def expected(folder: Path) -> dict[str, pd.DataFrame]:
     """Means over seeds by pair, arm and fraction, straight from the file."""
     rounds = pd.read_csv(folder / "rounds.csv").query("round == 1")
-    keys = ["pair", "strategy", "scenario.fraction"]
+    keys = ["pair", "strategy", "stream.fraction"]
     wide = rounds.pivot_table(
-        index=["pair", "scenario.fraction", "seed"], columns="strategy", values="validation_accuracy"
+        index=["pair", "stream.fraction", "seed"], columns="strategy", values="validation_accuracy"
     )
-    gaps = wide.sub(wide["random_init"], axis=0).groupby(level=["pair", "scenario.fraction"]).mean()
+    gaps = wide.sub(wide["random_init"], axis=0).groupby(level=["pair", "stream.fraction"]).mean()
     return {
         "accuracy": 100 * rounds.groupby(keys)["validation_accuracy"].mean(),
         "difference": 100 * gaps.stack().reorder_levels([0, 2, 1]).sort_index(),
@@ -110,13 +110,13 @@ def test_six_pairs_are_drawn_in_a_figure_for_each_quantity_with_the_means_of_the
 
 
 def test_each_lambda_is_a_line_with_its_means(tmp_path: Path):
-    vary = {"pair": some_pairs(5), "scenario.fraction": [0.1, 1.0], "strategies.shrink_perturb.lambda": LAMBDAS}
+    vary = {"pair": some_pairs(5), "stream.fraction": [0.1, 1.0], "strategies.shrink_perturb.lambda": LAMBDAS}
     chart = charts(tmp_path, seeds=2, vary=vary)[f"{ALONG}_accuracy"]
     labels = [text.get_text() for text in chart.figure.legends[0].get_texts()]
     assert labels == ["random init", "warm start", "λ = 0", "λ = 0.5", "λ = 1"]
     assert "The lines named by λ are shrink perturb (σ = 0.1)." in chart.caption
     rounds = pd.read_csv(tmp_path / "rounds.csv").query("round == 1 and strategy == 'shrink_perturb'")
-    means = rounds.groupby(["pair", "lambda", "scenario.fraction"])["validation_accuracy"].mean()
+    means = rounds.groupby(["pair", "lambda", "stream.fraction"])["validation_accuracy"].mean()
     for label, frame in zip(some_pairs(5), chart.figure.axes, strict=True):
         for lam, colour in zip(LAMBDAS, style.sequence(len(LAMBDAS)), strict=True):
             np.testing.assert_allclose(drawn(frame)[colour][1], 100 * means[label, lam])
@@ -150,7 +150,7 @@ def test_the_axis_is_the_fraction_of_the_target_with_ticks_at_its_values(tmp_pat
     frame = charts(tmp_path, vary=OVER_P)[ALONG].figure.axes[0]
     assert frame.get_xlabel() == "fraction p of the target data"
     assert [label.get_text() for label in frame.get_xticklabels()] == ["0.1", "0.3", "0.6", "1"]
-    split = charts(tmp_path / "split", stream="split", vary={"scenario.fraction": [0.1, 0.5]})[ALONG]
+    split = charts(tmp_path / "split", stream="split", vary={"stream.fraction": [0.1, 0.5]})[ALONG]
     assert split.figure.axes[0].get_xlabel() == "first fraction"
 
 
@@ -177,14 +177,14 @@ def test_panels_share_a_scale_only_where_the_target_is_the_same(tmp_path: Path, 
 
 
 def test_own_files_of_one_kind_are_different_data(tmp_path: Path):
-    pairs = {f"{one} to b": {"scenario.source.path": one, "data.path": f"{one}.npz"} for one in ("a", "c")}
+    pairs = {f"{one} to b": {"stream.source.path": one, "data.path": f"{one}.npz"} for one in ("a", "c")}
     assert "scale of its own" in charts(tmp_path, seeds=1, vary={"pair": pairs, **OVER_P})[ALONG].caption
 
 
 @pytest.mark.parametrize("count", [12, 13])
 def test_twelve_pairs_are_the_most_and_it_is_said(tmp_path: Path, count: int):
     pairs = {f"pair {index}": {"data.name": "cifar10"} for index in range(count)}
-    vary = {"pair": pairs, "scenario.fraction": [0.5, 1.0]}
+    vary = {"pair": pairs, "stream.fraction": [0.5, 1.0]}
     chart = charts(tmp_path, seeds=1, arms=ONE, vary=vary)[f"{ALONG}_accuracy"]
     assert [frame.get_title(loc="left") for frame in chart.figure.axes] == list(pairs)[:12]  # not pair 0, 1, 10, 11
     assert ("The first 12 of 13 combinations" in chart.caption) == (count == 13)
@@ -283,7 +283,7 @@ def test_missing_cells_are_named_by_their_label(tmp_path: Path):
     gone = "SVHN to CIFAR-10"
     folder = write_run(
         tmp_path, stream="pretrain", seeds=2, vary={"pair": PAIRS, **OVER_P},
-        leave_out=lambda cell: (cell["pair"], cell["scenario.fraction"], cell["strategy"]) == (gone, 0.3, "warm_start"),
+        leave_out=lambda cell: (cell["pair"], cell["stream.fraction"], cell["strategy"]) == (gone, 0.3, "warm_start"),
     )  # fmt: skip
     line = "warm start, SVHN to CIFAR-10, target fraction = 0.3, seed {}: not there (not run yet, or failed)"
     assert troubles(load(folder)) == [line.format(0), line.format(1)]

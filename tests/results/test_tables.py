@@ -202,10 +202,10 @@ def test_a_cell_that_is_not_at_the_last_round_is_unfinished():
 
 def test_cells_of_different_lengths_are_complete_where_their_setting_has_other_rounds():
     rounds = table(
-        cell("random_init", 0, [0.3, 0.4], **{"scenario.chunk_size": 500}),
-        cell("random_init", 0, [0.3, 0.4, 0.5, 0.6], **{"scenario.chunk_size": 250}),
+        cell("random_init", 0, [0.3, 0.4], **{"stream.chunk_size": 500}),
+        cell("random_init", 0, [0.3, 0.4, 0.5, 0.6], **{"stream.chunk_size": 250}),
     )
-    result = summary(rounds, ["scenario.chunk_size"], METRIC, "random_init")
+    result = summary(rounds, ["stream.chunk_size"], METRIC, "random_init")
     assert list(result["unfinished"]) == [0, 0]
 
 
@@ -227,15 +227,15 @@ def test_an_axis_that_the_reference_lacks_pairs_by_seed_alone():
 def test_an_axis_that_the_reference_has_pairs_within_its_values():
     rounds = table(
         *(
-            cell(arm, seed, [A[seed] + gain], **{"scenario.fraction": fraction})
+            cell(arm, seed, [A[seed] + gain], **{"stream.fraction": fraction})
             for seed in range(3)
             for fraction, base in ((0.1, 0.0), (0.5, 0.1))
             for arm, gain in (("random_init", base), ("warm_start", base - fraction))
         )
     )
-    result = summary(rounds, ["scenario.fraction"], METRIC, "random_init")
+    result = summary(rounds, ["stream.fraction"], METRIC, "random_init")
     for fraction in (0.1, 0.5):
-        warm = row(result, "warm_start", **{"scenario.fraction": fraction})
+        warm = row(result, "warm_start", **{"stream.fraction": fraction})
         assert (warm["pairs"], warm["difference"]) == (3, pytest.approx(-fraction))
 
 
@@ -401,21 +401,21 @@ def bundled(seeds: int = 2, arms: tuple[str, ...] = ("random_init", "warm_start"
     """Complete cells of a bundle of awkward labels and a fraction, as rounds.csv has them."""
     rounds = table(
         *(
-            cell(arm, seed, [A[seed] + gain * fraction], **{"pair": label, "scenario.fraction": fraction})
+            cell(arm, seed, [A[seed] + gain * fraction], **{"pair": label, "stream.fraction": fraction})
             for arm, gain in zip(arms, (0.0, -0.1), strict=False)
             for label in LABELS
             for fraction in (0.1, 1.0)
             for seed in range(seeds)
         )
     )
-    first = ["scenario", "strategy", "seed", "pair", "scenario.fraction", "round"]
+    first = ["scenario", "strategy", "seed", "pair", "stream.fraction", "round"]
     return rounds[[*first, *(column for column in rounds.columns if column not in first)]]
 
 
 def write_bundled(folder: Path, rounds: pd.DataFrame) -> Path:
     write(folder, rounds, ["random_init", "warm_start"])
     scenario = yaml.safe_load((folder / "scenario.yaml").read_text())
-    scenario["vary"] = {"pair": {label: {"data.name": "a"} for label in LABELS}, "scenario.fraction": [0.1, 1.0]}
+    scenario["vary"] = {"pair": {label: {"data.name": "a"} for label in LABELS}, "stream.fraction": [0.1, 1.0]}
     (folder / "scenario.yaml").write_text(
         yaml.safe_dump(scenario, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
@@ -424,7 +424,7 @@ def write_bundled(folder: Path, rounds: pd.DataFrame) -> Path:
 
 def test_labels_of_a_bundle_come_back_as_they_were_and_in_their_order(tmp_path: Path):
     run = load(write_bundled(tmp_path, bundled()))
-    assert run.axes == ("pair", "scenario.fraction")
+    assert run.axes == ("pair", "stream.fraction")
     assert list(run.rounds["pair"].unique()) == LABELS
     result = run.summary()
     assert list(result[result["strategy"] == "warm_start"]["pair"]) == [label for label in LABELS for _ in range(2)]
@@ -437,7 +437,7 @@ def test_cells_are_paired_within_a_label(tmp_path: Path):
     result = load(write_bundled(tmp_path, bundled())).summary()
     for label in LABELS:
         for fraction in (0.1, 1.0):
-            warm = row(result, "warm_start", **{"pair": label, "scenario.fraction": fraction})
+            warm = row(result, "warm_start", **{"pair": label, "stream.fraction": fraction})
             assert (warm["pairs"], warm["difference"]) == (2, pytest.approx(-0.1 * fraction))
 
 
@@ -447,7 +447,7 @@ def test_missing_cells_of_a_bundle_are_those_of_its_labels(tmp_path: Path):
     gone = (rounds["pair"] == "1.0") & (rounds["seed"] == 1) & (rounds["strategy"] == "warm_start")
     absent = missing(load(write_bundled(tmp_path, rounds[~gone])))
     assert absent == [
-        {"strategy": "warm_start", "pair": "1.0", "scenario.fraction": fraction, "seed": 1} for fraction in (0.1, 1.0)
+        {"strategy": "warm_start", "pair": "1.0", "stream.fraction": fraction, "seed": 1} for fraction in (0.1, 1.0)
     ]
 
 
@@ -456,9 +456,9 @@ def test_arms_named_by_numbers_stay_text(tmp_path: Path):
     assert list(run.summary()["strategy"]) == ["nan", "01"]
 
 
-@pytest.mark.parametrize("scenario", [{"name": "pretrain", "head": "keep"}, {"name": "split", "fraction": 0.5}])
-def test_a_run_is_pretrained_where_something_becomes_of_a_head(scenario: dict[str, Any]):
-    assert a_run({"random_init": {}}, scenario=scenario).pretrained == (scenario["name"] == "pretrain")
+@pytest.mark.parametrize("stream", [{"name": "pretrain", "head": "keep"}, {"name": "split", "fraction": 0.5}])
+def test_a_run_is_pretrained_where_something_becomes_of_a_head(stream: dict[str, Any]):
+    assert a_run({"random_init": {}}, stream=stream).pretrained == (stream["name"] == "pretrain")
 
 
 def test_write_summary_writes_what_summary_says(tmp_path: Path):
@@ -504,8 +504,8 @@ def test_a_packed_table_is_read_as_it_is(tmp_path: Path):
     content = (tmp_path / "run" / "epochs.csv").read_bytes()
     (tmp_path / "run" / "epochs.csv").unlink()
     (tmp_path / "run" / "epochs.csv.gz").write_bytes(gzip.compress(content))
-    packed = load(tmp_path / "run")
-    pd.testing.assert_frame_equal(packed.epochs, plain.epochs)
+    pickled = load(tmp_path / "run")
+    pd.testing.assert_frame_equal(pickled.epochs, plain.epochs)
 
 
 def test_recorded_errors_are_read(tmp_path: Path):

@@ -9,7 +9,7 @@ from warmstart_sim import models
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.strategies.basic import RandomInit, WarmStart
 from warmstart_sim.strategies.shrink_perturb import ShrinkPerturb
-from warmstart_sim.types import Context
+from warmstart_sim.types import RoundContext
 
 
 def network(seed: int) -> torch.nn.Module:
@@ -24,7 +24,7 @@ def network(seed: int) -> torch.nn.Module:
 
 PREVIOUS, FRESH = network(1), network(2)
 LAYOUT = models.layout(FRESH)
-CONTEXT = Context(round=1, layout=LAYOUT, generator=lambda purpose: torch_generator(0, purpose, 1))
+CONTEXT = RoundContext(round=1, layout=LAYOUT, generator=lambda purpose: torch_generator(0, purpose, 1))
 BUFFERS = set(FRESH.state_dict()) - LAYOUT.parameters
 
 
@@ -93,7 +93,7 @@ def test_gaussian_noise_has_the_deviation_that_sigma_says_and_comes_from_the_see
     layout = models.layout(FRESH).__class__(frozenset({"w"}), frozenset(), (), "head")
     draws = []
     for seed in (0, 0, 1):
-        context = Context(1, layout, lambda purpose, seed=seed: torch_generator(seed, purpose, 1))
+        context = RoundContext(1, layout, lambda purpose, seed=seed: torch_generator(seed, purpose, 1))
         draws.append(ShrinkPerturb(0.5, 0.1, noise="gaussian")(state, state, context)["w"])
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])

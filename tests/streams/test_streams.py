@@ -74,7 +74,7 @@ def test_pretrain_gives_one_round_with_a_share_of_the_pool_and_shares_are_nested
     for fraction in sorted(fractions):
         if round(fraction * count) == 0:
             with pytest.raises(
-                WarmstartError, match=rf"scenario\.fraction: {fraction} of {count} training samples leaves none"
+                WarmstartError, match=rf"stream\.fraction: {fraction} of {count} training samples leaves none"
             ):
                 pretrain(labels, pool, seed, fraction=fraction, order=order)
             continue

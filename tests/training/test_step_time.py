@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.training.recorded import Tape
-from warmstart_sim.training import stepping
+from tests.acceleration.recorded import Tape
+from warmstart_sim.training import stepper
 from warmstart_sim.training.batches import DeviceSamples
-from warmstart_sim.training.recording import Recorder
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.step_time import BLOCK_SECONDS, BLOCKS, StepTime, measure
-from warmstart_sim.training.stepping import Stepper
+from warmstart_sim.training.stepper import GraphCapture, Stepper
 from warmstart_sim.types import Samples
 
 CPU = torch.device("cpu")
@@ -51,10 +50,10 @@ class Machine:
 
 
 def measured(machine: Machine, batch_size: int = 32, samples: DeviceSamples | None = None,
-             recorder: Recorder | None = None) -> StepTime:  # fmt: skip
+             graph_capture: GraphCapture | None = None) -> StepTime:  # fmt: skip
     if samples is None:
         samples = DeviceSamples(Samples(np.zeros((10, 3), dtype=np.float32), np.zeros(10, dtype=np.int64)), None, CPU)
-    stepper = Stepper(nn.Linear(3, 2).eval(), Training(batch_size=batch_size), recorder)
+    stepper = Stepper(nn.Linear(3, 2).eval(), Training(batch_size=batch_size), graph_capture)
     stepper.begin(samples, ())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "perf_counter", lambda: machine.now)
@@ -119,18 +118,18 @@ def test_batches_too_small_to_be_quartered_have_a_time_for_the_step_alone(batch_
 
 @pytest.mark.parametrize("recorded", [False, True])
 def test_texts_are_as_long_as_they_are_on_average(recorded, monkeypatch):
-    monkeypatch.setattr(stepping, "TEXT_STEP", 4)
-    monkeypatch.setattr(Stepper, "prepare", lambda stepper, shapes: None)
+    monkeypatch.setattr(stepper, "TEXT_STEP", 4)
+    monkeypatch.setattr(Stepper, "prepare", lambda self, shapes: None)
     lengths = np.array([1, 2, 12])
     tokens = (np.arange(12) < lengths[:, None]).astype(np.int64)
     samples = DeviceSamples(Samples(tokens, np.zeros(3, dtype=np.int64)), None, CPU)
     machine = Machine(0.01, 0.0)
-    measured(machine, samples=samples, recorder=Tape() if recorded else None)
+    measured(machine, samples=samples, graph_capture=Tape() if recorded else None)
     assert set(machine.widths) == {8 if recorded else 5}
 
 
 def test_steps_are_recorded_before_they_are_timed():
     tape = Tape()
     machine = Machine(0.01, 0.0)
-    measured(machine, recorder=tape)
+    measured(machine, graph_capture=tape)
     assert tape.recordings == 2

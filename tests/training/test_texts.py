@@ -20,7 +20,7 @@ from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucketed,
 from warmstart_sim.training.evaluation import evaluate, train_accuracy
 from warmstart_sim.training.loop import RoundData, RoundTraining, train
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.stepping import Stepper
+from warmstart_sim.training.stepper import Stepper
 from warmstart_sim.types import Samples
 
 CPU = torch.device("cpu")

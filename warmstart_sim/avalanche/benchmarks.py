@@ -15,11 +15,11 @@ from avalanche.benchmarks.utils import AvalancheDataset, as_classification_datas
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
-from warmstart_sim.config import Cell, plan
-from warmstart_sim.config.changes import prepare
-from warmstart_sim.config.dealing import deal, load_component
-from warmstart_sim.data.location import data_root as find_data_root
+from warmstart_sim.datasets.location import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.scenario import Cell, plan
+from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.splits import load_component, split_rounds
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.types import Dataset, IntArray, Round, Samples
 
@@ -71,16 +71,16 @@ def to_benchmark(
     if len({repr((each.data, each.data_settings, each.stream, each.rounds)) for each in cells}) > 1:
         raise WarmstartError(f"{where}: varies what its rounds are made of; choose one value with set=['KEY=VALUE']")
     dataset = load_component(cell.data, seed, find_data_root(Path(data_root) if data_root else None))
-    dealt = deal(cell, dataset.train.labels, len(dataset.test))
+    splits = split_rounds(cell, dataset.train.labels, len(dataset.test))
     train, test = (prepared(each, cell, dataset) for each in (dataset.train, dataset.test))
-    indices = [each.train if accumulate else each.new for each in dealt.rounds]
-    if empty := [each.index for each, held in zip(dealt.rounds, indices, strict=True) if len(held) == 0]:
+    indices = [each.train if accumulate else each.new for each in splits.rounds]
+    if empty := [each.index for each, held in zip(splits.rounds, indices, strict=True) if len(held) == 0]:
         raise WarmstartError(f"{where}: round {empty[0]} has no new samples; leave accumulate=True")
     streams = {"train": [train.subset(held) for held in indices]}
-    if len(dealt.validation):
-        streams["valid"] = [train.subset(dealt.validation)]
-    if len(dealt.test):
-        streams["test"] = [test.subset(dealt.test)]
+    if len(splits.validation):
+        streams["valid"] = [train.subset(splits.validation)]
+    if len(splits.test):
+        streams["test"] = [test.subset(splits.test)]
     return with_classes_timeline(benchmark_from_datasets(**streams))
 
 
@@ -154,7 +154,7 @@ def from_benchmark(
             "validation_fraction": 0,
             **({} if train.inputs.dtype == np.uint8 else {"normalize": "none"}),
         },
-        "scenario": {"name": Experiences(tuple(rounds), accumulate)},
+        "stream": {"name": Experiences(tuple(rounds), accumulate)},
         "strategies": {"random_init": {}, "warm_start": {}, "shrink_perturb": {}},
         **settings,
     }

@@ -16,7 +16,7 @@ from warmstart_sim.avalanche.stopwatch import Stopwatch
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.training.evaluation import fewest_correct
 from warmstart_sim.training.settings import Until
-from warmstart_sim.training.stopping import Status, StopRule
+from warmstart_sim.training.stop_rules import Status, StopRule
 
 
 class NotConverged(UserWarning):

@@ -21,16 +21,16 @@ from warmstart_sim.avalanche.convergence import ConvergencePlugin, NotConverged
 from warmstart_sim.avalanche.metrics import TrainSeconds
 from warmstart_sim.avalanche.start import StrategyPlugin
 from warmstart_sim.avalanche.stopwatch import Stopwatch
-from warmstart_sim.config import Cell
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.lab import Lab
-from warmstart_sim.place import OnEpoch, Trained
+from warmstart_sim.experiment.cell_trainer import CellTrainer
+from warmstart_sim.experiment.settings import OnEpoch, TrainingOutcome
 from warmstart_sim.registry import MODELS, STRATEGIES
+from warmstart_sim.scenario import Cell
 from warmstart_sim.seeding import derive
 from warmstart_sim.training.batches import batch_sizes, epoch_order
+from warmstart_sim.training.coroutine import run_to_end
 from warmstart_sim.training.loop import Epoch
-from warmstart_sim.training.stepping import make_optimizer
-from warmstart_sim.training.turns import finish
+from warmstart_sim.training.stepper import make_optimizer
 from warmstart_sim.types import Round, StateDict
 
 
@@ -56,50 +56,55 @@ def check_supported(cells: Iterable[Cell]) -> None:
             )
 
 
-def in_avalanche(lab: Lab) -> Callable[[Round, StateDict | None, OnEpoch], Trained]:
+def avalanche_engine(trainer: CellTrainer) -> Callable[[Round, StateDict | None, OnEpoch], TrainingOutcome]:
     """What trains a cell's rounds, one at each call, with one Avalanche strategy for all of them.
 
     Args:
-        lab: The cell's data and model.
+        trainer: The cell's data and model.
     """
-    check_supported([lab.cell])
-    return _Rounds(lab).train
+    check_supported([trainer.cell])
+    return _Rounds(trainer).train
 
 
 class _Rounds:
     """Avalanche's Naive with our plugins, and the cell's rounds as its experiences."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        settings = lab.cell.arm.training
-        data = as_avalanche(lab.train_samples)
-        benchmark = benchmark_from_datasets(train=[data.subset(each.train) for each in lab.rounds])
+    def __init__(self, trainer: CellTrainer) -> None:
+        self._lab = trainer
+        settings = trainer.cell.arm.training
+        data = as_avalanche(trainer.train_samples)
+        benchmark = benchmark_from_datasets(train=[data.subset(each.train) for each in trainer.rounds])
         self._experiences = {
-            round_.index: experience for round_, experience in zip(lab.rounds, benchmark.train_stream, strict=True)
+            round_.index: experience for round_, experience in zip(trainer.rounds, benchmark.train_stream, strict=True)
         }
-        self._stopping = ConvergencePlugin(until=settings.until, validation=data.subset(lab.validation_indices.cpu()))
+        self._stopping = ConvergencePlugin(
+            until=settings.until, validation=data.subset(trainer.validation_indices.cpu())
+        )
         self._seconds = TrainSeconds()
         plugins = [
-            StrategyPlugin(lab.cell.arm.start.make(STRATEGIES), seed=lab.cell.seed, model_factory=lab.new_model),
-            _Draws(lab),
+            StrategyPlugin(
+                trainer.cell.arm.start.make(STRATEGIES), seed=trainer.cell.seed, model_factory=trainer.new_model
+            ),
+            _Draws(trainer),
             self._stopping,
         ]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "No loggers specified")
             evaluator = EvaluationPlugin(self._seconds, loggers=[])
         self._strategy = Naive(
-            model=lab.model, optimizer=make_optimizer(lab.model, settings.optimizer), criterion=nn.CrossEntropyLoss(),
-            train_mb_size=settings.batch_size, device=lab.device, plugins=plugins, evaluator=evaluator,
+            model=trainer.model, optimizer=make_optimizer(trainer.model, settings.optimizer),
+            criterion=nn.CrossEntropyLoss(), train_mb_size=settings.batch_size, device=trainer.device,
+            plugins=plugins, evaluator=evaluator,
         )  # fmt: skip
 
-    def train(self, round_: Round, previous: StateDict | None, on_epoch: OnEpoch) -> Trained:
+    def train(self, round_: Round, previous: StateDict | None, on_epoch: OnEpoch) -> TrainingOutcome:
         """Trains one round to its end, in the lab's model."""
-        lab, strategy = self._lab, self._strategy
-        lab.model.load_state_dict(previous or lab.fresh_weights(round_.index))
+        trainer, strategy = self._lab, self._strategy
+        trainer.model.load_state_dict(previous or trainer.fresh_weights(round_.index))
         strategy.clock.train_exp_counter = round_.index  # rounds before it may have been trained elsewhere
-        records = _Records(lab, round_, self._stopping, self._seconds, on_epoch)
+        records = _Records(trainer, round_, self._stopping, self._seconds, on_epoch)
         strategy.plugins.append(records)  # behind the metrics, whose numbers it takes
-        cuda = [lab.device] if lab.device.type == "cuda" else []
+        cuda = [trainer.device] if trainer.device.type == "cuda" else []
         try:
             with torch.random.fork_rng(devices=cuda), warnings.catch_warnings():
                 warnings.simplefilter("ignore", NotConverged)  # the tables say it
@@ -113,23 +118,23 @@ class _Rounds:
 
 @dataclass(frozen=True)
 class _Trained:
-    """See `Trained`."""
+    """See `TrainingOutcome`."""
 
     status: Any
     epochs: int
     steps: int
     samples_seen: int
     best_state: dict[str, torch.Tensor] | None
-    recording_seconds: float = 0.0
+    capture_seconds: float = 0.0
 
 
 class _Draws(SupervisedPlugin):
     """Batch order, learning rate and dropout as in our engine: all drawn from the cell's seed, round and epoch."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, trainer: CellTrainer) -> None:
         super().__init__()
-        self._lab = lab
-        self._channels_last = models.takes_channels_last(lab.model)
+        self._lab = trainer
+        self._channels_last = models.takes_channels_last(trainer.model)
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Puts the epoch's own loader in the place of Avalanche's."""
@@ -155,10 +160,10 @@ class _Records(SupervisedPlugin):
     """Tells what happened in each epoch, as our engine does."""
 
     def __init__(
-        self, lab: Lab, round_: Round, stopping: ConvergencePlugin, seconds: TrainSeconds, on_epoch: OnEpoch
+        self, trainer: CellTrainer, round_: Round, stopping: ConvergencePlugin, seconds: TrainSeconds, on_epoch: OnEpoch
     ) -> None:
         super().__init__()
-        self._lab, self._round, self._stopping, self._on_epoch = lab, round_, stopping, on_epoch
+        self._lab, self._round, self._stopping, self._on_epoch = trainer, round_, stopping, on_epoch
         self._seconds, self._told = seconds, 0.0
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
@@ -168,7 +173,7 @@ class _Records(SupervisedPlugin):
         watch = Stopwatch(strategy.device)
         found: dict[str, Any] = {}
         if "accuracy" in self._lab.cell.each_epoch:
-            found = finish(self._lab.evaluate(self._round))
+            found = run_to_end(self._lab.evaluate(self._round))
         epoch = Epoch(
             stopping.epochs, stopping.steps, strategy.optimizer.param_groups[0]["lr"], stopping.running_accuracy,
             stopping.running_loss, found.get("train_accuracy", stopping.train_accuracy),

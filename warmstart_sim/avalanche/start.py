@@ -14,10 +14,10 @@ from torch import nn
 
 from warmstart_sim import models
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.lab import check_start
+from warmstart_sim.experiment.cell_trainer import check_start
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.types import Context, StateDict, Strategy
+from warmstart_sim.types import RoundContext, StateDict, Strategy
 
 
 class StrategyPlugin(SupervisedPlugin):
@@ -84,7 +84,9 @@ class StrategyPlugin(SupervisedPlugin):
         model = strategy.model
         with scoped_torch_seed(self.seed, "init", number):
             fresh = fresh_state(model, self.model_factory)
-        context = Context(number, models.layout(model), lambda purpose: torch_generator(self.seed, purpose, number))
+        context = RoundContext(
+            number, models.layout(model), lambda purpose: torch_generator(self.seed, purpose, number)
+        )
         previous = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         start = self.strategy(previous, fresh, context)
         check_start(start, fresh, getattr(self.strategy, "__name__", type(self.strategy).__name__))

@@ -25,7 +25,7 @@ def existing(path: Path) -> Path:
         DataError: There is no such file.
     """
     if not path.expanduser().is_file():
-        raise DataError(f"scenario.checkpoint: there is no file {path}")
+        raise DataError(f"stream.checkpoint: there is no file {path}")
     return path.expanduser()
 
 
@@ -58,7 +58,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # torch.load raises whatever the unpickler or the zip reader met
         raise DataError(
-            f"scenario.checkpoint: {path} is not a file of plain weights, or is cut short ({type(error).__name__}); "
+            f"stream.checkpoint: {path} is not a file of plain weights, or is cut short ({type(error).__name__}); "
             "save `model.state_dict()` with torch.save"
         ) from error
     for name in INSIDE:
@@ -69,7 +69,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         or not found
         or not all(isinstance(name, str) and isinstance(each, torch.Tensor) for name, each in found.items())
     ):
-        raise DataError(f"scenario.checkpoint: {path} holds no state dict (a mapping of names to tensors)")
+        raise DataError(f"stream.checkpoint: {path} holds no state dict (a mapping of names to tensors)")
     return _unwrapped(found)
 
 

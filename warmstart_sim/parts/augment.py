@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import PARTS
-from warmstart_sim.types import Batch, Context, Hooks
+from warmstart_sim.types import Batch, Hooks, RoundContext
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class Augment:
     color_jitter: Annotated[float, _usual(0.25), Field(ge=0, le=1)] = 0.0
     rotation: Annotated[float, _usual(2.0), Field(ge=0, le=180)] = 0.0
 
-    def __call__(self, previous: StateDict, fresh: StateDict, context: Context, /) -> Hooks:
+    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> Hooks:
         """The hooks of a round: a transform made of the augmentations that are on."""
         steps: list[Callable[[torch.Tensor, Drawn], torch.Tensor]] = []
         if self.rotation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from warmstart_sim.report.along import along_axis
+from warmstart_sim.report.axis_plots import plot_along_axes
 from warmstart_sim.report.comparisons import paired_differences, tradeoff
 from warmstart_sim.report.curves import accuracy_by_epoch, epochs_per_round, learning_curves, train_time
 from warmstart_sim.report.grid_curves import grid_curves
@@ -41,8 +41,8 @@ def draw(run: Run) -> list[Chart]:
     grids = grids_of(run)
     kinds = [chart for kind in (_beside_grids(run) if grids else KINDS) if (chart := kind(kept))]
     # Of a grid, the heatmaps say it; of pre-training, the fraction is the question.
-    axes = run.axes if not grids else [axis for axis in run.axes if run.pretrained and axis == "scenario.fraction"]
-    along = [chart for axis in axes for chart in along_axis(kept, axis)]
+    axes = run.axes if not grids else [axis for axis in run.axes if run.pretrained and axis == "stream.fraction"]
+    along = [chart for axis in axes for chart in plot_along_axes(kept, axis)]
     kinds = [*_of_grids(kept, grids), *kinds]
     found = [*along, *kinds] if run.pretrained else [*kinds, *along]
     noted = [chart.noting(note) if note else chart for chart in found]

@@ -15,7 +15,7 @@ NAMES = {"lambda": "λ", "sigma": "σ", "lr": "learning rate", "fraction": "firs
 def axis_name(column: str) -> str:
     """What a varied key is called.
 
-    >>> [axis_name(key) for key in ("lambda", "data.name", "training.optimizer.lr", "scenario.chunk_size")]
+    >>> [axis_name(key) for key in ("lambda", "data.name", "training.optimizer.lr", "stream.chunk_size")]
     ['λ', 'data', 'learning rate', 'chunk size']
     """
     last = column.removesuffix(".name").rpartition(".")[2]
@@ -25,8 +25,8 @@ def axis_name(column: str) -> str:
 def axis_names(run: Run) -> dict[str, str]:
     """What each varied key of a run is called; nothing for a bundle, whose labels stand by themselves."""
     names = {axis: "" if axis in bundles(run.scenario) else axis_name(axis) for axis in run.axes}
-    if run.pretrained and "scenario.fraction" in names:
-        names["scenario.fraction"] = TARGET_FRACTION
+    if run.pretrained and "stream.fraction" in names:
+        names["stream.fraction"] = TARGET_FRACTION
     return names
 
 

@@ -249,7 +249,7 @@ def given(settings: Any) -> Any:
 def _merge(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The scenario of a folder after a run with other seeds or strategies: the union of both."""
     advice = "choose another --out, or pass --fresh to delete what is there"
-    for key in sorted({*before, *now} - {"seeds", "strategies", "title", "rows"}):
+    for key in sorted({*before, *now} - {"seeds", "strategies", "title", "reproduces"}):
         if given(before.get(key)) != given(now.get(key)):
             raise WarmstartError(
                 f"--out {path}: holds a run with other settings "

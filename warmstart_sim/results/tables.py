@@ -27,7 +27,7 @@ class Run:
         environment: Versions, device, commit, date, command, and whether it was a rehearsal.
         rounds: One row for each cell and round, as stored; `strategy` is ordered as the scenario lists the arms.
         epochs: One row for each cell, round and epoch, ordered in the same way.
-        axes: The columns of varied values, such as ("lambda", "scenario.fraction"); empty in arms that lack them.
+        axes: The columns of varied values, such as ("lambda", "stream.fraction"); empty in arms that lack them.
             Those of bundles hold labels, in the scenario's order.
         failures: The folder's name and the reason of each cell that ended in an error.
     """
@@ -54,7 +54,7 @@ class Run:
     @property
     def pretrained(self) -> bool:
         """Whether arms start from training on other data, so that a shared first round is not on theirs."""
-        return "head" in self.scenario["scenario"]  # what becomes of the head is asked of such streams only
+        return "head" in self.scenario["stream"]  # what becomes of the head is asked of such streams only
 
     def summary(self) -> pd.DataFrame:
         """One row for each arm and combination of varied values: see `statistics.summary`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic.dataclasses import dataclass
 
 from warmstart_sim.registry import STRATEGIES
-from warmstart_sim.types import Context, StateDict
+from warmstart_sim.types import RoundContext, StateDict
 
 
 @STRATEGIES.register("random_init")
@@ -19,7 +19,7 @@ class RandomInit:
     {'w': 2.0}
     """
 
-    def __call__(self, previous: StateDict, fresh: StateDict, context: Context) -> StateDict:
+    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict:
         """The fresh state."""
         return fresh
 
@@ -35,6 +35,6 @@ class WarmStart:
     {'w': 1.0}
     """
 
-    def __call__(self, previous: StateDict, fresh: StateDict, context: Context) -> StateDict:
+    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict:
         """The previous state."""
         return previous

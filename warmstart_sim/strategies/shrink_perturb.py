@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from warmstart_sim.registry import STRATEGIES
-from warmstart_sim.types import Context, StateDict
+from warmstart_sim.types import RoundContext, StateDict
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ class ShrinkPerturb:
     buffers: Literal["keep", "fresh"] = "keep"
     affine: Literal["shrink", "keep", "fresh"] = "shrink"
 
-    def __call__(self, previous: StateDict, fresh: StateDict, context: Context) -> StateDict:
+    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict:
         """The shrunk and perturbed state."""
         layout = context.layout
         generator = context.generator("noise")

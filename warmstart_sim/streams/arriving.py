@@ -41,7 +41,7 @@ def online(
     """
     if chunk_size > len(pool):
         raise WarmstartError(
-            f"scenario.chunk_size: {chunk_size} is more than the {len(pool)} training samples there are to deal out"
+            f"stream.chunk_size: {chunk_size} is more than the {len(pool)} training samples there are to deal out"
         )
     arriving = arrival_order(labels, pool, seed, order)
     ends = [*range(chunk_size, len(pool), chunk_size), len(pool)]
@@ -80,9 +80,7 @@ def split(
     """
     count = round(fraction * len(pool))
     if not 0 < count < len(pool):
-        raise WarmstartError(
-            f"scenario.fraction: {fraction} of {len(pool)} training samples leaves a round without data"
-        )
+        raise WarmstartError(f"stream.fraction: {fraction} of {len(pool)} training samples leaves a round without data")
     arriving = arrival_order(labels, pool, seed, order)
     first, rest = arriving[:count], arriving[count:]
     return [Round(index=0, train=first, new=first), Round(index=1, train=arriving, new=rest)]
@@ -99,8 +97,8 @@ def pretrain(
 ) -> list[Round]:
     """A fraction of the data, after training on another data set (Ash & Adams 2020, section 4.2 and Figure 9).
 
-    The other data set is named by `scenario.source`; training on it is a first phase that all arms and fractions share,
-    and round 0. A file of weights, `scenario.checkpoint`, can take its place.
+    The other data set is named by `stream.source`; training on it is a first phase that all arms and fractions share,
+    and round 0. A file of weights, `stream.checkpoint`, can take its place.
 
     Args:
         labels: All training labels, shape (n,).
@@ -119,7 +117,7 @@ def pretrain(
     """
     count = round(fraction * len(pool))
     if count == 0:
-        raise WarmstartError(f"scenario.fraction: {fraction} of {len(pool)} training samples leaves none")
+        raise WarmstartError(f"stream.fraction: {fraction} of {len(pool)} training samples leaves none")
     arriving = arrival_order(labels, pool, seed, order)[:count]
     return [Round(index=0, train=arriving, new=arriving)]
 

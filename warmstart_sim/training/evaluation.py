@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from warmstart_sim.training.batches import DeviceSamples
-from warmstart_sim.training.turns import Reading, Turns, fetched, finish
+from warmstart_sim.training.coroutine import PendingValues, TrainingCoroutine, run_to_end, wait_for_values
 
 # A CPU's cache holds the activations of small batches only: in batches of 1,024 ResNet-18 takes 1.8 times as long for a
 # sample as in batches of 128. And the smaller the batch, the earlier an early exit.
@@ -23,7 +23,7 @@ AHEAD = {"cpu": 0, "cuda": 1}
 
 # From a batch's indices and the width of its texts: how many are classified correctly, and the sum of their losses; a
 # float64 tensor of shape (2,) on the device.
-Tally = Callable[[torch.Tensor, int | None], torch.Tensor]
+BatchMetrics = Callable[[torch.Tensor, int | None], torch.Tensor]
 
 
 def score(logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
@@ -34,7 +34,7 @@ def score(logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | Non
     return torch.stack((hits.sum().double(), losses.sum()))
 
 
-def tally(model: nn.Module, samples: DeviceSamples) -> Tally:
+def batch_metrics(model: nn.Module, samples: DeviceSamples) -> BatchMetrics:
     """Counts the hits and losses of a batch of `samples`."""
 
     def count(index: torch.Tensor, width: int | None) -> torch.Tensor:
@@ -51,7 +51,7 @@ def evaluate(model: nn.Module, samples: DeviceSamples, indices: torch.Tensor) ->
     Accuracy is the share of samples, not a mean of batch accuracies. The model's mode is put back afterwards.
     With no samples both are NaN. Texts are taken by length, which leaves little padding to compute.
     """
-    return finish(evaluation(model, tally(model, samples), samples, indices))
+    return run_to_end(evaluation(model, batch_metrics(model, samples), samples, indices))
 
 
 def train_accuracy(
@@ -68,12 +68,12 @@ def train_accuracy(
         indices: int64 on the device, shape (n,), n at least 1.
         at_least: The threshold that matters, in [0, 1]; None for a full pass.
     """
-    return finish(criterion(model, tally(model, samples), samples, indices, at_least))
+    return run_to_end(criterion(model, batch_metrics(model, samples), samples, indices, at_least))
 
 
 def evaluation(
-    model: nn.Module, count: Tally, samples: DeviceSamples, indices: torch.Tensor
-) -> Turns[tuple[float, float]]:
+    model: nn.Module, count: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor
+) -> TrainingCoroutine[tuple[float, float]]:
     """What `evaluate` gives, in turns; `count` tallies batches of `samples` with `model`."""
     if len(indices) == 0:
         return math.nan, math.nan
@@ -81,24 +81,26 @@ def evaluation(
     with _evaluation_mode(model):
         for index, width in _batches(samples, samples.by_length(indices)):
             total += count(index, width)
-        hits, loss = yield from fetched(total)
+        hits, loss = yield from wait_for_values(total)
     return hits / len(indices), loss / len(indices)
 
 
 def criterion(
-    model: nn.Module, count: Tally, samples: DeviceSamples, indices: torch.Tensor, at_least: float | None
-) -> Turns[float | None]:
+    model: nn.Module, count: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor, at_least: float | None
+) -> TrainingCoroutine[float | None]:
     """What `train_accuracy` gives, in turns; `count` tallies batches of `samples` with `model`."""
     needed = -1 if at_least is None else fewest_correct(at_least, len(indices))
     missed = 0
     with _evaluation_mode(model):
-        counts = ((Reading(count(index, width)), len(index)) for index, width in _batches(samples, indices.flip(0)))
+        counts = (
+            (PendingValues(count(index, width)), len(index)) for index, width in _batches(samples, indices.flip(0))
+        )
         under_way = deque(itertools.islice(counts, 1 + AHEAD[indices.device.type]))
         while under_way:
-            reading, size = under_way.popleft()
-            if not reading.ready:
-                yield reading
-            missed += size - int(reading.values()[0])
+            pending, size = under_way.popleft()
+            if not pending.ready:
+                yield pending
+            missed += size - int(pending.values()[0])
             if len(indices) - missed < needed:
                 return None
             under_way.extend(itertools.islice(counts, 1))

@@ -13,10 +13,10 @@ import torch
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucketed, epoch_order
+from warmstart_sim.training.coroutine import StepRequest, TrainingCoroutine, run_to_end, wait_for_values
 from warmstart_sim.training.evaluation import criterion, evaluation
-from warmstart_sim.training.stepping import Stepper
-from warmstart_sim.training.stopping import Status, StopRule
-from warmstart_sim.training.turns import Minibatch, Turns, fetched, finish
+from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.training.stop_rules import Status, StopRule
 from warmstart_sim.types import Hooks
 
 
@@ -103,24 +103,24 @@ class RoundTraining:
         self._measure = measure_each_epoch
         self._device = data.train_indices.device
         self._sizes = batch_sizes(len(data.train_indices), settings.batch_size)
-        self._recorded_before = stepper.recording_seconds
+        self._recorded_before = stepper.capture_seconds
         stepper.begin(data.train, hooks)
 
     @property
-    def recording_seconds(self) -> float:
+    def capture_seconds(self) -> float:
         """What this round has spent on recording steps; it is part of no epoch's seconds."""
-        return self.stepper.recording_seconds - self._recorded_before
+        return self.stepper.capture_seconds - self._recorded_before
 
     def run_epoch(self) -> Epoch:
         """Trains for one epoch, checks the stop rule, and says what happened."""
-        return finish(self.epoch())
+        return run_to_end(self.epoch())
 
-    def epoch(self) -> Turns[Epoch]:
+    def epoch(self) -> TrainingCoroutine[Epoch]:
         """One epoch in turns: it yields its minibatches, which the caller has to step, and waits for its numbers."""
         started = self._now()
-        minibatches = self._prepared()
+        requests = self._prepared()
         rate = self._set_learning_rate()
-        running_accuracy, running_loss = yield from self._train_on(minibatches)
+        running_accuracy, running_loss = yield from self._train_on(requests)
         train_seconds = self._now() - started
 
         started = self._now()
@@ -142,16 +142,16 @@ class RoundTraining:
             train_seconds, criterion_seconds, evaluation_seconds,
         )  # fmt: skip
 
-    def _prepared(self) -> list[Minibatch]:
+    def _prepared(self) -> list[StepRequest]:
         """The minibatches of the next epoch, and recordings of their steps where there are to be any."""
         order, sizes = self._epoch_order()
         indices = self._data.train_indices[order.to(self._device)]
         widths = [self.stepper.width(width) for width in self._data.train.widths(indices, sizes)]
-        minibatches = [Minibatch(self.stepper, *each) for each in zip(indices.split(sizes), widths, strict=True)]
+        requests = [StepRequest(self.stepper, *each) for each in zip(indices.split(sizes), widths, strict=True)]
         self.stepper.prepare(set(zip(sizes, widths, strict=True)))
-        return minibatches
+        return requests
 
-    def _train_on(self, minibatches: Sequence[Minibatch]) -> Turns[tuple[float, float]]:
+    def _train_on(self, requests: Sequence[StepRequest]) -> TrainingCoroutine[tuple[float, float]]:
         """Running (accuracy, mean loss) of one pass. Nothing waits for the device before the pass is over."""
         seed, round_index = self._place
         stepper = self.stepper
@@ -159,15 +159,15 @@ class RoundTraining:
         stepper.seed_augmentation(seed, round_index, self.epochs)
         self.model.train()
         with scoped_torch_seed(seed, "dropout", round_index, self.epochs, device=self._device):
-            yield from minibatches
-        count = sum(len(each.index) for each in minibatches)
+            yield from requests
+        count = sum(len(each.index) for each in requests)
         self.epochs += 1
-        self.steps += len(minibatches)
+        self.steps += len(requests)
         self.samples_seen += count
         for hook in self._hooks:
             if hook.after_epoch:
                 hook.after_epoch(self.model)
-        correct, loss_sum = yield from fetched(torch.stack((stepper.correct, stepper.loss_sum.double())))
+        correct, loss_sum = yield from wait_for_values(torch.stack((stepper.correct, stepper.loss_sum.double())))
         return correct / count, loss_sum / count
 
     def _epoch_order(self) -> tuple[torch.Tensor, list[int]]:
@@ -188,14 +188,14 @@ class RoundTraining:
         self.stepper.set_learning_rate(rate)
         return rate
 
-    def _check_train_accuracy(self) -> Turns[float | None]:
+    def _check_train_accuracy(self) -> TrainingCoroutine[float | None]:
         if not (self.rule.needs_train_accuracy or self._measure):
             return None
         at_least = None if self._measure or self.epochs >= self._settings.until.cap else self.rule.threshold
         samples, indices = self._data.train, self._data.train_indices
-        return (yield from criterion(self.model, self.stepper.tally(samples), samples, indices, at_least))
+        return (yield from criterion(self.model, self.stepper.batch_metrics(samples), samples, indices, at_least))
 
-    def _evaluate_held_out(self) -> Turns[tuple[float | None, float | None]]:
+    def _evaluate_held_out(self) -> TrainingCoroutine[tuple[float | None, float | None]]:
         data = self._data
         validation = test = None
         if self._measure or self.rule.needs_validation_accuracy:
@@ -204,17 +204,17 @@ class RoundTraining:
             test = yield from self._accuracy(data.test, data.test_indices)
         return validation, test
 
-    def _accuracy(self, samples: DeviceSamples, indices: torch.Tensor) -> Turns[float | None]:
+    def _accuracy(self, samples: DeviceSamples, indices: torch.Tensor) -> TrainingCoroutine[float | None]:
         if len(indices) == 0:
             return None
-        accuracy, _ = yield from evaluation(self.model, self.stepper.tally(samples), samples, indices)
+        accuracy, _ = yield from evaluation(self.model, self.stepper.batch_metrics(samples), samples, indices)
         return accuracy
 
     def _now(self) -> float:
         """A clock that stands while steps are recorded, read once this training's own work on the device is done."""
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
-        return time.perf_counter() - self.stepper.recording_seconds
+        return time.perf_counter() - self.stepper.capture_seconds
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed round needs, at an epoch's border; generators are made anew from their place."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from warmstart_sim.training.batches import DeviceSamples
-from warmstart_sim.training.stepping import Stepper
+from warmstart_sim.training.stepper import Stepper
 
 BLOCKS = 5  # of steps; the median block counts
 BLOCK_SECONDS = 0.05  # about how long a block takes, unless a single step takes longer

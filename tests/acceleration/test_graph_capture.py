@@ -1,0 +1,533 @@
+"""Steps that are recorded and replayed train as plain ones do, whatever changes between two replays.
+
+The learning rates of most tests are powers of two: as float32 tensors, which recorded steps have, they are the same
+numbers, so that a replayed training equals a plain one to the bit.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from tests.acceleration.recorded import Tape
+from warmstart_sim import models
+from warmstart_sim.parts.augment import Augment
+from warmstart_sim.seeding import scoped_torch_seed
+from warmstart_sim.training import evaluation
+from warmstart_sim.training import stepper as stepper_module
+from warmstart_sim.training.batches import DeviceSamples, normalization
+from warmstart_sim.training.coroutine import run_to_end
+from warmstart_sim.training.evaluation import criterion, evaluate, train_accuracy
+from warmstart_sim.training.loop import Epoch, RoundData, RoundTraining, train
+from warmstart_sim.training.settings import Training
+from warmstart_sim.training.stepper import CAPTURED_EVALUATION_BATCH, Stepper
+from warmstart_sim.types import Batch, Hooks, Samples
+
+CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (80, 3, 8, 8), dtype=np.uint8)
+LABELS = RNG.integers(0, 4, 80)
+NORMALIZE = normalization("train", IMAGES)
+TRAIN = DeviceSamples(Samples(IMAGES[:70], LABELS[:70]), NORMALIZE, CPU)
+TEST = DeviceSamples(Samples(IMAGES[70:], LABELS[70:]), NORMALIZE, CPU)
+EVERYTHING = Augment(random_crop=1, horizontal_flip=0.5, color_jitter=0.25, rotation=10.0)
+
+MODELS: dict[str, dict[str, Any]] = {"mlp": {}, "small_cnn": {"channels": (4, 8)}, "resnet18": {"width": 4}}
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"name": "sgd", "lr": 2**-6, "momentum": 0.9, "weight_decay": 0.1},
+    "adam": {"name": "adam", "lr": 2**-9},
+    "adamw": {"name": "adamw", "lr": 2**-9, "weight_decay": 0.1},
+}
+every_model = pytest.mark.parametrize("name", MODELS)
+every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
+
+
+def fresh(name: str = "small_cnn", seed: int = 0) -> nn.Module:
+    with scoped_torch_seed(seed, "test"):
+        return models.build(name, MODELS[name], (3, 8, 8), 4)
+
+
+def round_data(count: int = 60) -> RoundData:
+    """`count` to train on: in batches of 16, the last one is partial."""
+    return RoundData(TRAIN, torch.arange(count).flip(0), torch.arange(60, 70), TEST, torch.arange(10))
+
+
+def settings(optimizer: Mapping[str, Any] = OPTIMIZERS["adam"], **options: Any) -> Training:
+    schedule = {"name": "step", "every": 1, "gamma": 0.5}
+    return Training(
+        **{"batch_size": 16, "until": {"epochs": 3}, "schedule": schedule, **options, "optimizer": optimizer}
+    )
+
+
+def begun(
+    stepper: Stepper, data: RoundData | None = None, hooks: Sequence[Hooks] = (), index: int = 0
+) -> RoundTraining:
+    return RoundTraining(stepper, data or round_data(), hooks, seed=5, round_index=index, measure_each_epoch=True)
+
+
+def two_rounds(
+    graph_capture: Tape | None,
+    training: Training,
+    build: Callable[[], nn.Module] = fresh,
+    hooks: Callable[[], Sequence[Hooks]] = tuple,
+    counts: tuple[int, int] = (40, 60),
+) -> tuple[list[Epoch], nn.Module]:
+    """Two rounds on one stepper, the second from other weights, which are copied into the model in place.
+
+    Without a recorder, the second round's stepper is a new one.
+    """
+    model = build().eval()
+    stepper = Stepper(model, training, graph_capture)
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    epochs = train(begun(stepper, round_data(counts[0]), hooks()))
+    # The next start is neither where the last round began nor where it ended, and its numbers of BatchNorm are new.
+    model.load_state_dict({name: tensor * 3 // 2 if name.endswith("tracked") else 0.6 * tensor + 0.4 * start[name]
+                           for name, tensor in model.state_dict().items()})  # fmt: skip
+    if graph_capture is None:
+        stepper = Stepper(model, training)
+    return epochs + train(begun(stepper, round_data(counts[1]), hooks(), index=1)), model
+
+
+def assert_same_epochs(found: Sequence[Epoch], expected: Sequence[Epoch]) -> None:
+    timeless = {"train_seconds": 0.0, "criterion_seconds": 0.0, "evaluation_seconds": 0.0}
+    assert [replace(epoch, **timeless) for epoch in found] == [replace(epoch, **timeless) for epoch in expected]
+
+
+def assert_same_weights(found: nn.Module, expected: nn.Module) -> None:
+    state = expected.state_dict()
+    assert [name for name, tensor in found.state_dict().items() if not torch.equal(tensor, state[name])] == []
+
+
+def assert_recorded_equals_plain(training: Training, **options: Any) -> Tape:
+    tape = Tape()
+    recorded_epochs, recorded = two_rounds(tape, training, **options)
+    plain_epochs, plain = two_rounds(None, training, **options)
+    assert all(torch.isfinite(tensor).all() for tensor in plain.state_dict().values())
+    assert_same_weights(recorded, plain)
+    assert_same_epochs(recorded_epochs, plain_epochs)
+    return tape
+
+
+# Trainings.
+
+
+@every_model
+@every_optimizer
+def test_a_recorded_training_of_two_rounds_equals_a_plain_one_to_the_bit(name, optimizer):
+    tape = assert_recorded_equals_plain(settings(OPTIMIZERS[optimizer]), build=lambda: fresh(name))
+    assert tape.recordings == 5  # steps on 16, 8 and 12 samples; evaluation of two sets of samples
+    steps = 3 * (3 + 4)
+    tallies = 2 * 3 * 3  # training, validation and test samples, after every epoch
+    assert tape.replays == steps + tallies  # nothing was run as it is
+
+
+def test_two_hundred_recorded_steps_equal_plain_ones():
+    schedule = {"name": "step", "every": 25, "gamma": 0.5}
+    tape = assert_recorded_equals_plain(settings(until={"steps": 200}, schedule=schedule))
+    assert tape.replays > 2 * 200
+
+
+def test_rates_that_float32_rounds_change_next_to_nothing():
+    training = settings({"name": "adam", "lr": 0.001}, schedule={"name": "step", "every": 1, "gamma": 0.3})
+    recorded_epochs, recorded = two_rounds(Tape(), training)
+    plain_epochs, plain = two_rounds(None, training)
+    for found, expected in zip(recorded_epochs, plain_epochs, strict=True):
+        assert found.learning_rate == expected.learning_rate
+        assert found.running_train_loss == pytest.approx(expected.running_train_loss, rel=1e-5)
+    for key, tensor in plain.state_dict().items():
+        torch.testing.assert_close(recorded.state_dict()[key], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_bf16_dropout_and_every_augmentation_are_recorded_too():
+    """All that draws numbers draws at each replay those that it draws in a plain step."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.1), fresh())
+
+    hooks = [EVERYTHING({}, {}, None)]
+    assert_recorded_equals_plain(settings(), build=build, hooks=lambda: hooks)
+    assert_recorded_equals_plain(settings(precision="bf16"), build=build, hooks=lambda: hooks)
+
+
+def test_losses_and_step_hooks_of_parts_are_recorded_too():
+    def clamp(model: nn.Module) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.clamp_(-0.2, 0.2)
+
+    hooks = [Hooks(loss_term=lambda batch, logits: 0.5 * F.cross_entropy(2 * logits, batch.labels), after_step=clamp)]
+    assert_recorded_equals_plain(settings(), hooks=lambda: hooks)
+
+
+# How often something is recorded.
+
+
+def test_a_recording_is_made_once_for_each_size_of_batch():
+    tape = Tape()
+    stepper = Stepper(fresh(), settings(), tape)
+    recordings = []
+    for index, count in enumerate((60, 60, 44, 33)):  # 33 samples: the lone last one joins its neighbour
+        train(begun(stepper, round_data(count), index=index))
+        recordings.append(tape.recordings)
+    assert recordings == [4, 4, 4, 5]
+
+
+@dataclass(frozen=True)
+class Brighter:
+    """A transform that is equal to another one of equal strength."""
+
+    factor: float
+
+    def __call__(self, batch: Batch) -> Batch:
+        return replace(batch, inputs=batch.inputs * self.factor)
+
+
+def closure(factor: float) -> Callable[[Batch], Batch]:
+    return lambda batch: replace(batch, inputs=batch.inputs * factor)
+
+
+@pytest.mark.parametrize(
+    ("make", "factors", "recordings"),
+    [(Brighter, (0.5, 0.5), 2), (Brighter, (0.5, 0.75), 4), (closure, (0.5, 0.5), 4), (closure, (0.5, 0.75), 4)],
+    ids=["equal", "unequal", "equal closures", "unequal closures"],
+)
+def test_a_step_is_recorded_anew_unless_its_hooks_are_equal(make, factors, recordings):
+    def trained(tape: Tape | None) -> nn.Module:
+        stepper = Stepper(fresh(), settings(), tape)
+        for index, factor in enumerate(factors):
+            training = RoundTraining(stepper, round_data(), [Hooks(make(factor))], seed=5, round_index=index)
+            train(training)
+        return stepper.model
+
+    tape = Tape()
+    assert_same_weights(trained(tape), trained(None))
+    assert tape.recordings == recordings
+
+
+def test_augmentation_of_equal_strength_is_recorded_once():
+    tape = assert_recorded_equals_plain(settings(), hooks=lambda: [EVERYTHING({}, {}, None)], counts=(60, 60))
+    assert tape.recordings == 4
+
+
+def test_other_samples_are_recorded_anew_and_those_of_before_are_let_go():
+    held: list[weakref.ref[DeviceSamples]] = []
+
+    def rounds(tape: Tape | None) -> Stepper:
+        stepper = Stepper(fresh(), settings(), tape)
+        for index in range(3):
+            samples = DeviceSamples(Samples(np.roll(IMAGES, index, axis=3), LABELS), NORMALIZE, CPU)
+            held.append(weakref.ref(samples))
+            train(begun(stepper, replace(round_data(), train=samples, test=samples), index=index))
+        return stepper
+
+    recorded = rounds(Tape())
+    gc.collect()
+    assert [each() is None for each in held] == [True, True, False]
+    assert held[2]() is recorded.samples
+    assert_same_weights(recorded.model, rounds(None).model)
+
+
+# What a recording leaves as it was.
+
+
+def everything(stepper: Stepper) -> dict[str, torch.Tensor]:
+    """All that the next step depends on, and what it adds to. An optimiser's state that is not there yet is zero."""
+    state = stepper.optimizer.state
+    kept = {f"{k} {key}": value for k, each in enumerate(state.values()) for key, value in each.items()}
+    return {
+        **{name: tensor.clone() for name, tensor in stepper.model.state_dict().items()},
+        **{name: torch.as_tensor(value).clone() for name, value in kept.items()},
+        "loss_sum": stepper.loss_sum.clone(),
+        "correct": stepper.correct.clone(),
+        "generator": stepper.generator.get_state(),
+        "default generator": torch.random.get_rng_state(),
+    }
+
+
+def waits(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
+    return logits.square().mean() * batch.labels.double().mean().item()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["recorded", "fails"])
+@pytest.mark.parametrize("trained", [False, True], ids=["new", "trained"])
+@pytest.mark.filterwarnings("ignore:the training step cannot be recorded")
+def test_a_recording_changes_nothing(trained, fails):
+    tape = Tape()
+    stepper = Stepper(nn.Sequential(fresh(), nn.Dropout(0.2)), settings(OPTIMIZERS["sgd"]), tape)
+    hooks = [EVERYTHING({}, {}, None)]
+    stepper.begin(TRAIN, hooks)
+    if trained:
+        train(begun(stepper, hooks=hooks))
+    if fails:
+        stepper.begin(TRAIN, [*hooks, Hooks(loss_term=waits)])
+        train(RoundTraining(stepper, round_data(), [*hooks, Hooks(loss_term=waits)], seed=5, round_index=1))
+    before, recordings = everything(stepper), tape.recordings
+    stepper.prepare({(7, None)})
+    assert tape.recordings == recordings + (not fails)
+    after = everything(stepper)
+    new = after.keys() - before.keys()
+    assert not any(after[name].any() for name in new)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+
+
+def test_a_recorded_evaluation_changes_nothing():
+    stepper = Stepper(nn.Sequential(fresh(), nn.Dropout(0.2)), settings(), Tape())
+    train(begun(stepper))
+    others = DeviceSamples(Samples(IMAGES, LABELS), NORMALIZE, CPU)
+    before = everything(stepper)
+    run_to_end(criterion(stepper.model, stepper.batch_metrics(others), others, torch.arange(80), None))
+    after = everything(stepper)
+    assert [name for name in after if not torch.equal(before[name], after[name])] == []
+
+
+# What cannot be recorded.
+
+
+def test_a_step_that_waits_for_the_device_runs_as_it_is_and_says_so():
+    tape = Tape()
+    options = {"hooks": lambda: [Hooks(loss_term=waits)]}
+    with pytest.warns(UserWarning, match=r"^the training step cannot be recorded \(.*\); it runs kernel by kernel"):
+        epochs, model = two_rounds(tape, settings(), **options)
+    plain_epochs, plain = two_rounds(None, settings(), **options)
+    assert_same_weights(model, plain)
+    assert_same_epochs(epochs, plain_epochs)
+    assert tape.recordings == 2  # of evaluations
+
+
+class Waiting(nn.Module):
+    """Waits for the device in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = fresh()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        scale = 1.0 if self.training else inputs.abs().max().item()
+        return self.network(inputs / scale)
+
+
+def test_an_evaluation_that_waits_for_the_device_runs_as_it_is_and_says_so():
+    tape = Tape()
+    with pytest.warns(UserWarning, match="^the evaluation cannot be recorded"):
+        epochs, model = two_rounds(tape, settings(), build=Waiting)
+    plain_epochs, plain = two_rounds(None, settings(), build=Waiting)
+    assert_same_weights(model, plain)
+    assert_same_epochs(epochs, plain_epochs)
+    assert tape.recordings == 3
+
+
+# Interrupted rounds.
+
+
+def stored(state: dict[str, Any]) -> dict[str, Any]:
+    """What comes back from a checkpoint's file."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+@every_optimizer
+@pytest.mark.parametrize(
+    ("before", "after", "same_stepper"),
+    [(True, True, False), (True, True, True), (False, True, False), (True, False, False)],
+    ids=["another process", "the same stepper", "recorded after it alone", "recorded before it alone"],
+)
+def test_an_interrupted_round_goes_on_as_one_that_was_not(optimizer, before, after, same_stepper):
+    """A run can go on on another device, so that it is recorded after the interruption alone, or before it."""
+    training = settings(OPTIMIZERS[optimizer], until={"epochs": 5})
+    through = Stepper(fresh(), training)
+    expected = train(begun(through))
+
+    first = Stepper(fresh(), training, Tape() if before else None)
+    interrupted = begun(first)
+    epochs = [interrupted.run_epoch() for _ in range(2)]
+    state = stored(interrupted.state_dict())
+    interrupted.run_epoch()
+    second = first if same_stepper else Stepper(fresh(seed=1), training, Tape() if after else None)
+    resumed = begun(second)
+    resumed.load_state_dict(state)
+    epochs += train(resumed)
+    assert_same_weights(second.model, through.model)
+    assert_same_epochs(epochs, expected)
+    if after:
+        assert second.graph_capture.replays > 0
+
+
+# Evaluation.
+
+
+class Fixed(nn.Module):
+    """Its logits are its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs * self.scale
+
+
+LOGITS = RNG.normal(size=(700, 3)).astype(np.float32)
+SCORED = DeviceSamples(Samples(LOGITS, RNG.integers(0, 3, 700)), None, CPU)
+RECORDED = Stepper(Fixed(), Training(), Tape())
+
+
+@examples(deadline=None, max_examples=50)
+@given(count=st.integers(1, 700), batches=st.integers(1, 9), threshold=st.floats(0, 1), seed=st.integers(0, 9))
+def test_a_recorded_criterion_decides_as_a_plain_one_for_any_number_of_samples(count, batches, threshold, seed):
+    model = RECORDED.model
+    indices = torch.randperm(700, generator=torch.Generator().manual_seed(seed))[:count]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(evaluation.BATCH, "cpu", min(CAPTURED_EVALUATION_BATCH, -(-count // batches)))
+        count_hits = RECORDED.batch_metrics(SCORED)
+        accuracy, loss = run_to_end(evaluation.evaluation(model, count_hits, SCORED, indices))
+        for at_least in (None, threshold, train_accuracy(model, SCORED, indices)):
+            found = run_to_end(criterion(model, count_hits, SCORED, indices, at_least))
+            assert found == train_accuracy(model, SCORED, indices, at_least)
+    expected = (SCORED.inputs[indices].argmax(1) == SCORED.labels[indices]).double().mean().item()
+    assert accuracy == pytest.approx(expected, abs=1e-12)
+    assert loss == pytest.approx(F.cross_entropy(SCORED.inputs[indices].double(), SCORED.labels[indices]).item())
+    assert RECORDED.graph_capture.recordings == 1
+
+
+def test_samples_that_only_fill_a_batch_up_count_nothing_whatever_they_are():
+    inputs = np.array([[np.nan, np.inf], [1.0, 0.0], [0.0, 1.0]], dtype=np.float32)  # the first one fills up
+    samples = DeviceSamples(Samples(inputs, np.zeros(3, dtype=np.int64)), None, CPU)
+    stepper = Stepper(Fixed(), Training(), Tape())
+    count = stepper.batch_metrics(samples)
+    # After the four, what lies behind the one is not a number.
+    batches = [torch.tensor(indices) for indices in ([1], [1, 2], [0, 0, 0, 0], [2])]
+    found = [count(index, None) for index in batches]  # a later count leaves an earlier one as it was
+    expected = [evaluation.batch_metrics(stepper.model, samples)(index, None) for index in batches]
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+# Texts.
+
+WIDTH, VOCABULARY = 14, 9
+LENGTHS = RNG.integers(1, 12, 70)
+TOKENS = RNG.integers(1, VOCABULARY, (70, WIDTH)) * (np.arange(WIDTH) < LENGTHS[:, None])
+TEXTS = DeviceSamples(Samples(TOKENS, RNG.integers(0, 2, 70)), None, CPU)
+
+
+def test_recorded_texts_are_cut_to_multiples_and_train_alike(monkeypatch):
+    monkeypatch.setattr(stepper_module, "TEXT_STEP", 4)
+    monkeypatch.setitem(evaluation.BATCH, "cpu", 8)
+
+    def trained(tape: Tape | None) -> tuple[list[Epoch], Stepper, set[int]]:
+        with scoped_torch_seed(0, "test"):
+            model = models.build("bilstm", {"embedding": 6, "hidden": 8, "dropout": 0}, (WIDTH,), 2, VOCABULARY)
+        widths: set[int] = set()
+        model.register_forward_pre_hook(lambda module, inputs: widths.add(inputs[0].shape[1]))
+        stepper = Stepper(model, settings(bucketing=2, until={"epochs": 6}), tape)
+        data = RoundData(TEXTS, torch.arange(60), torch.arange(60, 70), TEXTS, torch.arange(60, 70))
+        return train(begun(stepper, data)), stepper, widths
+
+    tape = Tape()
+    epochs, stepper, widths = trained(tape)
+    plain_epochs, plain, plain_widths = trained(None)
+    assert widths <= {4, 8, 12, 14}
+    assert len(plain_widths) > len(widths)
+    for found, expected in zip(epochs, plain_epochs, strict=True):
+        assert found.running_train_loss == pytest.approx(expected.running_train_loss, rel=1e-5)
+        assert found.train_accuracy == expected.train_accuracy
+    for key, tensor in plain.model.state_dict().items():
+        torch.testing.assert_close(stepper.model.state_dict()[key], tensor, rtol=1e-4, atol=1e-5)
+    assert evaluate(stepper.model, TEXTS, torch.arange(70)) == pytest.approx(
+        run_to_end(evaluation.evaluation(stepper.model, stepper.batch_metrics(TEXTS), TEXTS, torch.arange(70))),
+        rel=1e-6,
+    )
+
+
+# The stand-in.
+
+
+def test_the_stand_in_freezes_numbers_and_addresses_as_a_cuda_graph_does():
+    values = {"rate": 2.0, "input": torch.tensor([1.0]), "weight": nn.Parameter(torch.tensor([1.0]))}
+    output = torch.zeros(1)
+
+    def work() -> None:
+        output.copy_((values["weight"] * values["input"] * values["rate"]).detach())
+
+    replay = Tape()(work, [])
+    values["rate"] = 3.0  # a Python number
+    replay()
+    assert output.item() == 2.0
+    values["input"].fill_(5.0)  # in place
+    replay()
+    assert output.item() == 10.0
+    values["input"] = torch.tensor([7.0])  # another tensor
+    values["weight"].data = torch.tensor([7.0])  # the same parameter at another address
+    replay()
+    assert output.item() == 10.0
+
+
+def test_the_stand_in_draws_anew_and_leaves_nothing_to_read_but_what_was_there_before():
+    generator, output, kept = torch.Generator(), torch.zeros(3), []
+
+    def work() -> None:
+        drawn = torch.rand(3, generator=generator)
+        kept[:] = [drawn]
+        output.copy_(drawn)
+
+    replay = Tape()(work, [generator])
+    for seed in (0, 1):
+        generator.manual_seed(seed)
+        replay()
+        assert torch.equal(output, torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+    assert kept[0].isnan().all()
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: bool((x > 0).any()),
+        lambda x: float(x.sum()),
+    ],
+    ids=["item", "mask", "nonzero", "bool", "float"],
+)
+def test_the_stand_in_refuses_what_waits_for_the_device(waiting):
+    tape = Tape()
+    with pytest.raises(RuntimeError, match="waits for the device"):
+        tape(lambda: waiting(torch.ones(3)), [])
+    assert tape.recordings == 0
+
+
+def test_the_stand_in_has_to_be_told_of_generators():
+    generator = torch.Generator()
+    with pytest.raises(RuntimeError, match="a generator that was not registered"):
+        Tape()(lambda: torch.rand(3, generator=generator), [torch.Generator()])
+    Tape()(lambda: torch.rand(3, generator=generator), [generator])
+    Tape()(lambda: torch.rand(3), [])
+
+
+def test_the_stand_in_sees_what_waits_in_a_backward_pass():
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * gradient.sum().item()
+
+    weight = nn.Parameter(torch.ones(3))
+    with pytest.raises(RuntimeError, match="waits for the device"):
+        Tape()(lambda: Scaled.apply(weight).sum().backward(), [])

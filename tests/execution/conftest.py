@@ -1,0 +1,63 @@
+"""A Ray cluster on this machine, and commands that are ended whatever becomes of their test."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.execution.waiting import wait_for
+
+# Ray reads these when it is imported, once in a process; its own processes inherit them.
+os.environ |= {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@pytest.fixture(scope="session")
+def two_nodes() -> Iterator[Any]:
+    """A cluster that takes drivers with its token only, as every one should: two nodes, each with one CPU."""
+    pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture
+def ray_cluster(two_nodes) -> Any:
+    """The cluster once nobody is at work on it any more; `.address` is for --ray."""
+
+    def free() -> float:
+        nodes = two_nodes.global_state.available_resources_per_node()
+        return sum(node.get("CPU", 0) for node in nodes.values())
+
+    wait_for(lambda: free() == 2)
+    return two_nodes
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[[list[str]], subprocess.Popen[str]]]:
+    """Starts a command; if it has not ended with its test, it is killed then."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(command: list[str]) -> subprocess.Popen[str]:
+        processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stderr.close()

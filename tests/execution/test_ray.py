@@ -1,0 +1,290 @@
+"""Cells on Ray: the tables of every other executor, whatever the machines share, and what users are told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tests.execution.test_local import assert_same_tables, run_cells
+from warmstart_sim import api
+from warmstart_sim import scenario as scenarios
+from warmstart_sim.cli import with_ray_address
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.execution import launch, pickling
+from warmstart_sim.execution import ray as on_ray
+from warmstart_sim.execution.progress import NoDisplay
+from warmstart_sim.execution.ray import Cluster, RayOptions, files, joining, reasons
+from warmstart_sim.execution.ray import worker as on_worker
+from warmstart_sim.execution.ray.crew import RayExecutor
+from warmstart_sim.execution.ray.user_modules import own_modules
+from warmstart_sim.execution.ray.worker import RayWorker, Setup, WorkerInfo, versions
+from warmstart_sim.execution.tasks import Task
+from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.results.store import RunFolder
+from warmstart_sim.types import Dataset, Samples
+
+# Ray keeps sockets, files and processes for the garbage collector, and says so in warnings of its own.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+RAY = pytest.mark.xdist_group("ray")  # one cluster, one test at a time
+ESTIMATE = "estimated_isolated_seconds"
+
+
+def rounds(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "rounds.csv")
+
+
+@pytest.fixture
+def small(tiny_scenario) -> dict:
+    """Two arms that share a first phase."""
+    tiny_scenario["stream"] = {"name": "split"}
+    del tiny_scenario["strategies"]["warm_start"]
+    return tiny_scenario | {"seeds": [0]}
+
+
+@RAY
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["auto", "returned"])
+def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster, monkeypatch, storage):
+    if storage == "returned":  # a cluster of machines that are not equally fast
+        monkeypatch.setattr(joining, "_kinds", lambda ray, device: ("fast", "slow"))
+    run_cells(small, tmp_path / "one", workers=1)
+    run_cells(small, tmp_path / "ray", workers=2, ray=ray_cluster.address, ray_storage=storage)
+    assert_same_tables(tmp_path / "one", tmp_path / "ray")
+    assert not list(tmp_path.glob("ray/.ray-*"))
+    stored = {path.name for path in (tmp_path / "ray").glob("*/*/*")}
+    assert stored == {"result.json", "weights.pt", "settings.json"}
+    table = rounds(tmp_path / "ray")
+    own = table[~table["shared"]]
+    assert set(own["timing"]) == {"shared"}
+    assert own[ESTIMATE].notna().all() if storage == "auto" else table[ESTIMATE].isna().all()
+
+
+def two_clouds(seed: int) -> Samples:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(120) % 2
+    return Samples(generator.normal(labels[:, None, None, None], 1, (120, 1, 4, 4)).astype(np.float32), labels)
+
+
+@RAY
+@pytest.mark.slow
+def test_arrays_and_functions_given_from_python_reach_the_workers(small, tmp_path, ray_cluster):
+    data = Dataset("mine", two_clouds(0), two_clouds(1), 2)
+    half = 0.5
+
+    def halved(previous, fresh, context):  # a closure, which no other process can import
+        return {name: tensor * half if tensor.is_floating_point() else tensor for name, tensor in previous.items()}
+
+    del small["data"]["train_samples"], small["data"]["test_samples"]
+    settings = {"data": data, "strategies": {"halved": halved}, "quiet": True, "device": "cpu", "model": "mlp"}
+    api.run(small, out=tmp_path / "one", **settings)
+    api.run(small, out=tmp_path / "ray", ray=ray_cluster.address, workers=1, ray_storage="returned", **settings)
+    assert_same_tables(tmp_path / "one", tmp_path / "ray")
+
+
+@RAY
+@pytest.mark.slow
+def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, ray_cluster, monkeypatch):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "own_start.py").write_text(
+        "from own_factor import FACTOR\n\n"
+        "def shrunk(previous, fresh, context):\n"
+        "    return {k: v * FACTOR if v.is_floating_point() else v for k, v in previous.items()}\n"
+    )
+    (mine / "own_factor.py").write_text("FACTOR = 0.5\n")
+    monkeypatch.syspath_prepend(str(mine))
+    small |= {"strategies": {"shrunk": {"start": "own_start:shrunk"}}, "model": {"name": "mlp", "widths": [8]}}
+    cells = scenarios.plan(small, "scenario")[1]
+    scenarios.cells.import_own(cells, "scenario")
+    try:
+        assert own_modules(cells) == [mine / "own_factor.py", mine / "own_start.py"]
+        with on_ray.connected(RayOptions(ray_cluster.address, workers=1, device="cpu"), cells) as cluster:
+            for file in mine.glob("*.py"):  # what is imported here already is now nowhere but in Ray
+                file.unlink()
+            run = RunFolder(tmp_path / "run")
+            run.path.mkdir()
+            execution = ExecutionSettings(tmp_path)
+            failures = on_ray.run_cells(cluster, cells, run, execution, 1, NoDisplay(), 0, {}, print)
+    finally:
+        for name in ("own_start", "own_factor"):
+            sys.modules.pop(name, None)
+    assert failures == {}
+    assert run.cell(cells[0].id).complete
+
+
+@RAY
+@pytest.mark.slow
+def test_ray_alone_starts_on_this_machine_says_nothing_and_leaves_nothing(small, tmp_path):
+    pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text(yaml.safe_dump(small | {"model": {"name": "mlp", "widths": [8]}}, sort_keys=False))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", "from warmstart_sim.cli import main; main()", "run", "--quiet", "--ray"]
+    ended = subprocess.run(
+        [*command, str(scenario), "--workers", "1", "--out", str(tmp_path / "run"), "--device", "cpu"],
+        env=environment | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(rounds(tmp_path / "run")) == 4
+    assert not (tmp_path / ".ray").exists()  # Ray's own token would have been written there
+
+
+def test_a_worker_with_other_data_ends_the_run(small, tmp_path):
+    pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    cell = scenarios.plan(small, "scenario")[1][0]
+    worker = RayWorker(Setup(tmp_path, "nothing", "returned", tmp_path, "cpu"))
+    worker.start(ExecutionSettings(tmp_path), dict.fromkeys(launch._fetch_data([cell], tmp_path), "another digest"))
+    worker.give(pickling.pickled(Task(cell, first_phase=False), str), {}, [])
+    heard = []
+    while "stopped" not in [kind for kind, *_ in heard]:
+        heard += worker.hear(10)
+    worker.close()
+    ((_, _, error),) = [message for message in heard if message[0] == "fatal"]
+    assert isinstance(error, WarmstartError)
+    assert re.search(r": data set noisy_digits in .* is not the driver's", str(error))
+
+
+@pytest.mark.parametrize(
+    ("differs", "shared", "message"),
+    [
+        ({"torch": "1.0"}, True, r"node7 has torch 1.0, this machine .*; install the same versions"),
+        ({}, False, r"--ray-storage shared: node7 does not see .*, or may not write there"),
+    ],
+)
+def test_a_worker_with_other_versions_or_without_the_folder_is_refused(tmp_path, differs, shared, message):
+    cluster = Cluster(RayOptions(storage="shared"), "cpu", 1, ("one",))
+    crew = RayExecutor(cluster, None, RunFolder(tmp_path), None, 1, {}, print)
+    with pytest.raises(WarmstartError, match=message):
+        crew._welcome(None, WorkerInfo("node7", "one", {**versions(), **differs}, shared))
+
+
+def test_a_worker_knows_the_drivers_folder_by_the_file_that_lies_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_worker, "SIGHT_SECONDS", 0.0)
+    (tmp_path / "same").mkdir()
+    (tmp_path / "same" / ".probe").touch()
+    (tmp_path / "another").mkdir()  # of the same name on another machine
+
+    def sees(folder: str) -> bool:
+        return on_worker._sees(Setup(tmp_path / folder, ".probe", "auto", tmp_path, "cpu"))
+
+    assert [sees(folder) for folder in ("same", "another", "missing")] == [True, False, False]
+
+
+def test_nobody_at_an_address_is_said_at_once(small, tmp_path):
+    pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(WarmstartError, match=f"--ray: cannot join {address} .*refused"):
+        run_cells(small, tmp_path / "run", ray=address)
+
+
+def test_without_ray_one_line_says_how_to_get_it(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(WarmstartError, match=r'pip install "warmstart-sim\[ray\]"'):
+        run_cells(small, tmp_path / "run", ray="local")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:1"}, "--device cuda:1: with --ray, Ray hands out the GPUs"),
+        ({"gpus_per_worker": 2.0}, "--gpus-per-worker 2: a worker has a part of one GPU"),
+    ],
+)
+def test_what_ray_cannot_do_is_said_before_it_is_started(options, message):
+    with pytest.raises(WarmstartError, match=message):
+        RayOptions(**options).check()
+
+
+@pytest.mark.parametrize(
+    ("resources", "options", "expected"),
+    [
+        ({"CPU": 8.0}, {}, ("cpu", 8)),
+        ({"CPU": 8.0, "GPU": 2.0}, {}, ("cuda:0", 2)),
+        ({"CPU": 8.0, "GPU": 1.0}, {"gpus_per_worker": 0.25}, ("cuda:0", 4)),
+        ({"CPU": 8.0, "GPU": 1.0}, {"gpus_per_worker": 0.1}, ("cuda:0", 8)),
+        ({"CPU": 8.0, "GPU": 2.0}, {"gpus_per_worker": 0.0}, ("cpu", 8)),
+        ({"CPU": 8.0, "GPU": 2.0}, {"device": "cpu", "workers": 3}, ("cpu", 3)),
+    ],
+)
+def test_as_many_workers_as_fit_on_cpus_and_gpus(monkeypatch, resources, options, expected):
+    class FakeRay:
+        @staticmethod
+        def cluster_resources() -> dict[str, float]:
+            return resources
+
+    monkeypatch.setattr(joining, "_kinds", lambda ray, device: ("one",))
+    cluster = joining._looked_at(FakeRay, RayOptions(**options))
+    assert (cluster.device, cluster.size) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        (["run", "--ray"], ["run", "--ray=local"]),
+        (["run", "a.yaml", "--ray", "--quiet"], ["run", "a.yaml", "--ray=local", "--quiet"]),
+        (["run", "--ray", "scenarios/a.yaml"], ["run", "--ray=local", "scenarios/a.yaml"]),
+        (["run", "--ray", "auto", "a.yaml"], ["run", "--ray=auto", "a.yaml"]),
+        (["run", "a.yaml", "--ray", "10.0.0.1:6379"], ["run", "a.yaml", "--ray=10.0.0.1:6379"]),
+        (["run", "a.yaml", "--ray", "ray://head:10001"], ["run", "a.yaml", "--ray=ray://head:10001"]),
+        (["run", "a.yaml", "--ray=head:1"], ["run", "a.yaml", "--ray=head:1"]),
+    ],
+)
+def test_an_address_may_follow_ray_and_a_scenario_is_not_one(given, parsed):
+    assert with_ray_address(given) == parsed
+
+
+def test_returned_files_land_with_the_result_last_and_nothing_stale_beside_it(small, tmp_path, monkeypatch):
+    run_cells(small | {"stream": {"name": "static"}}, tmp_path / "there", workers=1)
+    task = Task(scenarios.plan(small | {"stream": {"name": "static"}}, "scenario")[1][0], first_phase=False)
+    there, here = RunFolder(tmp_path / "there"), RunFolder(tmp_path / "here")
+    returned = files.read_files(there, task)
+    task.folder(here).fail("last time")
+    (task.folder(here).path / "checkpoint.pt").touch()
+    order = []
+    write = files.write_bytes
+    monkeypatch.setattr(files, "write_bytes", lambda path, content: (order.append(path.name), write(path, content)))
+    files.write_files(here, dict(sorted(returned.items(), reverse=True)))
+    assert order[-1] == "result.json"
+    assert sorted(path.name for path in task.folder(here).path.iterdir()) == ["result.json", "weights.pt"]
+    assert task.folder(here).result() == task.folder(there).result()
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_a_connection_that_is_aborted_once_is_tried_again(failures):
+    answers = iter([ConnectionAbortedError("Starting Ray client server failed")] * failures)
+
+    class FakeRay:
+        @staticmethod
+        def init(address: str, **options: object) -> None:
+            assert (address, options) == ("ray://head:1", {"logging_level": 40})
+            if error := next(answers, None):
+                raise error
+
+    again = pytest.raises(ConnectionAbortedError) if failures == 2 else contextlib.nullcontext()
+    with again:
+        joining._join(FakeRay, "ray://head:1", logging_level=40)
+    assert next(answers, None) is None
+
+
+def test_of_a_traceback_from_another_process_the_last_line_is_told():
+    trace = (
+        'Initialization failure from server:\nTraceback (most recent call last):\n  File "x", line 1\nValueError: why\n'
+    )
+    assert reasons.why(ConnectionAbortedError(trace)) == "ConnectionAbortedError: ValueError: why"

@@ -1,0 +1,102 @@
+"""What outlives a cell in its process: data on the device, and steppers with what was recorded for them."""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import nn
+
+from warmstart_sim.acceleration.graph_capture import GraphCapture, graph_capture
+from warmstart_sim.training.batches import DeviceSamples, Normalization, Normalize, normalization
+from warmstart_sim.training.flops import training_flops
+from warmstart_sim.training.settings import Training
+from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.types import Samples
+
+KEPT = 2  # sets of samples that stay on the device when no cell has them: training and test
+
+
+class DeviceCache:
+    """Lends steppers to cells, one cell at a time, and puts data on the device once for all cells that use them.
+
+    Where steps are recorded, a stepper that is given back goes to the next cell of its kind, with its recordings;
+    elsewhere there is nothing to save, and every cell has a model object of its own.
+
+    Args:
+        device: Where everything is.
+        record: Makes what records on a device, for each stepper one; None for those that record nothing.
+        records_steps: Whether steppers record their steps; evaluation is recorded in any case.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        record: Callable[[torch.device], GraphCapture | None] = graph_capture,
+        captures_steps: bool = True,
+    ) -> None:
+        self.device = torch.device(device)
+        self._record = record
+        self._records_steps = captures_steps
+        self._idle: defaultdict[Hashable, list[Stepper]] = defaultdict(list)
+        self._samples: weakref.WeakValueDictionary[Hashable, DeviceSamples] = weakref.WeakValueDictionary()
+        self._last: deque[DeviceSamples] = deque(maxlen=KEPT)
+        self._normalizations: weakref.WeakKeyDictionary[Samples, dict[Normalize, Normalization | None]]
+        self._normalizations = weakref.WeakKeyDictionary()
+        self._flops: dict[Hashable, int] = {}
+
+    def take(self, kind: Hashable, settings: Training, build: Callable[[], nn.Module]) -> Stepper:
+        """A stepper for a cell's model.
+
+        Args:
+            kind: Equal for models that are alike.
+            settings: The cell's; those that a recording depends on are added to the kind.
+            build: Makes the model, on the device.
+        """
+        # A rate can be changed without a new recording, and batches of any size have recordings of their own.
+        kind = kind, settings.optimizer.model_copy(update={"lr": 1.0}), settings.precision
+        if not self._idle[kind]:
+            return Stepper(build(), settings, self.graph_capture(), kind=kind, captures_steps=self._records_steps)
+        stepper = self._idle[kind].pop()
+        stepper.settings = settings
+        return stepper
+
+    def give(self, stepper: Stepper) -> None:
+        """Takes back what `take` lent."""
+        if stepper.graph_capture is not None:
+            self._idle[stepper.kind].append(stepper)
+
+    def flops(self, stepper: Stepper, inputs: torch.Tensor) -> int:
+        """FLOPs of training on one sample, counted once for models that are alike and inputs of one shape."""
+        key = stepper.kind, inputs.shape[1:]
+        if key not in self._flops:
+            self._flops[key] = training_flops(stepper.model, inputs)
+        return self._flops[key]
+
+    def graph_capture(self) -> GraphCapture | None:
+        """A new recorder, or None where nothing is recorded."""
+        return self._record(self.device)
+
+    def normalization(self, kind: Normalize, samples: Samples) -> Normalization | None:
+        """The normalisation called `kind` for these training samples, whose statistics are taken once."""
+        known = self._normalizations.setdefault(samples, {})
+        if kind not in known:
+            known[kind] = normalization(kind, samples.inputs)
+        return known[kind]
+
+    def samples(self, samples: Samples, normalize: Normalization | None, channels_last: bool) -> DeviceSamples:
+        """The samples on the device, shared by all who have them and normalise them alike; the last few stay there."""
+        numbers = normalize and (*normalize.scale.flatten().tolist(), *normalize.shift.flatten().tolist())
+        key = (id(samples), numbers, channels_last)
+        found = self._samples.get(key)
+        if found is None:
+            if len(self._last) == KEPT:
+                self._last.popleft()  # before there is more
+            found = DeviceSamples(samples, normalize, self.device, channels_last)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # slots have streams of their own, which will not wait for this one
+            self._samples[key] = found
+            self._last.append(found)
+        return found

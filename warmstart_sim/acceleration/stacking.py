@@ -1,0 +1,258 @@
+"""Models of one architecture, stacked: their parameters lie side by side, and one step trains all of them.
+
+A small network leaves most of a processor idle: its matrices are so small that starting a kernel costs more than
+running it. Stacked, R of them are one network (`stacked_layers`). Nothing else of a training is shared: each model has
+its own batch, learning rate, optimiser state and step count.
+
+Batches of different sizes are filled up with samples that count nothing: by a mask, they have no weight in the loss and
+no part in BatchNorm's statistics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+from warmstart_sim.acceleration.graph_capture import GraphCapture
+from warmstart_sim.acceleration.stacked_layers import Counts, StackedBatchNorm, stacked_network
+from warmstart_sim.training.coroutine import StepRequest
+from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.types import Batch
+
+
+def stackable(stepper: Stepper) -> bool:
+    """Whether what its settings and its hooks ask for can be done in a stack, if its model has a stacked form."""
+    plain = not any(hook.loss_term or hook.after_step for hook in stepper.hooks)
+    texts = stepper.samples is not None and stepper.samples.lengths is not None
+    return plain and not texts and stepper.settings.precision != "bf16"
+
+
+class Stack:
+    """Steppers whose models are of one architecture, and whose steps are made as one.
+
+    The models' own tensors become slices of the stacked ones: evaluation, checkpoints and new weights go on working on
+    the single models, and see and change what is trained here.
+
+    Args:
+        steppers: At least one; their models have the same parameters, their optimisers the same options but the rate.
+        recorder: Records the steps; None runs them as they are.
+
+    Raises:
+        Unstackable: There is no stacked form of their model.
+    """
+
+    def __init__(self, steppers: Sequence[Stepper], graph_capture: GraphCapture | None = None) -> None:
+        self.steppers = tuple(steppers)
+        self._recorder = graph_capture
+        self._counts = Counts()
+        self._network, self._spatial = stacked_network(steppers[0].model, len(steppers), self._counts)
+        self._parameters = dict(self._network.named_parameters())
+        self._has_statistics = any(isinstance(module, StackedBatchNorm) for module in self._network.modules())
+        self._loss_sums, self._correct = self._adopt()
+        self._updates: list[Update] = []
+        self._version = -1
+        self._recorded: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor, Callable[[], None]]] = {}
+
+    def _adopt(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies the models into the stacked tensors, and makes their own tensors slices of those."""
+        stacked = dict(self._network.named_parameters()) | dict(self._network.named_buffers())
+        loss_sums = torch.stack([stepper.loss_sum for stepper in self.steppers])
+        correct = torch.stack([stepper.correct for stepper in self.steppers])
+        for r, stepper in enumerate(self.steppers):
+            own = dict(stepper.model.named_parameters()) | dict(stepper.model.named_buffers())
+            for name, tensor in own.items():
+                stacked[name].data[r].copy_(tensor.data)
+                tensor.data = stacked[name].data[r]
+            # The fused kernels walk through memory: state that was laid out like channels-last weights has to follow.
+            for state in stepper.optimizer.state.values():
+                for key, value in state.items():
+                    if isinstance(value, torch.Tensor):
+                        state[key] = value.contiguous()
+            stepper.loss_sum, stepper.correct = loss_sums[r], correct[r]
+            stepper.forget_captures()
+        return loss_sums, correct
+
+    def step(self, minibatches: Sequence[StepRequest]) -> None:
+        """Makes one step of every stepper.
+
+        Args:
+            minibatches: One for each stepper, in their order; of any sizes, but where there is BatchNorm, two at least.
+
+        Raises:
+            Exception: What a transform or torch raised. Nothing has been drawn then, and no weight has changed.
+        """
+        version = sum(stepper.version for stepper in self.steppers)
+        if version != self._version:
+            self._updates = list(_updates(self.steppers, list(self._parameters)))
+            self._recorded.clear()
+            self._version = version
+        sizes = [len(minibatch.index) for minibatch in minibatches]
+        if min(sizes) == 1 and self._has_statistics:
+            raise ValueError("BatchNorm in training mode needs two samples at least")
+        index = pad_sequence([minibatch.index for minibatch in minibatches], batch_first=True)
+        mask = None
+        if min(sizes) < max(sizes):
+            ends = torch.tensor(sizes).to(index.device, non_blocking=True)[:, None]
+            mask = torch.arange(index.shape[1], device=index.device) < ends
+        drawing = [stepper.generator for stepper in self.steppers if any(hook.transform for hook in stepper.hooks)]
+        drawn = [generator.get_state() for generator in drawing]
+        try:
+            if self._recorder is None or (drawing and mask is not None):  # a replay always draws as many
+                self._step(index, mask, sizes)
+            else:
+                self._replay(index, mask)
+        except Exception:
+            for generator, state in zip(drawing, drawn, strict=True):
+                generator.set_state(state)
+            raise
+
+    def _step(self, index: torch.Tensor, mask: torch.Tensor | None, sizes: Sequence[int] | None = None) -> None:
+        inputs, labels = self._batch(index, sizes or [index.shape[1]] * len(index))
+        self._counts.mask = mask
+        logits = self._network(inputs)
+        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        hits = logits.detach().argmax(2) == labels
+        if mask is None:
+            loss = losses.mean(1).sum()
+        else:
+            losses, hits = losses.where(mask, 0.0), hits & mask
+            loss = (losses.sum(1) / mask.sum(1)).sum()
+        for parameter in self._parameters.values():
+            parameter.grad = None
+        loss.backward()
+        self._update()
+        self._loss_sums += losses.detach().sum(1)
+        self._correct += hits.sum(1)
+
+    def _update(self) -> None:
+        """The steps of all optimisers, those with equal rates in one call."""
+        gradients = {}
+        for name, parameter in self._parameters.items():
+            assert parameter.grad is not None
+            gradients[name] = parameter.grad.unbind()
+        for update in self._updates:
+            update(gradients)
+
+    def _replay(self, index: torch.Tensor, mask: torch.Tensor | None) -> None:
+        key = index.shape[1], mask is not None
+        if key not in self._recorded:
+            self._recorded[key] = self._record(*key)
+        static_index, static_mask, replay = self._recorded[key]
+        static_index.copy_(index)
+        if mask is not None:
+            static_mask.copy_(mask)
+        replay()
+
+    def _record(self, width: int, masked: bool) -> tuple[torch.Tensor, torch.Tensor, Callable[[], None]]:
+        assert self._recorder is not None
+        device = self.steppers[0].device
+        index = torch.zeros(len(self.steppers), width, dtype=torch.int64, device=device)
+        mask = torch.ones(len(self.steppers), width, dtype=torch.bool, device=device)
+        with contextlib.ExitStack() as unchanged:
+            for stepper in self.steppers:
+                unchanged.enter_context(stepper.unchanged())
+            generators = [stepper.generator for stepper in self.steppers]
+            return index, mask, self._recorder(lambda: self._step(index, mask if masked else None), generators)
+
+    def _batch(self, index: torch.Tensor, sizes: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs as the network takes them, and labels (R, n); one look-up where all share data and no hook is on."""
+        samples = self.steppers[0].samples
+        assert samples is not None
+        alike = all(stepper.samples is samples and not stepper.hooks for stepper in self.steppers)
+        if alike:
+            order = index.T if self._spatial else index
+            inputs, labels = samples.batch(order.flatten())
+            inputs = inputs.unflatten(0, order.shape)
+            labels = labels.view(order.shape).T if self._spatial else labels.view(order.shape)
+        else:
+            batches = [_own_batch(*each) for each in zip(self.steppers, index, sizes, strict=True)]
+            inputs = torch.stack([inputs for inputs, _ in batches], dim=1 if self._spatial else 0)
+            labels = torch.stack([labels for _, labels in batches])
+        return inputs.flatten(1, 2) if self._spatial else inputs, labels
+
+
+def _own_batch(stepper: Stepper, index: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One model's batch, with what its hooks make of the samples that count; the rest are zeros."""
+    samples = stepper.samples
+    assert samples is not None
+    transforms = [hook.transform for hook in stepper.hooks if hook.transform]
+    if not transforms:
+        return samples.batch(index)
+    batch = Batch(*samples.raw_batch(index[:size]), stepper.generator)
+    for transform in transforms:
+        batch = transform(batch)
+    inputs, labels = samples.finished(batch.inputs), batch.labels
+    missing = len(index) - size
+    return torch.cat((inputs, inputs.new_zeros(missing, *inputs.shape[1:]))), F.pad(labels, (0, missing))
+
+
+Update = Callable[[Mapping[str, Sequence[torch.Tensor]]], None]  # from each parameter's gradients, one for each model
+
+
+def _updates(steppers: Sequence[Stepper], names: Sequence[str]) -> Iterator[Update]:
+    """The optimiser steps of all models: torch's own kernels on lists, one list for each learning rate."""
+    by_rate: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for r, stepper in enumerate(steppers):
+        rate = stepper.optimizer.param_groups[0]["lr"]
+        by_rate[id(rate) if isinstance(rate, torch.Tensor) else rate].append(r)
+    for members in by_rate.values():
+        first = steppers[members[0]].optimizer
+        make = _sgd_update if isinstance(first, torch.optim.SGD) else _adam_update
+        parameters: list[torch.Tensor] = []
+        states = []
+        for name in names:
+            for r in members:
+                parameter = steppers[r].model.get_parameter(name)
+                parameters.append(parameter)
+                states.append(steppers[r].optimizer.state[parameter])
+        yield make(first.param_groups[0], [(name, r) for name in names for r in members], parameters, states)
+
+
+def _adam_update(
+    group: Mapping[str, Any], places: list[tuple[str, int]], parameters: list[torch.Tensor], states: list[Any]
+) -> Update:
+    for parameter, state in zip(parameters, states, strict=True):
+        if not state:  # as torch.optim.Adam makes it at its first step
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    means, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
+    beta1, beta2 = group["betas"]
+
+    def update(gradients: Mapping[str, Sequence[torch.Tensor]]) -> None:
+        with torch.no_grad():
+            adam(
+                parameters, [gradients[name][r] for name, r in places], means, squares, [], steps, fused=True,
+                capturable=group["capturable"], decoupled_weight_decay=group["decoupled_weight_decay"], amsgrad=False,
+                beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
+                maximize=False,
+            )  # fmt: skip
+
+    return update
+
+
+def _sgd_update(
+    group: Mapping[str, Any], places: list[tuple[str, int]], parameters: list[torch.Tensor], states: list[Any]
+) -> Update:
+    momentum = group["momentum"]
+    for parameter, state in zip(parameters, states, strict=True):
+        if momentum and state.get("momentum_buffer") is None:  # from zeros, the first step makes it the gradient
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+    buffers = [state.get("momentum_buffer") for state in states]
+
+    def update(gradients: Mapping[str, Sequence[torch.Tensor]]) -> None:
+        with torch.no_grad():
+            sgd(
+                parameters, [gradients[name][r] for name, r in places], buffers, fused=True,
+                weight_decay=group["weight_decay"], momentum=momentum, lr=group["lr"], dampening=0.0, nesterov=False,
+                maximize=False,
+            )  # fmt: skip
+
+    return update

@@ -1,0 +1,109 @@
+"""Images of one data set in the shape of another's, so that one model takes both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.types import Dataset, Samples
+
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, which Pillow's "L" uses as well
+BLOCK = 5000  # images resized at a time, which bounds the memory
+
+
+def adapted(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pad"] | None) -> Dataset:
+    """The data set with inputs of another shape.
+
+    Channels: 1 becomes 3 by repetition, 3 become 1 by luminance, 0.299 R + 0.587 G + 0.114 B. Sides: "resize" is
+    bilinear, with antialiasing where images shrink; "pad" puts the image at the centre of zeros (black pixels), or
+    crops at the centre, each side for itself.
+
+    Args:
+        dataset: Images, uint8 or float32 (n, channels, height, width); anything else must have the shape already.
+        shape: (channels, height, width).
+        how: None refuses another shape.
+
+    Raises:
+        WarmstartError: The shapes differ and nothing says what to do, or nothing can be done.
+
+    >>> images = Samples(np.full((2, 1, 2, 2), 7, dtype=np.uint8), np.array([0, 1]))
+    >>> adapted(Dataset("grey", images, images, classes=2), (3, 4, 4), "pad").train.inputs[0, 2].tolist()
+    [[0, 0, 0, 0], [0, 7, 7, 0], [0, 7, 7, 0], [0, 0, 0, 0]]
+    """
+    check_adaptable(dataset.name, dataset.input_shape, shape, how)
+    if dataset.input_shape == shape:
+        return dataset
+    fit = _resized if how == "resize" else _padded
+    train, test = (
+        Samples(fit(_with_channels(samples.inputs, shape[0]), shape[1], shape[2]), samples.labels)
+        for samples in (dataset.train, dataset.test)
+    )
+    return replace(dataset, train=train, test=test)
+
+
+def check_adaptable(
+    name: str, before: tuple[int, ...], shape: tuple[int, ...], how: Literal["resize", "pad"] | None
+) -> None:
+    """Makes sure that `adapted` can do it, without the data.
+
+    Args:
+        name: What the data set is called in messages.
+        before: The shape of one of its inputs.
+        shape: The shape that they are to have.
+        how: As for `adapted`.
+
+    Raises:
+        WarmstartError: The shapes differ and nothing says what to do, or nothing can be done.
+    """
+    if before == shape:
+        return
+    difference = f"{name} has inputs of shape {before}, the target of shape {shape}"
+    if len(before) != 3 or len(shape) != 3:
+        raise WarmstartError(f"stream.source: {difference}; only images can be adapted")
+    if how is None:
+        raise WarmstartError(f"stream.source.adapt: {difference}; say how to adapt them: resize or pad")
+    if {before[0], shape[0]} - {1, 3} and before[0] != shape[0]:
+        raise WarmstartError(f"stream.source: {difference}; only grey and three-channel images become each other")
+
+
+def _with_channels(images: NDArray[np.generic], channels: int) -> NDArray[np.generic]:
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=1)
+    grey = np.tensordot(images.astype(np.float32), np.asarray(LUMINANCE, dtype=np.float32), axes=(1, 0))[:, None]
+    return _stored_as(images.dtype, grey)
+
+
+def _resized(images: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
+    import torch
+    from torchvision.transforms.v2.functional import resize
+
+    def block(start: int) -> NDArray[np.generic]:
+        # As floats: torch's own way with uint8 differs from CPU to CPU, and fails for an output of one pixel.
+        floats = torch.from_numpy(images[start : start + BLOCK].astype(np.float32))
+        return _stored_as(images.dtype, resize(floats, [height, width], antialias=True).numpy())
+
+    blocks = [block(start) for start in range(0, len(images), BLOCK)]
+    return np.concatenate(blocks) if blocks else np.zeros((0, images.shape[1], height, width), images.dtype)
+
+
+def _stored_as(dtype: np.dtype[Any], floats: NDArray[np.float32]) -> NDArray[np.generic]:
+    return (np.rint(floats) if dtype == np.uint8 else floats).astype(dtype)
+
+
+def _padded(images: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
+    for axis, size in ((2, height), (3, width)):
+        spare = size - images.shape[axis]
+        if spare >= 0:
+            edges = [(0, 0)] * 4
+            edges[axis] = (spare // 2, spare - spare // 2)
+            images = np.pad(images, edges)
+        else:
+            start = -spare // 2
+            images = images.take(range(start, start + size), axis=axis)
+    return np.ascontiguousarray(images)

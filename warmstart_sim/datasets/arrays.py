@@ -1,0 +1,119 @@
+"""Anyone's arrays: images, features or tokens in one .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from warmstart_sim.datasets.split import stratified
+from warmstart_sim.errors import DataError, unknown
+from warmstart_sim.registry import DATASETS
+from warmstart_sim.seeding import numpy_generator
+from warmstart_sim.types import Dataset, IntArray, Samples
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+CHANNELS = (1, 3)
+
+
+@DATASETS.register("arrays", "same_for_every_seed")
+def arrays(
+    root: Path,
+    seed: int,
+    *,
+    path: Path,
+    classes: Annotated[int, Field(ge=2)] | None = None,
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+) -> Dataset:
+    """Your own arrays: a .npz file with x_train, y_train and, unless a part is to be held out, x_test, y_test.
+
+    Inputs are uint8 images, (n, height, width) with 1 or 3 channels before or after the sides, or floats (n, ...), used
+    as they are, or tokens: integers other than uint8, (n, length), a text's tokens first and then zeros up to the
+    length. Labels are integers 0 to k - 1, shape (n,).
+
+    Args:
+        root: Not used.
+        seed: Not used: the split is the same for every seed.
+        path: The file.
+        classes: The number of classes k; by default the largest training label + 1, and then no label may be absent.
+        test_fraction: The share of each class held out, in (0, 1); where there is x_test it has no effect.
+
+    Raises:
+        DataError: No such file, other keys, or arrays that do not fit together.
+    """
+    path = path.expanduser()
+    found = _read(path)
+    train = _samples(path, found, "train")
+    if classes is None:
+        classes = _count_classes(path, train.labels)
+    if "x_test" in found:
+        test = _samples(path, found, "test")
+    else:
+        split = stratified(train.labels, test_fraction, numpy_generator(0, "held_out"))
+        train, test = (Samples(train.inputs[part], train.labels[part]) for part in split)
+    return Dataset("arrays", train, test, classes)
+
+
+def _read(path: Path) -> Mapping[str, NDArray[Any]]:
+    if not path.is_file():
+        raise DataError(f"arrays: there is no file {path}")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"arrays: {path} is not a .npz file, or it is cut short")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {key: archive[key] for key in archive.files}
+    except Exception as error:  # zipfile, zlib and NumPy raise half a dozen kinds for a damaged file
+        raise DataError(f"arrays: {path} does not hold plain arrays, or is damaged ({error})") from error
+    for key in found:
+        if key not in KEYS:
+            raise DataError(f"arrays: {path}: {unknown('array', key, KEYS)}")
+    needed = KEYS if {"x_test", "y_test"} & found.keys() else KEYS[:2]
+    if absent := [key for key in needed if key not in found]:
+        raise DataError(f"arrays: {path} has no {' and no '.join(absent)}")
+    return found
+
+
+def _samples(path: Path, found: Mapping[str, NDArray[Any]], part: str) -> Samples:
+    x, y = found[f"x_{part}"], found[f"y_{part}"]
+    if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
+        raise DataError(f"arrays: {path}: y_{part} is {y.dtype} of shape {y.shape}; labels are integers of shape (n,)")
+    if x.ndim < 2 or len(x) != len(y) or len(x) == 0:
+        raise DataError(f"arrays: {path}: x_{part} has shape {x.shape} and y_{part} {y.shape}; both need n > 0 rows")
+    return Samples(_inputs(path, x, part), y.astype(np.int64))
+
+
+def _inputs(path: Path, x: NDArray[Any], part: str) -> NDArray[Any]:
+    """uint8 (n, channels, height, width), float32 (n, ...), or int64 (n, length)."""
+    if np.issubdtype(x.dtype, np.floating):
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which `validate` refuses
+            return x.astype(np.float32)
+    if x.dtype == np.uint8 and x.ndim == 3:
+        return x[:, None]
+    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[1] in CHANNELS:
+        return x
+    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in CHANNELS:
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    if np.issubdtype(x.dtype, np.integer) and x.dtype != np.uint8 and x.ndim == 2:
+        return x.astype(np.int64)  # `validate` refuses negative ones, and what is too large for int64 becomes one
+    raise DataError(
+        f"arrays: {path}: x_{part} is {x.dtype} of shape {x.shape}; inputs are uint8 images (n, height, width) with "
+        "1 or 3 channels before or after the sides, floats (n, ...), or integer tokens (n, length) other than uint8"
+    )
+
+
+def _count_classes(path: Path, labels: IntArray) -> int:
+    present = np.unique(labels)
+    if present[0] < 0:
+        raise DataError(f"arrays: {path}: y_train holds {present[0]}; labels count from 0")
+    gaps = np.flatnonzero(present != np.arange(len(present)))
+    if len(gaps):
+        raise DataError(
+            f"arrays: {path}: y_train holds {present[-1]} but no {gaps[0]}; labels count from 0 without gaps, unless "
+            "`classes` says how many there are"
+        )
+    return len(present)

@@ -1,0 +1,108 @@
+"""Anyone's images: a folder with a folder for each class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+
+from warmstart_sim.datasets.cache import cached
+from warmstart_sim.datasets.class_folders import files_by_class, train_and_test_folders
+from warmstart_sim.datasets.split import stratified
+from warmstart_sim.errors import DataError
+from warmstart_sim.registry import DATASETS
+from warmstart_sim.seeding import numpy_generator
+from warmstart_sim.types import Dataset, Samples
+
+Pixels = NDArray[np.uint8]
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+CACHE_FORMAT = 1  # to be raised when decoding changes
+
+
+@DATASETS.register("image_folder", "same_for_every_seed")
+def image_folder(
+    root: Path,
+    seed: int,
+    *,
+    path: Path,
+    size: PositiveInt | tuple[PositiveInt, PositiveInt],
+    channels: Literal[1, 3] = 3,
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+) -> Dataset:
+    """Your own images: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* with a part held out for testing.
+
+    Images are scaled (bilinear) to cover `size` and cropped at the centre. The decoded pixels are kept on disk, under a
+    hash of the files' names and contents: a changed folder is decoded anew. Classes are numbered in the names' order.
+
+    Args:
+        root: Not used.
+        seed: Not used: the split is the same for every seed.
+        path: The folder. In place of `test`, `val` or `valid` will do. Class folders may have folders inside.
+        size: Height and width, or one number for both.
+        channels: 3 for colour, 1 for grey.
+        test_fraction: The share of each class held out, in (0, 1); where there is a test folder it has no effect.
+
+    Raises:
+        DataError: No such folder, no images, fewer than two classes, an unknown class in the test folder, or an image
+            that cannot be read.
+    """
+    path = path.expanduser()
+    train_folder, test_folder = train_and_test_folders("image_folder", path)
+    train_files = files_by_class("image_folder", train_folder, "images", SUFFIXES)
+    if len(train_files) < 2:
+        raise DataError(f"image_folder: {train_folder} has one class only ({next(iter(train_files))})")
+    number = {name: index for index, name in enumerate(train_files)}
+    train = [(file, number[name]) for name, files in train_files.items() for file in files]
+    if test_folder is None:
+        labels = np.array([label for _, label in train])
+        kept, held_out = stratified(labels, test_fraction, numpy_generator(0, "held_out"))
+        train, test = [train[i] for i in kept], [train[i] for i in held_out]
+    else:
+        test_files = files_by_class("image_folder", test_folder, "images", SUFFIXES)
+        if unknown := sorted(test_files.keys() - number.keys()):
+            raise DataError(f"image_folder: class '{unknown[0]}' in {test_folder} is not in {train_folder}")
+        test = [(file, number[name]) for name, files in test_files.items() for file in files]
+
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = _pixels(path, [file for file, _ in train + test], (channels, height, width))
+    labels = np.array([label for _, label in train + test], dtype=np.int64)
+    end = len(train)
+    return Dataset(
+        "image_folder", Samples(pixels[:end], labels[:end]), Samples(pixels[end:], labels[end:]), classes=len(number)
+    )
+
+
+def _pixels(path: Path, files: Sequence[Path], shape: tuple[int, int, int]) -> Pixels:
+    """The decoded `files`, uint8 (n, *shape), from the cache if they were decoded before."""
+    digest = hashlib.blake2b(repr((CACHE_FORMAT, shape)).encode(), digest_size=20)
+    for file in files:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "blake2b").hexdigest()
+        digest.update(repr((file.relative_to(path).as_posix(), content)).encode())
+
+    def decode() -> Pixels:
+        return np.stack([_decoded(file, shape) for file in files])
+
+    return cached(f"image_folder-{digest.hexdigest()}", (len(files), *shape), decode)
+
+
+def _decoded(file: Path, shape: tuple[int, int, int]) -> Pixels:
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    try:
+        with Image.open(file) as image:
+            if image.mode[0] in "IF":
+                raise DataError(f"image_folder: {file} has more than 8 bits a channel; convert it to 8")
+            fitted = ImageOps.fit(
+                image.convert("RGB" if channels == 3 else "L"), (width, height), Image.Resampling.BILINEAR
+            )
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
+        raise DataError(f"image_folder: cannot read the image {file} ({error})") from error
+    return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)

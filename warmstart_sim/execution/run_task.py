@@ -1,0 +1,54 @@
+"""One task from its beginning to its end, and what becomes of an error in it."""
+
+from __future__ import annotations
+
+import traceback
+
+from warmstart_sim.acceleration.device_cache import DeviceCache
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.execution.tasks import Task
+from warmstart_sim.experiment.run_cell import Notify, Progress, cell_coroutine, first_phase_coroutine
+from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.results.store import RunFolder
+from warmstart_sim.results.tensorboard import TensorBoardLog
+from warmstart_sim.training.coroutine import TrainingCoroutine
+
+
+def run_task(
+    task: Task, run: RunFolder, cache: DeviceCache, execution: ExecutionSettings, notify: Notify
+) -> TrainingCoroutine[str | None]:
+    """Does one task, in turns; an error that concerns this cell alone is recorded in its folder and returned.
+
+    Args:
+        task: A cell, or a first phase.
+        run: Where results go.
+        cache: What outlives the task in this process.
+        execution: Where and how it runs.
+        notify: Called after every epoch.
+
+    Raises:
+        WarmstartError: An error that concerns the whole run.
+    """
+    log = TensorBoardLog(run.path / "tensorboard" / task.folder(run).path.name) if execution.tensorboard else None
+
+    def tell(progress: Progress) -> None:
+        if log is not None:
+            log.write(progress.total_epochs, progress.epoch_row, progress.round_row)
+        notify(progress)
+
+    try:
+        yield from (first_phase_coroutine if task.first_phase else cell_coroutine)(
+            task.cell, run, cache, execution, tell
+        )
+    except WarmstartError:
+        raise
+    except OSError as error:
+        raise run.unusable(error) from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        task.folder(run).fail(reason, traceback.format_exc())
+        return reason
+    finally:
+        if log is not None:
+            log.close()
+    return None

@@ -1,0 +1,1 @@
+"""One cell: for every round, start, train, probe, record."""

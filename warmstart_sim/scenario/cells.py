@@ -1,0 +1,318 @@
+"""A scenario multiplied out: every arm x seed x combination of varied values is one cell."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.registry import DATASETS, MODELS, STRATEGIES, STREAMS
+from warmstart_sim.results.store import given
+from warmstart_sim.scenario.axes import Axis, axes_of, settings_on
+from warmstart_sim.scenario.component import Component, check_own, dump, named
+from warmstart_sim.scenario.messages import problem
+from warmstart_sim.scenario.parsing import Arm, Scenario, parse
+from warmstart_sim.scenario.pretraining import Pretraining
+from warmstart_sim.scenario.sections import DataSettings
+from warmstart_sim.scenario.yaml_files import plain, set_path, shown
+
+FIRST_PHASE = "first phase"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The data set that a first phase prepares for: its inputs are what the model takes.
+
+    Attributes:
+        data: The data set.
+        adapt: How the first phase's images become as large as its images.
+        normalize: The target's normalisation where the first phase uses the same numbers, else None.
+    """
+
+    data: Component
+    adapt: Literal["resize", "pad"] | None
+    normalize: Literal["train", "cifar10", "imagenet", "half", "none"] | None
+
+    def record(self) -> dict[str, Any] | None:
+        """What decides the first phase's numbers: nothing where the inputs are alike and normalised by themselves."""
+        if self.adapt is None and self.normalize is None:
+            return None
+        return {"data": self.data.record(), "adapt": self.adapt, "normalize": self.normalize}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training history: an arm with a seed and one combination of the varied values.
+
+    Attributes:
+        scenario: The scenario's name.
+        arm: How it starts, its parts and its training options.
+        seed: The seed.
+        varied: The table's columns for the varied keys, with this cell's values (None where an axis is another arm's).
+        data: The data set.
+        data_settings: Validation fraction, normalisation, limits.
+        stream: The generator of rounds.
+        rounds: The most rounds that are run; None for all.
+        model: The model.
+        each_epoch: What is measured after every epoch.
+        pretraining: What comes before the first round; None for most streams.
+        target: In a first phase on another data set: what it prepares for.
+    """
+
+    scenario: str
+    arm: Arm
+    seed: int
+    varied: Mapping[str, Any]
+    data: Component
+    data_settings: DataSettings
+    stream: Component
+    rounds: int | None
+    model: Component
+    each_epoch: tuple[str, ...]
+    pretraining: Pretraining | None = None
+    target: Target | None = None
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the cell's numbers, as plain values."""
+        settings = {
+            "data": {**dump(self.data_settings), **self.data.record()},
+            "stream": self.stream.record(),
+            "model": self.model.record(),
+            "training": dump(self.arm.training),
+            "parts": [part.record() for part in self.arm.parts],
+            "each_epoch": list(self.each_epoch),
+            "seed": self.seed,
+            "rounds": self.rounds,
+            "label": self.arm.label,
+            "start": self.arm.start.record(),
+        }
+        extra = {"pretraining": self.pretraining, "target": self.target}
+        return settings | {name: record for name, each in extra.items() if each and (record := each.record())}
+
+    @cached_property
+    def step_kind(self) -> str:
+        """Equal for cells whose steps do equal work: inputs, model, batch size, optimiser, precision, parts."""
+        training = self.arm.training
+        keys = {"batch_size", "bucketing", "precision", "threads"}
+        settings = {
+            "data": self.data.record(),
+            "target": self.target and self.target.record(),
+            "model": self.model.record(),
+            "training": {key: value for key, value in dump(training).items() if key in keys},
+            "optimizer": training.optimizer.name,
+            "parts": [part.record() for part in self.arm.parts],
+        }
+        return _digest(settings)
+
+    @cached_property
+    def first_phase(self) -> Cell | None:
+        """The cell whose end this one starts from; equal for all cells that can share it. None for most streams.
+
+        In a `split` it is the first round, which does not depend on how later rounds start. In a `pretrain` it is a
+        round on the source, with none of the arm's parts or training options.
+        """
+        start = Component("random_init")
+        if self.shares_first_round:
+            arm = replace(self.arm, label=FIRST_PHASE, start=start)
+            return replace(self, arm=arm, varied={}, rounds=1)
+        source = self.pretraining and self.pretraining.source
+        if not source:
+            return None
+        normalize = None if source.own_normalization else self.data_settings.normalize
+        return replace(
+            self,
+            arm=Arm(FIRST_PHASE, start, (), source.training),
+            varied={},
+            data=source.data,
+            data_settings=source.settings,
+            stream=Component("pretrain", {"fraction": source.fraction, "order": "random"}),
+            rounds=1,
+            pretraining=None,
+            target=Target(self.data, source.adapt, normalize),
+        )
+
+    @property
+    def shares_first_round(self) -> bool:
+        """Whether the first phase is this cell's own first round."""
+        return STREAMS.has_trait(self.stream.name, "shared_first_round") and self.arm.label != FIRST_PHASE
+
+    @cached_property
+    def digest(self) -> str:
+        """Different whenever anything that decides the cell's numbers is."""
+        return _digest(self.settings)
+
+    @cached_property
+    def id(self) -> str:
+        """The cell's folder: the digest, made readable."""
+        words = [self.arm.label, *(f"{k.rpartition('.')[2]}={v}" for k, v in self.varied.items() if v is not None)]
+        readable = re.sub(r"[^A-Za-z0-9=._-]+", "_", "-".join(words))[:80]
+        return f"{readable}-seed{self.seed}-{self.digest}"
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(given(settings), sort_keys=True, default=str).encode(), digest_size=5).hexdigest()
+
+
+def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
+    """Checks a scenario with all its axes, and lists its cells: seed by seed, so that early results are paired.
+
+    Args:
+        raw: The file's mapping.
+        where: What to name in errors.
+
+    Returns:
+        The scenario with the first value of each axis, and all cells.
+
+    Raises:
+        WarmstartError: Something is wrong with the scenario or with a value of an axis.
+    """
+    axes = axes_of(raw, where)
+    combinations = list(itertools.product(*(axis.values for axis in axes)))
+    scenarios = [_combined(raw, axes, combination, where) for combination in combinations]
+    cells: dict[str, Cell] = {}
+    for seed in scenarios[0].header.seeds:
+        for combination, scenario in zip(combinations, scenarios, strict=True):
+            for arm in scenario.arms:
+                cell = Cell(
+                    scenario.header.name, arm, seed, _varied(axes, combination, arm.label), scenario.data,
+                    scenario.data_settings, scenario.stream, scenario.rounds, scenario.model,
+                    scenario.header.measure.each_epoch, scenario.pretraining,
+                )  # fmt: skip
+                same = cells.setdefault(cell.digest, cell)
+                for name, value in cell.varied.items():  # along another arm's axis it is the same cell, without a value
+                    if value != same.varied[name]:
+                        both = f"{shown(same.varied[name])} and {shown(value)}"
+                        raise problem(where, f"vary: {name}", f"{both} come to the same for strategy '{arm.label}'")
+    return _with_common_metric(scenarios), list(cells.values())
+
+
+def first_phases(cells: Iterable[Cell]) -> list[Cell]:
+    """The first phases that cells start from, each once."""
+    return list({phase.id: phase for cell in cells if (phase := cell.first_phase)}.values())
+
+
+def _with_common_metric(scenarios: Sequence[Scenario]) -> Scenario:
+    """The first scenario; its metric is test accuracy where not all of them hold validation data out."""
+    first = scenarios[0]
+    if all(each.metric == first.metric for each in scenarios):
+        return first
+    return replace(first, header=first.header.model_copy(update={"metric": "test_accuracy"}))
+
+
+def _varied(axes: Sequence[Axis], combination: Sequence[Any], label: str) -> dict[str, Any]:
+    """An arm's values in the columns of the axes; None where an axis is another arm's."""
+    varied = dict.fromkeys(axis.column for axis in axes)
+    for axis, value in zip(axes, combination, strict=True):
+        if axis.arm in (None, label):
+            varied[axis.column] = str(value) if isinstance(value, (list, dict)) else value
+    return varied
+
+
+def _combined(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequence[Any], where: str) -> Scenario:
+    """The scenario with one value of each axis."""
+    combined = {key: plain(value) for key, value in raw.items() if key != "vary"}
+    settings = [
+        (key, setting, axis.key)
+        for axis, value in zip(axes, combination, strict=True)
+        for key, setting in axis.settings(value).items()
+    ]
+    settings.sort(key=lambda each: each[0].count("."))  # a section before what is in it
+    for key, setting, axis_key in settings:
+        try:
+            set_path(combined, key, plain(setting))
+        except ValueError as error:
+            raise problem(where, f"vary.{axis_key}", str(error)) from None
+    try:
+        return parse(combined, where)
+    except WarmstartError:
+        _parse_without(raw, axes, where)
+        note = ", ".join(f"{axis.key}: {shown(value)}" for axis, value in zip(axes, combination, strict=True))
+        parse(combined, f"{where} (vary {note})")
+        raise
+
+
+def _parse_without(raw: Mapping[str, Any], axes: Sequence[Axis], where: str) -> None:
+    """Says what is wrong with a scenario without its axes, where it is whole without them."""
+    if not any(axis.bundled for axis in axes):  # a bundle may give what the file leaves out
+        parse({**raw, "vary": None}, where)
+
+
+def import_own(cells: Iterable[Cell], where: str) -> None:
+    """Imports what the cells name as `module:attribute`, so that a name that is wrong fails before anything starts.
+
+    Raises:
+        WarmstartError: One cannot be imported, or does not take its options.
+    """
+    for cell in cells:
+        source = cell.pretraining and cell.pretraining.source
+        named = [(DATASETS, cell.data), (STREAMS, cell.stream), (MODELS, cell.model), (STRATEGIES, cell.arm.start)]
+        if source:
+            named.append((DATASETS, source.data))
+        for registry, component in named:
+            if component.is_own:
+                check_own(component, registry, where)
+
+
+def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
+    """The resolved scenario, every default spelt out, as plain values: what scenario.yaml of a run holds.
+
+    It is a scenario file itself: running it again means the same cells. Defaults that hang on a name that is varied
+    are not spelt out.
+
+    Args:
+        raw: The scenario as it was given to `plan`.
+        scenario: What `plan` gave for it.
+    """
+    header = dump(scenario.header)
+    vary = named(plain(raw.get("vary")) or {})
+    keys = settings_on(vary)
+
+    def section(key: str, component: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
+        if not {key, f"{key}.name"} & set(keys):
+            return {"name": component.name, **settings, **component.options}
+        written = named(plain(raw[key])) if isinstance(raw.get(key), Mapping) else {}
+        given = {name: value for name, value in settings.items() if value is not None}
+        return {"name": component.name, **given, **written}
+
+    return {
+        **{key: header[key] for key in ("name", "title", "reproduces")},
+        "data": section("data", scenario.data, dump(scenario.data_settings)),
+        "stream": section("stream", scenario.stream, {"rounds": scenario.rounds}) | _first_phase_record(raw, scenario),
+        "model": section("model", scenario.model, {}),
+        "training": dump(scenario.training),
+        "strategies": {arm.label: _arm_record(arm, raw["strategies"][arm.label], vary) for arm in scenario.arms},
+        "seeds": header["seeds"],
+        **({"vary": vary} if vary else {}),
+        "measure": header["measure"],
+        "metric": scenario.metric,
+    }
+
+
+def _first_phase_record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
+    """The keys of a stream's first phase. The source stays as it was written: what it leaves open is the target's."""
+    first = scenario.pretraining
+    if first is None:
+        return {}
+    checkpoint = {"checkpoint": str(first.checkpoint)} if first.checkpoint else {}
+    written = plain(raw["stream"]).get("source") if isinstance(raw.get("stream"), Mapping) else None
+    return {"head": first.head, **checkpoint, **({"source": named(written)} if written else {})}
+
+
+def _arm_record(arm: Arm, raw: Any, vary: Mapping[str, Any]) -> dict[str, Any]:
+    written = plain(raw) if isinstance(raw, Mapping) else {}
+    if f"strategies.{arm.label}.start" in vary:
+        return written
+    # Its own training settings stay as they were written: what they leave open, an axis may still decide.
+    return {
+        "start": arm.start.name,
+        **arm.start.options,
+        **{part.name: dict(part.options) for part in arm.parts},
+        **({"training": written["training"]} if written.get("training") else {}),
+    }

@@ -1,0 +1,136 @@
+"""What a scenario names (data set, stream, model, strategy, part): a registered one or a user's own, with options."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from warmstart_sim.errors import WarmstartError
+from warmstart_sim.registry import Registry
+from warmstart_sim.scenario.yaml_files import plain
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered name (or a user's object) and its options, checked and complete.
+
+    Attributes:
+        name: The registered name, "module:attribute", or how a Python object was called.
+        options: All options with their defaults, by the names that scenario files use.
+        target: A user's object given in Python; it takes the place of what the name stands for.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    target: Callable[..., Any] | None = field(default=None, compare=False)
+
+    def record(self) -> dict[str, Any]:
+        """How it is written in a scenario file."""
+        return {"name": self.name, **self.options}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a user's own, rather than a registered one."""
+        return self.target is not None or ":" in self.name
+
+    def bind(self, registry: Registry[Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """The function or class that it names, and its options as Python keyword arguments."""
+        if self.is_own:
+            return self.target or registry.get(self.name), dict(self.options)
+        checked = registry.schema(self.name).model_validate(self.options)
+        return registry.get(self.name), {name: getattr(checked, name) for name in type(checked).model_fields}
+
+    def make(self, registry: Registry[Any]) -> Callable[..., Any]:
+        """The strategy or part itself: an instance of the class, or the function with its options filled in."""
+        target, options = self.bind(registry)
+        return target(**options) if isinstance(target, type) else functools.partial(target, **options)
+
+
+def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any]) -> Component:
+    """A component from a user's Python object: a registered dataclass instance, a function, or a factory.
+
+    Raises:
+        TypeError: Something that cannot be called.
+    """
+    for name in registry.names():
+        if type(value) is registry.get(name):
+            schema = registry.schema(name)
+            return Component(name, dump(schema.model_validate({k: getattr(value, k) for k in schema.model_fields})))
+    if not callable(value):
+        raise TypeError
+    return Component(_name_of(value), plain(options), target=value)
+
+
+def named(value: Any) -> Any:
+    """Plain values with a name in the place of each of a user's Python objects, such as a function, as in a record."""
+    if isinstance(value, Mapping):
+        return {key: named(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [named(each) for each in value]
+    return _name_of(value) if callable(value) else value
+
+
+def check_own(component: Component, registry: Registry[Any], where: str) -> None:
+    """Imports a user's own component and sees whether it takes its options; it is not called.
+
+    Args:
+        component: What is checked.
+        registry: Of what kind it is.
+        where: What to name in errors.
+
+    Raises:
+        WarmstartError: It cannot be imported, or does not know an option.
+    """
+    try:
+        target, options = component.bind(registry)
+        if options:
+            inspect.signature(target).bind_partial(**options)
+    except WarmstartError as error:
+        raise WarmstartError(f"{where}: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
+        raise WarmstartError(f"{where}: {registry.kind} '{component.name}': {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What a user's own code raised, in one line."""
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def dump(model: BaseModel) -> dict[str, Any]:
+    """A model as plain YAML-able values under the names that files use."""
+    return model.model_dump(mode="json", by_alias=True)
+
+
+def _name_of(value: Any) -> str:
+    """Names a user's object, with a digest of its source and state, so that a changed one is another experiment."""
+    named = value if hasattr(value, "__qualname__") else type(value)
+    source = _source(cast(Hashable, named)) or str(getattr(getattr(value, "__code__", None), "co_code", ""))
+    state = re.sub(r" at 0x[0-9a-f]+", "", repr(_state(value)))  # an address is another one in every process
+    digest = hashlib.blake2b(f"{source}{state}".encode(), digest_size=4).hexdigest()
+    return f"{named.__module__}:{named.__qualname__}#{digest}"
+
+
+@functools.cache  # a grid names the same object in each of thousands of cells
+def _source(named: Hashable) -> str | None:
+    """None where it was typed into an interpreter, or is not written in Python."""
+    try:
+        return inspect.getsource(named)  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return None
+
+
+def _state(value: Any) -> Any:
+    """What a callable holds beside its source: what a function closes over, or an instance's attributes."""
+    if inspect.isfunction(value):
+        code = value.__code__ if value.__name__ == "<lambda>" else None  # two lambdas may share their source, a line
+        captured = [cell.cell_contents for cell in value.__closure__ or ()]
+        return value.__defaults__, value.__kwdefaults__, captured, code and (code.co_code, code.co_consts)
+    plain_object = type(value).__repr__ is object.__repr__  # type: ignore[comparison-overlap]
+    return vars(value) if plain_object and hasattr(value, "__dict__") else value

@@ -1,0 +1,125 @@
+"""A scenario with what a command line or a call from Python changes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.registry import STRATEGIES
+from warmstart_sim.scenario.axes import axes_of
+from warmstart_sim.scenario.cells import plan
+from warmstart_sim.scenario.rehearsal import rehearsal
+from warmstart_sim.scenario.yaml_files import load, set_values, split_key
+from warmstart_sim.types import Dataset
+
+
+def prepare(
+    scenario: str | Path | Mapping[str, Any],
+    *,
+    set: Iterable[str] = (),
+    strategies: Mapping[str, Any] | Sequence[Any] | None = None,
+    seeds: Iterable[int] | None = None,
+    rehearse: bool = False,
+    model: Any = None,
+    data: Any = None,
+) -> tuple[dict[str, Any], str]:
+    """(raw scenario with all changes, what to call it in errors). See `warmstart_sim.run`.
+
+    Raises:
+        WarmstartError: What is asked for does not exist, or would have no effect.
+    """
+    raw = dict(scenario) if isinstance(scenario, Mapping) else load(scenario)
+    where = "scenario" if isinstance(scenario, Mapping) else str(scenario)
+    assignments = list(set)
+    raw = set_values(raw, assignments)
+    if seeds is not None:
+        raw["seeds"] = list(seeds)
+    if model is not None:
+        raw["model"] = model
+    if data is not None:
+        raw["data"] = data
+    raw = _with_own_data(raw)
+    if strategies is not None:
+        raw = _with_strategies(raw, strategies)
+    asked_for = [key for key, value in (("model", model), ("data", data)) if value is not None]
+    asked_for += [each.partition("=")[0].strip() for each in assignments]
+    if asked_for:
+        raw = _without_axes_on(asked_for, raw, where)
+    if rehearse:
+        plan(raw, where)  # what is wrong with the file is said of the file, not of its rehearsal
+        raw = rehearsal(raw)
+    return raw, where
+
+
+def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`raw` without the axes that set what was asked for by itself, which takes their place.
+
+    Raises:
+        WarmstartError: An axis sets the whole section that a key leads into, so that the key would have no effect.
+    """
+    vary = dict(raw.get("vary") or {})
+    for axis in axes_of(raw, where):
+        varied = {each for value in axis.values for each in axis.settings(value)}
+        for key in keys:
+            if varied & {key, f"{key}.name"}:
+                vary.pop(axis.key, None)
+            elif whole := [each for each in varied if key.startswith(f"{each}.")]:
+                raise WarmstartError(
+                    f"{where}: {key}: would have no effect, because `vary.{axis.key}` sets all of `{whole[0]}`; "
+                    f"change `vary.{axis.key}` instead"
+                )
+    return {**raw, "vary": vary}
+
+
+def _with_own_data(value: Any, key: str = "") -> Any:
+    """A scenario, or a value in it at `key`, with something that can be called in the place of each `Dataset`."""
+    if isinstance(value, Dataset):
+        own = _OwnData(value, value.digest())
+        return own if key.rpartition(".")[2] == "name" else {"name": own}
+    if isinstance(value, Mapping):
+        return {name: _with_own_data(each, str(name)) for name, each in value.items()}
+    return value
+
+
+def _with_strategies(raw: Mapping[str, Any], strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    """`raw` with the strategies that were asked for in the place of its own, and without the axes of those left out."""
+    before, vary = raw.get("strategies"), raw.get("vary")
+    chosen = _chosen(strategies, before if isinstance(before, Mapping) else {})
+    if isinstance(vary, Mapping) and isinstance(before, Mapping):
+        left_out = [["strategies", label] for label in before if label not in chosen]
+        vary = {key: values for key, values in vary.items() if split_key(raw, key)[:2] not in left_out}
+    return {**raw, "strategies": chosen, "vary": vary}
+
+
+def _chosen(strategies: Mapping[str, Any] | Sequence[Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels and arms from what was asked for: names (the file's own arms first), functions, strategy objects."""
+    if isinstance(strategies, Mapping):
+        return dict(strategies)
+    chosen: dict[str, Any] = {}
+    for each in strategies:
+        if not isinstance(each, str):
+            registered = (name for name in STRATEGIES.names() if type(each) is STRATEGIES.get(name))
+            label = next(registered, getattr(each, "__name__", type(each).__name__))
+        elif each not in in_file and each not in STRATEGIES.names():
+            there_are = dict.fromkeys([*in_file, *STRATEGIES.names()])
+            raise WarmstartError(f"--strategies: {unknown('strategy', each, there_are)}")
+        else:
+            label = each
+        if label in chosen:
+            raise WarmstartError(f"strategies: '{label}' is there twice; give a mapping with a label for each")
+        chosen[label] = in_file.get(each) if isinstance(each, str) else each
+    return chosen
+
+
+@dataclass(frozen=True)
+class _OwnData:
+    """A user's data set, where a scenario expects a function; its digest makes other data another experiment."""
+
+    dataset: Dataset = field(repr=False)
+    digest: str
+
+    def __call__(self, root: Path, seed: int) -> Dataset:
+        return self.dataset

@@ -1,0 +1,279 @@
+"""What a scenario file may say: its sections, checked one by one, as one immutable object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from warmstart_sim.errors import nearest, unknown
+from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES, STREAMS, Registry
+from warmstart_sim.scenario.component import Component, dump, from_object
+from warmstart_sim.scenario.messages import problem, unknown_key, validated
+from warmstart_sim.scenario.pretraining import Pretraining, Source
+from warmstart_sim.scenario.sections import DataSettings, Header, PretrainSettings, SourceSettings, StreamSettings
+from warmstart_sim.scenario.yaml_files import plain, shown
+from warmstart_sim.training.settings import Settings, Training
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train that is compared with others: how rounds start, the parts, and its own training options."""
+
+    label: str
+    start: Component
+    parts: tuple[Component, ...]
+    training: Training
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A validated scenario, before its `vary` axes are multiplied out.
+
+    Attributes:
+        header: Name, seeds, measure and the like.
+        data: The data set and its own options.
+        data_settings: What every data set has: validation fraction, normalisation, limits.
+        stream: The generator of rounds.
+        rounds: The most rounds that are run; None for all.
+        pretraining: What comes before the first round; None for most streams.
+        model: The model.
+        training: What holds for arms that say nothing else.
+        arms: The strategies, in the file's order.
+    """
+
+    header: Header
+    data: Component
+    data_settings: DataSettings
+    stream: Component
+    rounds: int | None
+    pretraining: Pretraining | None
+    model: Component
+    training: Training
+    arms: tuple[Arm, ...]
+
+    @property
+    def metric(self) -> str:
+        """The accuracy that the report is about."""
+        held_out = self.data_settings.validation_fraction > 0
+        return self.header.metric or ("validation_accuracy" if held_out else "test_accuracy")
+
+
+NEEDS_VALIDATION = "needs validation data; set {}.validation_fraction above 0"
+SECTIONS = (*Header.model_fields, "data", "stream", "model", "training", "strategies", "vary")
+
+
+def parse(raw: Mapping[str, Any], where: str) -> Scenario:
+    """Checks a scenario without its `vary` axes.
+
+    Args:
+        raw: The file's mapping.
+        where: What to name in errors, usually the file.
+
+    Raises:
+        WarmstartError: The first thing that is wrong: the key, what was found, what is allowed, the nearest match.
+    """
+    for key in raw:
+        if key not in SECTIONS:
+            raise problem(where, key, unknown_key(key, SECTIONS))
+    given = {key: value for key, value in raw.items() if value is not None}  # null stands for the default
+    for section in ("data", "strategies"):
+        if section not in given:
+            raise problem(where, section, "is missing")
+    header = validated(Header, {key: plain(given[key]) for key in Header.model_fields if key in given}, where)
+    if len(set(header.seeds)) < len(header.seeds):
+        raise problem(where, "seeds", f"{list(header.seeds)} has a seed twice; each must be given once")
+
+    check = _Checker(where)
+    data, data_settings = check.section(DATASETS, given["data"], "data", DataSettings)
+    model, _ = check.section(MODELS, given.get("model", "small_cnn"), "model", Settings)
+    training_raw = check.mapping(given.get("training", {}), "training")
+    training = validated(Training, training_raw, where, "training")
+    stream_raw = check.mapping(given.get("stream", "static"), "stream", "name", "a name, or a mapping")
+    if is_pretrained(stream_raw.get("name")):
+        source_raw = stream_raw.pop("source", None)
+        stream, settings = check.section(STREAMS, stream_raw, "stream", PretrainSettings, also=("source",))
+        source = check.source(source_raw, data, data_settings, stream.options["fraction"], training_raw)
+        pretraining = check.pretraining(source, settings)
+        rounds = settings.rounds
+    else:
+        stream, stream_settings = check.section(STREAMS, stream_raw, "stream", StreamSettings)
+        pretraining, rounds = None, stream_settings.rounds
+    arms = check.arms(given["strategies"], training_raw)
+
+    if not data_settings.validation_fraction:
+        needs = NEEDS_VALIDATION.format("data")
+        if header.metric == "validation_accuracy":
+            raise problem(where, "metric", f"validation_accuracy {needs}")
+        if patient := [arm.label for arm in arms if arm.training.until.validation_patience]:
+            raise problem(where, "training.until.validation_patience", f"{needs} (strategy '{patient[0]}')")
+    return Scenario(header, data, data_settings, stream, rounds, pretraining, model, training, arms)
+
+
+def is_pretrained(stream: Any) -> bool:
+    """Whether the stream of that name has a first phase on another data set."""
+    return isinstance(stream, str) and STREAMS.has_trait(stream, "pretrained")
+
+
+class _Checker:
+    """Checks sections of one file; its errors name the file and the key."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def mapping(self, value: Any, key: str, shorthand: str = "", allowed: str = "a mapping") -> dict[str, Any]:
+        """A copy of a mapping; where there is a shorthand, `model: mlp` stands for `model: {name: mlp}`."""
+        if shorthand and not isinstance(value, Mapping) and (isinstance(value, str) or callable(value)):
+            return {shorthand: value}
+        if not isinstance(value, Mapping):
+            raise problem(self.where, key, f"found {shown(value)} (allowed: {allowed})")
+        return {str(name): plain(each) for name, each in value.items()}
+
+    def section(
+        self, registry: Registry[Any], value: Any, key: str, settings: type[S], also: Iterable[str] = ()
+    ) -> tuple[Component, S]:
+        """A section that names something: that, and the settings which all of its kind have.
+
+        A setting that the named one has as an option of its own is the option: `static` has rounds of its own.
+
+        Args:
+            registry: Where it is registered.
+            value: What the file has there.
+            key: Where.
+            settings: What all of its kind have.
+            also: Other keys that are allowed there, for messages.
+        """
+        raw = self.mapping(value, key, shorthand="name", allowed="a name, or a mapping")
+        name = raw.pop("name", None)
+        if name is None:
+            raise problem(self.where, f"{key}.name", f"is missing (there are: {', '.join(registry.names())})")
+        options = registry.schema(name).model_fields if name in registry.names() else ()
+        shared = [field for field in settings.model_fields if field not in options]
+        common = {field: raw.pop(field) for field in shared if field in raw}
+        component = self.component(registry, name, raw, key, (*shared, *also))
+        return component, validated(settings, common, self.where, key)
+
+    def source(
+        self, value: Any, target: Component, target_settings: DataSettings, fraction: float, training: Mapping[str, Any]
+    ) -> Source | None:
+        """The source of a first phase; what it leaves open is as for the target.
+
+        Args:
+            value: What the file has at `stream.source`.
+            target: The data set of `data`.
+            target_settings: Its settings.
+            fraction: The share of the target that is trained on.
+            training: The scenario's `training`.
+        """
+        if value is None:
+            return None
+        key = "stream.source"
+        raw = self.mapping(value, key, "name", "a name, or a mapping")
+        own = raw.pop("training", None)
+        own = {} if own is None else self.mapping(own, f"{key}.training")
+        data, settings = self.section(DATASETS, raw, key, SourceSettings, also=("training",))
+        if data == target:
+            raise problem(
+                self.where, key, f"'{data.name}' is the target itself; `stream: split` trains on a part of it first"
+            )
+        given = {name: value for name, value in settings if name in DataSettings.model_fields and value is not None}
+        inherited = {name: getattr(target_settings, name) for name in ("validation_fraction", "normalize")}
+        shares_target = given.get("normalize") == "target"
+        if shares_target:
+            del given["normalize"]
+        trained = validated(
+            Training, _own_training(training, own), self.where, f"{key}.training" if own else "training"
+        )
+        data_settings = DataSettings(**{**inherited, **given})
+        if trained.until.validation_patience and not data_settings.validation_fraction:
+            raise problem(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
+        share = fraction if settings.fraction == "same" else settings.fraction
+        return Source(data, data_settings, not shares_target, share, settings.adapt, trained)
+
+    def pretraining(self, source: Source | None, settings: PretrainSettings) -> Pretraining:
+        if source is None and settings.checkpoint is None:
+            raise problem(
+                self.where, "stream.source", "is missing: the data set to pre-train on, or `checkpoint` for a file"
+            )
+        if source is not None and settings.checkpoint is not None:
+            raise problem(self.where, "stream.checkpoint", "takes the place of `source`; give one of the two")
+        return Pretraining(source, settings.checkpoint, settings.head)
+
+    def component(
+        self, registry: Registry[Any], name: Any, options: dict[str, Any], key: str, also: Iterable[str]
+    ) -> Component:
+        """A named thing and its options.
+
+        Args:
+            registry: Where it is registered.
+            name: Its name, or a user's object.
+            options: What is said of it beside the name.
+            key: Where the options stand.
+            also: Other keys that are allowed beside the options.
+        """
+        name_key = "start" if registry is STRATEGIES else "name"
+        place = f"{key}.{name_key}"
+        if not isinstance(name, str):
+            try:
+                return from_object(registry, name, options)
+            except TypeError:
+                allowed = f"the name of a {registry.kind}"
+                raise problem(self.where, place, f"found {shown(name)} (allowed: {allowed})") from None
+        if ":" in name:  # a user's own: imported when the run starts, so that checking a file executes nothing
+            # In a run's record a Python object has a name with a digest, which nobody could import.
+            if "#" not in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
+                raise problem(self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute")
+            return Component(name, options)
+        if name not in registry.names():
+            raise problem(self.where, place, unknown(registry.kind, name, registry.names()))
+        return Component(name, dump(validated(registry.schema(name), options, self.where, key, (name_key, *also))))
+
+    def arms(self, value: Any, training: Mapping[str, Any]) -> tuple[Arm, ...]:
+        raw = self.mapping(value, "strategies", allowed="a mapping of labels to options")
+        if not raw:
+            raise problem(self.where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
+        return tuple(self.arm(label, value, training) for label, value in raw.items())
+
+    def arm(self, label: str, value: Any, training: Mapping[str, Any]) -> Arm:
+        key = f"strategies.{label}"
+        if not label or "/" in label:
+            raise problem(self.where, "strategies", f"'{label}' cannot be a label: a label is text without a slash")
+        raw = self.mapping({} if value is None else value, key, "start", "a strategy's name, or a mapping")
+        if "start" not in raw and label not in STRATEGIES.names():
+            hint = f"unknown strategy '{label}'{nearest(label, STRATEGIES.names())}"
+            names = ", ".join(STRATEGIES.names())
+            raise problem(self.where, key, f"{hint} (a label of your own needs `start:` with one of {names})")
+        start = raw.pop("start", label)
+        own = raw.pop("training", None)
+        own = {} if own is None else self.mapping(own, f"{key}.training")
+        parts = tuple(self.part(name, raw.pop(name), f"{key}.{name}") for name in PARTS.names() if name in raw)
+        return Arm(
+            label,
+            self.component(STRATEGIES, start, raw, key, ("training", *PARTS.names())),
+            parts,
+            validated(Training, _own_training(training, own), self.where, f"{key}.training" if own else "training"),
+        )
+
+    def part(self, name: str, value: Any, key: str) -> Component:
+        if isinstance(value, list):  # augment: [random_crop, rotation] names features at their usual strength
+            value = dict.fromkeys(map(str, value), True)
+        if type(value) is PARTS.get(name):
+            return from_object(PARTS, value, {})
+        options = self.mapping(value, key, allowed="a list of names, or a mapping")
+        return Component(name, dump(validated(PARTS.schema(name), options, self.where, key)))
+
+
+def _own_training(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """An arm's own training settings over the scenario's.
+
+    A setting replaces the scenario's, so that `until: {epochs: 50}` means just that; but an `optimizer` or `schedule`
+    that has no name of its own keeps the scenario's name and options, and changes those that it names.
+    """
+    merged = {**shared, **own}
+    for key in ("optimizer", "schedule"):
+        below, above = shared.get(key), own.get(key)
+        if isinstance(below, Mapping) and isinstance(above, Mapping) and "name" not in above:
+            merged[key] = {**below, **above}
+    return merged

@@ -1,0 +1,229 @@
+"""A cell's data set, and its samples dealt out into rounds, validation and test; without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from warmstart_sim import datasets
+from warmstart_sim.datasets.adapt import adapted, check_adaptable
+from warmstart_sim.datasets.image_sets import IMAGE_SETS
+from warmstart_sim.datasets.text_sets import TEXT_SETS
+from warmstart_sim.errors import DataError, WarmstartError
+from warmstart_sim.models.weights import existing
+from warmstart_sim.registry import DATASETS, STREAMS
+from warmstart_sim.scenario.cells import Cell, plan
+from warmstart_sim.scenario.component import Component, first_line
+from warmstart_sim.scenario.yaml_files import set_values
+from warmstart_sim.streams import held_out, limited
+from warmstart_sim.types import Dataset, IntArray, Round
+
+MOST_LISTED = 8  # lost classes in one line
+
+
+@dataclass(frozen=True)
+class CellSplits:
+    """The rounds of a cell, and what is held out: the same for all arms of a seed."""
+
+    rounds: list[Round]
+    validation: IntArray
+    test: IntArray
+
+
+def load_dataset(cell: Cell, data_root: Path) -> Dataset:
+    """The cell's data set, from memory where this process has it already; in a first phase, shaped as the target.
+
+    Raises:
+        DataError: It is missing or damaged.
+        WarmstartError: It does not fit the target of the first phase, and nothing says how to adapt it.
+    """
+    dataset = load_component(cell.data, cell.seed, data_root)
+    if cell.target is None:
+        return dataset
+    target = load_component(cell.target.data, cell.seed, data_root)
+    return adapted(dataset, target.input_shape, cell.target.adapt)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a first phase and its target have to agree on."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def check_before(cell: Cell, data_root: Path) -> None:
+    """Makes sure that what comes before a cell's first round is there and fits its data set.
+
+    Data sets that are known by name need not be there.
+
+    Raises:
+        DataError: There is no such checkpoint.
+        WarmstartError: The source does not fit the target.
+    """
+    if cell.pretraining and cell.pretraining.checkpoint:
+        existing(cell.pretraining.checkpoint)
+    phase = cell.first_phase
+    if phase is None or phase.target is None:
+        return
+    source, target = (_inputs(each, cell.seed, data_root) for each in (phase.data, phase.target.data))
+    if "int64" in (source.dtype, target.dtype):
+        raise WarmstartError(
+            f"stream.source: {source.name} for {target.name}: the words of two sets have different numbers, so that "
+            "an embedding of one means nothing to the other; give weights for the same words as stream.checkpoint"
+        )
+    if phase.target.normalize and source.dtype != target.dtype:
+        raise WarmstartError(
+            f"stream.source.normalize: {source.name} has {source.dtype} inputs, the target {target.dtype} ones; one "
+            "normalisation fits both only where they are of one kind"
+        )
+    check_adaptable(source.name, source.shape, target.shape, phase.target.adapt)
+
+
+def _inputs(component: Component, seed: int, data_root: Path) -> _Inputs:
+    known = IMAGE_SETS.get(component.name)  # type: ignore[call-overload]
+    if known is not None:
+        return _Inputs(component.name, known.shape, known.dtype)
+    if component.name in TEXT_SETS:
+        return _Inputs(component.name, (), "int64")
+    dataset = load_component(component, seed, data_root)
+    return _Inputs(dataset.name, dataset.input_shape, str(dataset.train.inputs.dtype))
+
+
+def load_component(component: Component, seed: int, data_root: Path) -> Dataset:
+    """The data set that a component names, as it is.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    function, options = component.bind(DATASETS)
+    try:
+        if component.target is not None:
+            return datasets.validate(function(data_root, seed, **options))
+        return datasets.load(component.name, options, data_root, seed)
+    except WarmstartError:
+        raise
+    except Exception as error:
+        if not component.is_own:
+            raise
+        raise DataError(f"data set '{component.name}': {first_line(error)}") from error
+
+
+def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
+    """Holds out validation data, then lets the stream deal out the rest.
+
+    Args:
+        cell: Whose settings and seed decide.
+        labels: All training labels.
+        test_count: The number of test samples.
+
+    Raises:
+        WarmstartError: The settings leave nothing to train on, or the stream does not fit the data.
+    """
+    settings, seed = cell.data_settings, cell.seed
+    pool, validation = held_out(labels, settings.validation_fraction, seed)
+    pool = limited(pool, settings.train_samples, seed, "train_samples")
+    if len(pool) == 0:
+        key = f"{'stream.source' if cell.target else 'data'}.validation_fraction"
+        raise WarmstartError(f"{key}: {settings.validation_fraction} of {len(labels)} samples leaves none to train on")
+    test = limited(np.arange(test_count, dtype=np.int64), settings.test_samples, seed, "test_samples")
+    stream, options = cell.stream.bind(STREAMS)
+    try:
+        rounds = stream(labels, pool, seed, **options)[: cell.rounds]
+    except WarmstartError as error:
+        if cell.target is None:
+            raise
+        raise WarmstartError(str(error).replace("stream.", "stream.source.", 1)) from error
+    if cell.pretraining:  # round 0 was on another data set
+        rounds = [replace(each, index=each.index + 1) for each in rounds]
+    return CellSplits(rounds, validation, test)
+
+
+def training_sizes(cell: Cell, data_root: Path) -> list[int]:
+    """The number of training samples in each round of a cell.
+
+    The size of a known image set is looked up, so that nothing has to be there; any other data set is loaded.
+
+    Raises:
+        WarmstartError: As `load_dataset` and `deal`.
+    """
+    known = IMAGE_SETS.get(cell.data.name) or TEXT_SETS.get(cell.data.name)  # type: ignore[call-overload]
+    if known is None or cell.data.options.get("test_fraction", 1 / 3) != 1 / 3:  # noisy_digits splits as it is told
+        labels = load_component(cell.data, cell.seed, data_root).train.labels
+    else:
+        labels = np.arange(known.train_samples, dtype=np.int64) % known.classes
+    return [len(each.train) for each in split_rounds(cell, labels, 0).rounds]
+
+
+def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> list[list[int]]:
+    """`training_sizes` of each cell, found out once for all that are dealt the same, after `check_before` of each.
+
+    Args:
+        cells: The cells of a scenario.
+        data_root: The folder of the data sets.
+        where: What to name in errors.
+
+    Raises:
+        WarmstartError: As `training_sizes` and `check_before`.
+    """
+    sizes: dict[str, list[int]] = {}
+    starts = {repr((cell.pretraining, cell.data, cell.seed)): cell for cell in cells}
+
+    def found(cell: Cell) -> list[int]:
+        key = repr((cell.data, cell.data_settings, cell.stream, cell.rounds, cell.seed))
+        if key not in sizes:
+            sizes[key] = training_sizes(cell, data_root)
+        return sizes[key]
+
+    try:
+        for cell in starts.values():
+            check_before(cell, data_root)
+        return [list(found(cell)) for cell in cells]
+    except WarmstartError as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
+def notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
+    """What a user should be told about the data of these cells, a line each: the data sets' own notes, lost classes.
+
+    A class is lost where the data set has it and the first round that is trained on has not: it holds few samples.
+
+    Args:
+        cells: Cells whose data can be loaded.
+        data_root: The folder of the data sets.
+    """
+    found: dict[str, None] = {}
+    alike = {repr((cell.data, cell.data_settings, cell.stream, cell.seed)): cell for cell in cells}
+    for cell in alike.values():
+        dataset = load_component(cell.data, cell.seed, data_root)
+        found.update(dict.fromkeys(dataset.notes))
+        labels = dataset.train.labels
+        first = split_rounds(cell, labels, 0).rounds[0].train
+        if len(lost := np.setdiff1d(labels, labels[first])):
+            some = ", ".join(map(str, lost[:MOST_LISTED])) + (" ..." if len(lost) > MOST_LISTED else "")
+            found[
+                f"{dataset.name}, seed {cell.seed}: the {len(first)} training samples of the first round lack "
+                f"{len(lost)} of {dataset.classes} classes ({some})"
+            ] = None
+    return list(found)
+
+
+def load_by_name(name: str, assignments: Iterable[str], data_root: Path) -> Dataset:
+    """A data set by itself.
+
+    Args:
+        name: As in a scenario file.
+        assignments: Its options, each "KEY=VALUE".
+        data_root: The folder of the data sets.
+
+    Raises:
+        WarmstartError: No such data set, or no such option.
+        DataError: It is missing or damaged.
+    """
+    raw = {"name": "data", "data": {"name": name}, "strategies": {"random_init": {}}}
+    _, (cell,) = plan(set_values(raw, (f"data.{each}" for each in assignments)), name)
+    return load_dataset(cell, data_root)

@@ -1,0 +1,216 @@
+"""Where scenario files are, how they are read, and `--set` on the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from warmstart_sim.errors import WarmstartError, nearest
+
+PACKAGE = Path(__file__).resolve().parent.parent
+MERGE = "tag:yaml.org,2002:merge"
+TEXT = "tag:yaml.org,2002:str"
+FLOAT = "tag:yaml.org,2002:float"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its traps: a key is text as it stands (`no`, `1`), and may be given once; `1e-4` is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key.start_mark)
+            if key.tag == MERGE:
+                continue
+            key.tag = TEXT
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key '{key.value}' is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML follows YAML 1.1, where an exponent needs a dot before it and a sign.
+_Loader.add_implicit_resolver(FLOAT, re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+def bundled_scenarios() -> dict[str, Path]:
+    """The scenario files that come with the package, by bare name such as "digits_online" or "ash_adams/F7_lambda".
+
+    A wheel carries them inside the package; an editable install reads those of the checkout.
+    """
+    inside, checkout = PACKAGE / "scenarios", PACKAGE.parent / "scenarios"
+    folder = inside if inside.is_dir() else checkout
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def headline(path: Path) -> str:
+    """The first comment line of a scenario file: what it is."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def find(scenario: str | Path) -> Path:
+    """The file that `scenario` names: a path, or the bare name of a bundled scenario.
+
+    Raises:
+        WarmstartError: There is no such file; the message has the nearest bundled name.
+    """
+    if not str(scenario):
+        raise WarmstartError("a scenario's name is empty; `warmstart-sim list` shows those that there are")
+    if os.path.isdir(scenario):
+        raise WarmstartError(f"{scenario}: is a directory, not a scenario file")
+    path = Path(scenario)
+    if os.path.exists(scenario):
+        return path
+    bundled = bundled_scenarios()
+    name = path.as_posix().removesuffix(".yaml").removeprefix("scenarios/")
+    if name in bundled:
+        return bundled[name]
+    raise WarmstartError(f"{scenario}: no such scenario file{nearest(name, bundled)} (bundled: {', '.join(bundled)})")
+
+
+def load(scenario: str | Path) -> dict[str, Any]:
+    """Reads a scenario file into a plain mapping; nothing in it is checked yet.
+
+    Raises:
+        WarmstartError: A missing, unreadable, binary or empty file, or a YAML syntax error, with its line.
+    """
+    path = find(scenario)
+    try:
+        raw = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise WarmstartError(f"{scenario}: is not a text file; a scenario is YAML in UTF-8") from None
+    except OSError as error:
+        raise WarmstartError(f"{scenario}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise WarmstartError(f"{scenario}: {error}") from None
+    if raw is None:
+        raise WarmstartError(f"{scenario}: the file is empty; a scenario needs at least `name`, `data`, `strategies`")
+    if not isinstance(raw, dict):
+        raise WarmstartError(f"{scenario}: a scenario is a mapping of keys to values, found {shown(raw)}")
+    return raw
+
+
+def parse_yaml(text: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises:
+        ValueError: A syntax error, with its line and column, or a value that contains itself.
+
+    >>> parse_yaml("{lr: 1e-4, no: [yes]}")
+    {'lr': 0.0001, 'no': [True]}
+    """
+    try:
+        return plain(yaml.load(text, Loader=_Loader))
+    except RecursionError:
+        raise ValueError("YAML syntax: a value contains itself, or is nested too deeply") from None
+    except Exception as error:  # beside its own errors PyYAML lets others through, as for `!!bool maybe`
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        words = [getattr(error, "context", None), getattr(error, "problem", None)]
+        problem = ", ".join(filter(None, words)) or str(error).partition("\n")[0]
+        raise ValueError(f"{place}YAML syntax: {problem}") from None
+
+
+def plain(value: Any) -> Any:
+    """A copy made of dicts, lists and Python's own scalars; a user's objects stay as they are.
+
+    >>> plain({"seeds": range(2), "path": Path("x.npz")})
+    {'seeds': [0, 1], 'path': 'x.npz'}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [plain(each) for each in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def shown(value: Any) -> str:
+    """How a message quotes what it found: briefly, and as YAML has it.
+
+    >>> shown(None), shown("adm"), shown({"a": 1})
+    ('null', "'adm'", 'a mapping')
+    """
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    if len(text) <= 60:
+        return text
+    return f"a list of {len(value)} values" if isinstance(value, list) else f"{text[:57]}..."
+
+
+def set_values(raw: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """A copy of `raw` with each `KEY=VALUE` of the command line put in; VALUE is YAML and replaces the whole value.
+
+    Raises:
+        WarmstartError: An assignment without `=`, or a key that runs through something that is no mapping.
+
+    >>> set_values({"training": {"batch_size": 128}}, ["training.optimizer.lr=1e-2"])
+    {'training': {'batch_size': 128, 'optimizer': {'lr': 0.01}}}
+    """
+    result: dict[str, Any] = plain(raw)
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise WarmstartError(f"--set {assignment}: expected KEY=VALUE, such as training.optimizer.lr=0.01")
+        try:
+            set_path(result, key.strip(), parse_yaml(value))
+        except ValueError as error:
+            raise WarmstartError(f"--set {assignment}: {error}") from None
+    return result
+
+
+def split_key(raw: Any, key: str) -> list[str]:
+    """The steps of a dotted key through `raw`, where a key that is there may hold dots itself, as a label can.
+
+    >>> split_key({"strategies": {"lambda=0.6": {}}}, "strategies.lambda=0.6.sigma")
+    ['strategies', 'lambda=0.6', 'sigma']
+    """
+    here = raw if isinstance(raw, Mapping) else {}
+    words = key.split(".")
+    heads = [".".join(words[:count]) for count in range(len(words), 0, -1)]
+    head = next((head for head in heads if head in here), words[0])
+    return [head] if head == key else [head, *split_key(here.get(head), key[len(head) + 1 :])]
+
+
+def set_path(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Sets the value at a dotted key in place; what is missing on the way is made, and shorthands are written out.
+
+    Raises:
+        ValueError: The key runs through a value that is no mapping.
+    """
+    *parents, last = split_key(raw, key)
+    place = raw
+    for depth, name in enumerate(parents):
+        inside = _written_out(place.get(name), parents[: depth + 1])
+        if not isinstance(inside, dict):
+            raise ValueError(f"{'.'.join(parents[: depth + 1])} is {shown(inside)}, which has no keys of its own")
+        place[name] = inside
+        place = inside
+    place[last] = value
+
+
+def _written_out(value: Any, path: list[str]) -> Any:
+    """The mapping that a shorthand at `path` stands for."""
+    if value is None:
+        return {}
+    if isinstance(value, str) and (len(path) == 1 or path == ["stream", "source"]):
+        return {"name": value}  # model: mlp
+    if isinstance(value, str) and path[0] == "strategies" and len(path) == 2:
+        return {"start": value}  # mine: warm_start
+    if isinstance(value, list) and path[0] == "strategies" and len(path) > 2:
+        return dict.fromkeys(map(str, value), True)  # augment: [random_crop, rotation]
+    return value
