@@ -59,16 +59,24 @@ class Registry(Generic[T]):
         self._package = package
         self._targets: dict[str, T] = {}
         self._traits: dict[str, frozenset[str]] = {}
+        self._details: dict[str, Mapping[str, Any]] = {}
         self._schemas: dict[str, type[BaseModel]] = {}
 
-    def register(self, name: str, *traits: str) -> Callable[[T], T]:
-        """A decorator that gives a function or class its name, and what must be known of it without a call."""
+    def register(self, name: str, *traits: str, **details: Any) -> Callable[[T], T]:
+        """A decorator that names a function or class.
+
+        Args:
+            name: Its name in scenario files.
+            *traits: Facts about it that must be known without calling it, asked for by `has_trait`.
+            **details: The same with values, asked for by `details`, such as a probe's columns.
+        """
 
         def add(target: T) -> T:
             if name in self._targets:
                 raise ValueError(f"two {self.kind} entries are called '{name}'")
             self._targets[name] = target
             self._traits[name] = frozenset(traits)
+            self._details[name] = details
             return target
 
         return add
@@ -101,6 +109,10 @@ class Registry(Generic[T]):
         """Whether `name` was registered with `trait`; a user's own `module:attribute` has none."""
         return name in self._loaded and trait in self._traits[name]
 
+    def details(self, name: str) -> Mapping[str, Any]:
+        """What `name` was registered with; empty for a user's own `module:attribute`."""
+        return self._details[name] if name in self._loaded else {}
+
     def summary(self, name: str) -> str:
         """The first line of the docstring."""
         return (inspect.getdoc(self.get(name)) or "").split("\n", 1)[0]
@@ -125,6 +137,7 @@ def _import_target(kind: str, name: str) -> Any:
 
 STRATEGIES: Registry[Any] = Registry("strategy", "warmstart_sim.strategies")
 PARTS: Registry[Any] = Registry("part", "warmstart_sim.parts")
+PROBES: Registry[Any] = Registry("probe", "warmstart_sim.probes")
 DATASETS: Registry[Any] = Registry("data set", "warmstart_sim.datasets")
 STREAMS: Registry[Any] = Registry("stream", "warmstart_sim.streams")
 MODELS: Registry[Any] = Registry("model", "warmstart_sim.models")
