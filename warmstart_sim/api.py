@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart_sim import scenario as scenarios
-from warmstart_sim.datasets.location import data_root as find_data_root
+from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import RunError
 from warmstart_sim.execution.launch import EngineName, RunOptions, failure_lines, run_scenario, stored_scenario
 from warmstart_sim.results.store import RunFolder

@@ -192,7 +192,7 @@ def data(
     traceback: Traceback = False,
 ) -> None:
     """Fetch or verify a data set, and say where it lies."""
-    from warmstart_sim.datasets.location import data_root as find_data_root
+    from warmstart_sim.datasets.paths import data_root as find_data_root
     from warmstart_sim.scenario.splits import load_by_name
 
     folder = find_data_root(data_root)

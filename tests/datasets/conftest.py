@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from warmstart_sim.datasets import loading
-from warmstart_sim.datasets.text_sets import TEXT_SETS, TextSet
+from warmstart_sim.datasets.known_sizes import TEXT_SETS, TextSet
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from warmstart_sim.datasets import load, validate
-from warmstart_sim.datasets.image_sets import IMAGE_SETS, ImageSetName
-from warmstart_sim.datasets.location import data_root
-from warmstart_sim.datasets.text_sets import TEXT_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS, ImageSetName
+from warmstart_sim.datasets.paths import data_root
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset

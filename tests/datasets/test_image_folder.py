@@ -9,7 +9,7 @@ from PIL import Image
 
 from warmstart_sim.datasets import image_folder as module
 from warmstart_sim.datasets.image_folder import image_folder
-from warmstart_sim.datasets.location import cache_root
+from warmstart_sim.datasets.paths import cache_root
 from warmstart_sim.errors import DataError
 
 read = partial(image_folder, Path("unused"), 0)

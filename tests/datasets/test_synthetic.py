@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from warmstart_sim.datasets import validate
-from warmstart_sim.datasets.image_sets import IMAGE_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS
 from warmstart_sim.datasets.synthetic import synthetic
 from warmstart_sim.registry import DATASETS
 

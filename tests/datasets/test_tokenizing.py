@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart_sim.datasets import tokenizing
-from warmstart_sim.datasets.location import cache_root
+from warmstart_sim.datasets.paths import cache_root
 from warmstart_sim.datasets.tokenizing import (
     TextOptions,
     Texts,

@@ -18,8 +18,8 @@ import pytest
 from torchvision import datasets
 
 from warmstart_sim.datasets import load, validate
-from warmstart_sim.datasets.image_sets import IMAGE_SETS, ImageSet
-from warmstart_sim.datasets.location import data_root
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, ImageSet
+from warmstart_sim.datasets.paths import data_root
 from warmstart_sim.datasets.torchvision_sets import cifar10, cifar100, fashion_mnist, mnist, svhn
 from warmstart_sim.errors import DataError
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from warmstart_sim import scenario as scenarios
-from warmstart_sim.datasets.image_sets import IMAGE_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS
 from warmstart_sim.errors import DataError, WarmstartError
 from warmstart_sim.scenario import splits
 from warmstart_sim.scenario.cells import record

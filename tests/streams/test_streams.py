@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import STREAMS
 from warmstart_sim.streams import held_out, limited
-from warmstart_sim.streams.arriving import online, pretrain, split, static
+from warmstart_sim.streams.basic import online, pretrain, split, static
 from warmstart_sim.streams.order import arrival_order
 
 SIZES = st.integers(1, 200)

@@ -15,7 +15,7 @@ from avalanche.benchmarks.utils import AvalancheDataset, as_classification_datas
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
-from warmstart_sim.datasets.location import data_root as find_data_root
+from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.scenario import Cell, plan
 from warmstart_sim.scenario.overrides import prepare

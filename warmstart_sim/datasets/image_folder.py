@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from warmstart_sim.datasets.cache import cached
 from warmstart_sim.datasets.class_folders import files_by_class, train_and_test_folders
+from warmstart_sim.datasets.disk_cache import cached
 from warmstart_sim.datasets.split import stratified
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from warmstart_sim.datasets.download import download, move
-from warmstart_sim.datasets.text_sets import TEXT_SETS
+from warmstart_sim.datasets.known_sizes import TEXT_SETS
 from warmstart_sim.datasets.tokenizing import Keep, Punctuation, TextOptions, Texts, read_text, text_dataset
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS

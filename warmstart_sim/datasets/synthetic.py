@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from warmstart_sim.datasets.image_sets import IMAGE_SETS, ImageSetName
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, ImageSetName
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.seeding import numpy_generator
 from warmstart_sim.types import Dataset, Samples

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart_sim.datasets.cache import cached
+from warmstart_sim.datasets.disk_cache import cached
 from warmstart_sim.errors import DataError
 from warmstart_sim.types import Dataset, IntArray, Samples
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from warmstart_sim.datasets.download import download
-from warmstart_sim.datasets.image_sets import IMAGE_SETS, ImageSetName
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, ImageSetName
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset, Samples

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from warmstart_sim import preemption
 from warmstart_sim import scenario as scenarios
-from warmstart_sim.datasets.location import data_root as find_data_root
+from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.results.store import RunFolder

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from warmstart_sim.datasets.image_sets import IMAGE_SETS
-from warmstart_sim.datasets.text_sets import TEXT_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
 from warmstart_sim.scenario.cells import plan, record
 from warmstart_sim.scenario.component import dump
 from warmstart_sim.scenario.sections import DataSettings, SourceSettings

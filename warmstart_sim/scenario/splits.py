@@ -10,8 +10,7 @@ import numpy as np
 
 from warmstart_sim import datasets
 from warmstart_sim.datasets.adapt import adapted, check_adaptable
-from warmstart_sim.datasets.image_sets import IMAGE_SETS
-from warmstart_sim.datasets.text_sets import TEXT_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
 from warmstart_sim.errors import DataError, WarmstartError
 from warmstart_sim.models.weights import existing
 from warmstart_sim.registry import DATASETS, STREAMS

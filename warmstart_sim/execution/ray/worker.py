@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart_sim import preemption
-from warmstart_sim.datasets.location import data_root as find_data_root
+from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution.pickling import unpickled
 from warmstart_sim.execution.ray.files import Files, read_files, write_files

@@ -1,4 +1,4 @@
-"""The image sets that are known by name: shapes and sizes, for their loaders and for synthetic stand-ins."""
+"""Shapes and sizes of the data sets known by name, so that a scenario can be checked and rehearsed without them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ ImageSetName = Literal["cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What a set holds with its default options.
+    """An image set with its default options.
 
     Attributes:
         shape: (channels, height, width) of an image.
         classes: The number of classes.
-        train_samples: Images to train on.
-        test_samples: Images to test on.
+        train_samples: The number of training images.
+        test_samples: The number of test images.
         dtype: "uint8" for pixels, or "float32".
     """
 
@@ -26,6 +26,21 @@ class ImageSet:
     train_samples: int
     test_samples: int
     dtype: Literal["uint8", "float32"] = "uint8"
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """A text set.
+
+    Attributes:
+        classes: The number of classes, which are equally frequent.
+        train_samples: The number of training texts.
+        test_samples: The number of test texts.
+    """
+
+    classes: int
+    train_samples: int
+    test_samples: int
 
 
 IMAGE_SETS: Mapping[ImageSetName, ImageSet] = {
@@ -37,3 +52,4 @@ IMAGE_SETS: Mapping[ImageSetName, ImageSet] = {
     "digits": ImageSet((1, 8, 8), 10, 1_198, 599),
     "noisy_digits": ImageSet((1, 8, 8), 10, 1_198, 5 * 599, "float32"),
 }
+TEXT_SETS: Mapping[str, TextSet] = {"imdb": TextSet(classes=2, train_samples=25_000, test_samples=25_000)}

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from warmstart_sim.datasets.cache import cached
-from warmstart_sim.datasets.location import cache_root
+from warmstart_sim.datasets.disk_cache import cached
+from warmstart_sim.datasets.paths import cache_root
 
 SHAPE = (3, 1, 2, 2)
 

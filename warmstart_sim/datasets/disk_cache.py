@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from warmstart_sim.datasets.location import cache_root
+from warmstart_sim.datasets.paths import cache_root
 
 Array = NDArray[Any]
 

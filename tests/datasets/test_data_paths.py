@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from warmstart_sim.datasets.location import cache_root, data_root
+from warmstart_sim.datasets.paths import cache_root, data_root
 
 
 def test_the_explicit_folder_wins_over_the_environment_and_that_over_the_cache(monkeypatch, tmp_path):
