@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart_sim.seeding import derive, numpy_generator, scoped_torch_seed, torch_generator
+from warmstart_sim.seeding import derive_seed, numpy_generator, scoped_torch_seed, torch_generator
 
 PLACES = st.tuples(
     st.integers(0, 2**40), st.sampled_from(["order", "init", "noise"]), st.integers(0, 99), st.integers(0, 99)
@@ -13,8 +13,8 @@ PLACES = st.tuples(
 
 @given(one=PLACES, other=PLACES)
 def test_seeds_are_equal_only_for_the_same_place(one, other):
-    assert (derive(*one) == derive(*other)) == (one == other)
-    assert 0 <= derive(*one) < 2**63
+    assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
+    assert 0 <= derive_seed(*one) < 2**63
 
 
 def test_generators_repeat_and_do_not_touch_the_global_ones():

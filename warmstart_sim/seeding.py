@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def derive(seed: int, purpose: str, *place: int) -> int:
+def derive_seed(seed: int, purpose: str, *place: int) -> int:
     """A 63-bit seed for one purpose at one place: the hash of all three.
 
     Args:
@@ -26,7 +26,7 @@ def derive(seed: int, purpose: str, *place: int) -> int:
         purpose: What is drawn, such as "order" or "init".
         *place: Where, such as the round and the epoch.
 
-    >>> derive(0, "order", 1, 2) == derive(0, "order", 1, 2) != derive(0, "order", 2, 1)
+    >>> derive_seed(0, "order", 1, 2) == derive_seed(0, "order", 1, 2) != derive_seed(0, "order", 2, 1)
     True
     """
     text = "/".join([str(seed), purpose, *map(str, place)])
@@ -35,14 +35,14 @@ def derive(seed: int, purpose: str, *place: int) -> int:
 
 def numpy_generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
     """A NumPy generator for one purpose at one place."""
-    return np.random.default_rng(derive(seed, purpose, *place))
+    return np.random.default_rng(derive_seed(seed, purpose, *place))
 
 
 def torch_generator(seed: int, purpose: str, *place: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch generator for one purpose at one place, on `device`."""
     import torch
 
-    return torch.Generator(device=device).manual_seed(derive(seed, purpose, *place))
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, *place))
 
 
 @contextlib.contextmanager
@@ -55,8 +55,8 @@ def scoped_torch_seed(seed: int, purpose: str, *place: int, device: str | torch.
 
     cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(derive(seed, purpose, *place))
+        torch.default_generator.manual_seed(derive_seed(seed, purpose, *place))
         for each in cuda:
             with torch.cuda.device(each):
-                torch.cuda.manual_seed(derive(seed, purpose, *place))
+                torch.cuda.manual_seed(derive_seed(seed, purpose, *place))
         yield

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from warmstart_sim import datasets
-from warmstart_sim.datasets.adapt import adapted, check_adaptable
+from warmstart_sim.datasets.adapt import adapt_images, check_adaptable
 from warmstart_sim.datasets.validation import validate
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.types import Dataset, Samples
@@ -30,10 +30,10 @@ def images(shape: tuple[int, ...], count: int = 3, dtype: type = np.uint8, seed:
     return Dataset("drawn", samples(count), samples(2), classes=2)
 
 
-def fitted(before: np.ndarray, shape: tuple[int, ...], how: str) -> np.ndarray:
-    """Images (n, channels, height, width) as `adapted` makes them."""
+def adapt(before: np.ndarray, shape: tuple[int, ...], how: str) -> np.ndarray:
+    """Images (n, channels, height, width) as `adapt_images` makes them."""
     samples = Samples(before, np.arange(len(before), dtype=np.int64) % 2)
-    return adapted(Dataset("drawn", samples, samples, classes=2), shape, how).train.inputs
+    return adapt_images(Dataset("drawn", samples, samples, classes=2), shape, how).train.inputs
 
 
 # Resizing.
@@ -43,7 +43,7 @@ def fitted(before: np.ndarray, shape: tuple[int, ...], how: str) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resized_pixels_are_those_of_pillow_within_rounding(size, channels):
     before = images((channels, 32, 30)).train.inputs
-    found = fitted(before, (channels, *size), "resize")
+    found = adapt(before, (channels, *size), "resize")
     for image, resized in zip(before, found, strict=True):
         plane = Image.fromarray(image[0] if channels == 1 else image.transpose(1, 2, 0))
         expected = np.asarray(plane.resize((size[1], size[0]), Image.Resampling.BILINEAR))
@@ -54,20 +54,20 @@ def test_resized_pixels_are_those_of_pillow_within_rounding(size, channels):
 def test_growing_floats_are_interpolated_between_the_centres_of_pixels():
     before = images((1, 5, 7), dtype=np.float32).train.inputs / np.float32(100) - 1
     expected = F.interpolate(torch.from_numpy(before), size=(9, 20), mode="bilinear", align_corners=False)
-    assert np.allclose(fitted(before, (1, 9, 20), "resize"), expected.numpy(), atol=1e-5)
+    assert np.allclose(adapt(before, (1, 9, 20), "resize"), expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_an_even_image_stays_even(dtype):
     before = np.full((2, 1, 9, 5), 77, dtype=dtype)
-    assert np.allclose(fitted(before, (3, 4, 16), "resize"), 77)
+    assert np.allclose(adapt(before, (3, 4, 16), "resize"), 77)
 
 
 def test_resizing_by_blocks_is_resizing_all_at_once(monkeypatch):
     before = images((1, 6, 6), count=7).train.inputs
-    whole = fitted(before, (1, 9, 9), "resize")
+    whole = adapt(before, (1, 9, 9), "resize")
     monkeypatch.setattr("warmstart_sim.datasets.adapt.BLOCK", 3)
-    assert np.array_equal(fitted(before, (1, 9, 9), "resize"), whole)
+    assert np.array_equal(adapt(before, (1, 9, 9), "resize"), whole)
 
 
 # Padding and cropping.
@@ -92,7 +92,7 @@ def placed(image: np.ndarray, height: int, width: int) -> np.ndarray:
 @given(before=st.tuples(SIZES, SIZES), after=st.tuples(SIZES, SIZES), dtype=st.sampled_from([np.uint8, np.float32]))
 def test_padding_and_cropping_are_a_plain_loop(before, after, dtype):
     start = images((1, *before), dtype=dtype).train.inputs
-    found = fitted(start, (1, *after), "pad")
+    found = adapt(start, (1, *after), "pad")
     assert np.array_equal(found, [placed(image, *after) for image in start])
     assert found.dtype == dtype
     assert found.flags["C_CONTIGUOUS"]
@@ -102,7 +102,7 @@ def test_padding_and_cropping_are_a_plain_loop(before, after, dtype):
 def test_padding_and_cropping_back_gives_the_image_again(before, more):
     start = images((3, *before)).train.inputs
     larger = (before[0] + more[0], before[1] + more[1])
-    assert np.array_equal(fitted(fitted(start, (3, *larger), "pad"), (3, *before), "pad"), start)
+    assert np.array_equal(adapt(adapt(start, (3, *larger), "pad"), (3, *before), "pad"), start)
 
 
 # Channels.
@@ -110,7 +110,7 @@ def test_padding_and_cropping_back_gives_the_image_again(before, more):
 
 def test_grey_by_luminance_is_that_of_pillow_within_rounding():
     before = images((3, 40, 40)).train.inputs
-    found = fitted(before, (1, 40, 40), "pad")
+    found = adapt(before, (1, 40, 40), "pad")
     for image, grey in zip(before, found, strict=True):
         expected = np.asarray(Image.fromarray(image.transpose(1, 2, 0)).convert("L"))
         assert np.abs(grey[0].astype(int) - expected).max() <= 1
@@ -119,15 +119,15 @@ def test_grey_by_luminance_is_that_of_pillow_within_rounding():
 @pytest.mark.parametrize("how", ["resize", "pad"])
 def test_a_grey_image_gets_three_equal_channels_and_is_itself_again_as_grey(how):
     before = images((1, 6, 5)).train.inputs
-    colour = fitted(before, (3, 6, 5), how)
+    colour = adapt(before, (3, 6, 5), how)
     assert all(np.array_equal(colour[:, channel], before[:, 0]) for channel in range(3))
-    assert np.array_equal(fitted(colour, (1, 6, 5), how), before)
+    assert np.array_equal(adapt(colour, (1, 6, 5), how), before)
 
 
 def test_grey_floats_are_the_weighted_sum():
     before = images((3, 4, 4), dtype=np.float32).train.inputs / np.float32(64) - 2
     expected = 0.299 * before[:, 0] + 0.587 * before[:, 1] + 0.114 * before[:, 2]
-    assert np.allclose(fitted(before, (1, 4, 4), "pad")[:, 0], expected, atol=1e-5)
+    assert np.allclose(adapt(before, (1, 4, 4), "pad")[:, 0], expected, atol=1e-5)
 
 
 # Data sets.
@@ -142,7 +142,7 @@ def test_grey_floats_are_the_weighted_sum():
 )
 def test_a_data_set_keeps_all_but_the_shape_of_its_inputs(before, after, how, dtype):
     dataset = images(before, dtype=dtype)
-    result = validate(adapted(dataset, after, how))
+    result = validate(adapt_images(dataset, after, how))
     assert result.input_shape == after
     assert result.train.inputs.dtype == result.test.inputs.dtype == dtype
     assert (len(result.train), len(result.test)) == (len(dataset.train), len(dataset.test))
@@ -153,14 +153,14 @@ def test_a_data_set_keeps_all_but_the_shape_of_its_inputs(before, after, how, dt
 @pytest.mark.parametrize("how", ["resize", "pad", None])
 def test_a_data_set_of_the_same_shape_is_not_touched(how):
     dataset = images((1, 4, 4))
-    assert adapted(dataset, (1, 4, 4), how) is dataset
+    assert adapt_images(dataset, (1, 4, 4), how) is dataset
 
 
 @pytest.mark.parametrize("how", ["resize", "pad"])
 def test_an_empty_test_set_stays_empty(how):
     dataset = images((1, 4, 4))
     empty = Samples(dataset.test.inputs[:0], dataset.test.labels[:0])
-    result = adapted(Dataset("drawn", dataset.train, empty, classes=2), (3, 6, 2), how)
+    result = adapt_images(Dataset("drawn", dataset.train, empty, classes=2), (3, 6, 2), how)
     assert result.test.inputs.shape == (0, 3, 6, 2)
 
 
@@ -169,7 +169,7 @@ def test_read_only_arrays_are_read_and_left_as_they_are():
     before = dataset.train.inputs.copy()
     dataset.train.inputs.setflags(write=False)
     for how in ("resize", "pad"):
-        adapted(dataset, (3, 5, 3), how)
+        adapt_images(dataset, (3, 5, 3), how)
     assert np.array_equal(dataset.train.inputs, before)
 
 
@@ -203,12 +203,12 @@ def test_what_does_not_fit_is_one_line_with_both_shapes(before, after, how, line
         check_adaptable("drawn", before, after, how)
     assert str(caught.value) == line
     with pytest.raises(WarmstartError) as caught:
-        adapted(images(before, dtype=np.float32), after, how)
+        adapt_images(images(before, dtype=np.float32), after, how)
     assert str(caught.value) == line
 
 
 def test_four_channels_are_resized_where_the_target_has_four():
-    assert fitted(images((4, 8, 8)).train.inputs, (4, 5, 5), "resize").shape == (3, 4, 5, 5)
+    assert adapt(images((4, 8, 8)).train.inputs, (4, 5, 5), "resize").shape == (3, 4, 5, 5)
 
 
 @pytest.mark.data
@@ -216,11 +216,11 @@ def test_real_digits_and_photographs_become_each_other_as_in_pillow(real_data):
 
     mnist, cifar = (datasets.load(name, {}, real_data, 0) for name in ("mnist", "cifar10"))
     digits, photographs = mnist.train.inputs[:200], cifar.train.inputs[:200]
-    large = fitted(digits, cifar.input_shape, "resize")
+    large = adapt(digits, cifar.input_shape, "resize")
     for image, found in zip(digits, large, strict=True):
         expected = np.asarray(Image.fromarray(image[0]).resize((32, 32), Image.Resampling.BILINEAR))
         assert np.abs(found.astype(int) - expected).max() <= 1
-    small = fitted(photographs, mnist.input_shape, "resize")
+    small = adapt(photographs, mnist.input_shape, "resize")
     for image, found in zip(photographs, small, strict=True):
         colour = Image.fromarray(image.transpose(1, 2, 0))
         expected = np.asarray(colour.convert("L").resize((28, 28), Image.Resampling.BILINEAR))

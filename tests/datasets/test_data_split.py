@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart_sim.datasets.split import stratified
+from warmstart_sim.datasets.split import stratified_split
 
 
 @given(
@@ -12,7 +12,7 @@ from warmstart_sim.datasets.split import stratified
 )
 def test_it_is_a_partition_that_leaves_and_takes_some_of_every_class(labels, fraction, seed):
     labels = np.array(labels)
-    train, test = stratified(labels, fraction, np.random.default_rng(seed))
+    train, test = stratified_split(labels, fraction, np.random.default_rng(seed))
     assert np.array_equal(np.sort(np.concatenate([train, test])), np.arange(len(labels)))
     assert np.all(np.diff(train) > 0)
     assert np.all(np.diff(test) > 0)
@@ -25,6 +25,6 @@ def test_it_is_a_partition_that_leaves_and_takes_some_of_every_class(labels, fra
 
 def test_the_draw_comes_from_the_generator():
     labels = np.zeros(100, dtype=np.int64)
-    one, again, other = (stratified(labels, 0.5, np.random.default_rng(seed))[1] for seed in (0, 0, 1))
+    one, again, other = (stratified_split(labels, 0.5, np.random.default_rng(seed))[1] for seed in (0, 0, 1))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)

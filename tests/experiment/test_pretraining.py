@@ -16,7 +16,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
-from warmstart_sim.models.weights import fitted
+from warmstart_sim.models.weights import transfer_weights
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.yaml_files import set_path
@@ -215,7 +215,9 @@ def start_of(
     cell = arm(label, changes)
     result(cell, folder, execution)
     trainer = CellTrainer(cell, execution)
-    before = fitted(first_weights(cell, folder), trainer.fresh_weights(1), trainer.layout, cell.pretraining.head)
+    before = transfer_weights(
+        first_weights(cell, folder), trainer.fresh_weights(1), trainer.layout, cell.pretraining.head
+    )
     return dict(trainer.start(1, before)[0])
 
 

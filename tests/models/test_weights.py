@@ -1,4 +1,4 @@
-"""Weights from elsewhere: how files of them are read, and how they are fitted to a model with another head."""
+"""Weights from elsewhere: reading checkpoint files, and transferring them to a model with another head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from warmstart_sim import models
 from warmstart_sim.errors import DataError, WarmstartError
-from warmstart_sim.models.weights import digest_of, fitted, read_weights
+from warmstart_sim.models.weights import file_digest, read_weights, transfer_weights
 
 CLASSES = 3
 
@@ -71,13 +71,13 @@ def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
     stored(tmp_path, state())
     monkeypatch.setenv("HOME", str(tmp_path))
     assert same(read_weights(Path("~/weights.pt")), state())
-    assert digest_of(Path("~/weights.pt")) == digest_of(tmp_path / "weights.pt")
+    assert file_digest(Path("~/weights.pt")) == file_digest(tmp_path / "weights.pt")
 
 
 def test_the_digest_is_that_of_the_content(tmp_path):
-    first = digest_of(stored(tmp_path, state()))
-    assert digest_of(stored(tmp_path, state())) == first
-    assert digest_of(stored(tmp_path, state(seed=1))) != first
+    first = file_digest(stored(tmp_path, state()))
+    assert file_digest(stored(tmp_path, state())) == first
+    assert file_digest(stored(tmp_path, state(seed=1))) != first
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_whole_model_is_refused_with_what_to_save_instead(tmp_path):
 def test_an_absent_file_is_one_line_for_both_readers(tmp_path, name):
     (tmp_path / "a_folder").mkdir()
     path = tmp_path / name
-    for reader in (read_weights, digest_of):
+    for reader in (read_weights, file_digest):
         with pytest.raises(DataError) as caught:
             reader(path)
         assert str(caught.value) == f"stream.checkpoint: there is no file {path}"
@@ -164,12 +164,12 @@ def head_and_body(weights: dict[str, torch.Tensor]) -> tuple[dict, dict]:
 
 
 def test_weights_of_the_same_size_are_taken_whole():
-    assert same(fitted(state(seed=1), state(), layout()), state(seed=1))
+    assert same(transfer_weights(state(seed=1), state(), layout()), state(seed=1))
 
 
 @pytest.mark.parametrize("other", [2, 4, 100])
 def test_a_head_of_another_size_is_the_fresh_one_and_the_body_is_kept(other):
-    result = fitted(state(other, seed=1), state(), layout())
+    result = transfer_weights(state(other, seed=1), state(), layout())
     head, body = head_and_body(result)
     assert same(head, head_and_body(state())[0])
     assert same(body, head_and_body(state(other, seed=1))[1])
@@ -177,7 +177,7 @@ def test_a_head_of_another_size_is_the_fresh_one_and_the_body_is_kept(other):
 
 
 def test_a_fresh_head_can_be_asked_for():
-    head, body = head_and_body(fitted(state(seed=1), state(), layout(), "fresh"))
+    head, body = head_and_body(transfer_weights(state(seed=1), state(), layout(), "fresh"))
     assert same(head, head_and_body(state())[0])
     assert same(body, head_and_body(state(seed=1))[1])
 
@@ -186,12 +186,12 @@ def test_a_fresh_head_can_be_asked_for():
 def test_a_head_that_is_not_all_there_is_fresh_as_a_whole(lost):
     weights = state(seed=1)
     del weights[lost]
-    assert same(head_and_body(fitted(weights, state(), layout()))[0], head_and_body(state())[0])
+    assert same(head_and_body(transfer_weights(weights, state(), layout()))[0], head_and_body(state())[0])
 
 
 def test_a_fresh_head_is_a_copy_of_its_own():
     weights, fresh = state(4, seed=1), state()
-    result = fitted(weights, fresh, layout())
+    result = transfer_weights(weights, fresh, layout())
     for name in result:
         if result[name].is_floating_point() and name.startswith("head."):
             result[name].mul_(0)
@@ -202,7 +202,7 @@ def test_a_fresh_head_is_a_copy_of_its_own():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_the_models_own(dtype):
     weights = {name: each.to(dtype) if each.is_floating_point() else each for name, each in state(seed=1).items()}
-    result = fitted(weights, state(), layout())
+    result = transfer_weights(weights, state(), layout())
     for name, tensor in result.items():
         assert tensor.dtype == state()[name].dtype
         assert torch.equal(tensor, weights[name].to(tensor.dtype))
@@ -226,7 +226,7 @@ def test_other_precisions_become_the_models_own(dtype):
 )
 def test_weights_of_another_architecture_are_one_line_with_the_first_misfit(weights, line):
     with pytest.raises(WarmstartError) as caught:
-        fitted(weights(), state(), layout())
+        transfer_weights(weights(), state(), layout())
     assert str(caught.value) == f"the pre-trained weights are of another architecture: {line}"
 
 
@@ -236,7 +236,7 @@ def test_every_image_model_keeps_its_body_under_another_number_of_classes(name):
     built = [models.build(name, options, (1, 8, 8), classes) for classes in (10, 7)]
     target, source = (each.state_dict() for each in built)
     where = models.layout(built[0])
-    result = fitted(source, target, where)
+    result = transfer_weights(source, target, where)
     assert result.keys() == target.keys()
     for key in result:
         assert torch.equal(result[key], (target if where.in_head(key) else source)[key])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import STREAMS
-from warmstart_sim.streams import held_out, limited
+from warmstart_sim.streams import random_subset, split_validation
 from warmstart_sim.streams.basic import online, pretrain, split, static
 from warmstart_sim.streams.order import arrival_order
 
@@ -23,7 +23,7 @@ def labels_of(count: int, classes: int = 5) -> np.ndarray:
 
 @given(count=st.integers(2, 200), fraction=st.floats(0, 0.9), seed=SEEDS)
 def test_held_out_samples_and_the_pool_are_disjoint_and_complete(count, fraction, seed):
-    pool, validation = held_out(labels_of(count), fraction, seed)
+    pool, validation = split_validation(labels_of(count), fraction, seed)
     assert len(validation) == round(fraction * count)
     assert np.array_equal(np.sort(np.concatenate([pool, validation])), np.arange(count))
 
@@ -122,7 +122,7 @@ def test_seeds_give_other_orders_and_the_same_seed_the_same():
 
 @given(count=SIZES, first=SIZES, second=SIZES, seed=SEEDS)
 def test_limits_are_nested(count, first, second, seed):
-    small, large = (set(limited(np.arange(count), n, seed, "test")) for n in sorted((first, second)))
+    small, large = (set(random_subset(np.arange(count), n, seed, "test")) for n in sorted((first, second)))
     assert small <= large
     assert len(small) == min(count, first, second)
 

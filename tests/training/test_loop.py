@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from warmstart_sim import models
-from warmstart_sim.seeding import derive, scoped_torch_seed
+from warmstart_sim.seeding import derive_seed, scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.loop import RoundData, RoundTraining, train
 from warmstart_sim.training.settings import Optimizer, Training
@@ -50,7 +50,7 @@ def naive(model: nn.Module, optimizer, epochs: int, batch_size: int, rates=None,
     for epoch in range(epochs):
         for group in optimizer.param_groups:
             group["lr"] = rates[epoch] if rates else group["lr"]
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(derive(5, "order", 2, epoch)))
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(derive_seed(5, "order", 2, epoch)))
         model.train()
         right = total = 0.0
         for start in range(0, count, batch_size):
@@ -101,7 +101,7 @@ def test_with_the_same_batches_and_optimiser_it_equals_the_naive_loop_to_the_bit
     data, optimizer = round_data(), make_optimizer(other, Optimizer())
     other.train()
     for epoch in range(2):
-        order = torch.randperm(60, generator=torch.Generator().manual_seed(derive(5, "order", 2, epoch)))
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(derive_seed(5, "order", 2, epoch)))
         for index in data.train_indices[order].split(16):
             inputs, labels = data.train.batch(index)
             optimizer.zero_grad()

@@ -26,7 +26,7 @@ from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.settings import OnEpoch, TrainingOutcome
 from warmstart_sim.registry import MODELS, STRATEGIES
 from warmstart_sim.scenario import Cell
-from warmstart_sim.seeding import derive
+from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training.batches import batch_sizes, epoch_order
 from warmstart_sim.training.coroutine import run_to_end
 from warmstart_sim.training.loop import Epoch
@@ -149,7 +149,7 @@ class _Draws(SupervisedPlugin):
         rate = settings.schedule.learning_rate(settings.optimizer.lr, place[1], settings.until.cap)
         for group in strategy.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(derive(seed, "dropout", *place))
+        torch.manual_seed(derive_seed(seed, "dropout", *place))
 
     def _collated(self, samples: list[Any]) -> Any:
         inputs, labels = default_collate(samples)

@@ -15,7 +15,7 @@ LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, which Pillow's "L" uses as we
 BLOCK = 5000  # images resized at a time, which bounds the memory
 
 
-def adapted(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pad"] | None) -> Dataset:
+def adapt_images(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pad"] | None) -> Dataset:
     """The data set with inputs of another shape.
 
     Channels: 1 becomes 3 by repetition, 3 become 1 by luminance, 0.299 R + 0.587 G + 0.114 B. Sides: "resize" is
@@ -31,7 +31,7 @@ def adapted(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pa
         WarmstartError: The shapes differ and nothing says what to do, or nothing can be done.
 
     >>> images = Samples(np.full((2, 1, 2, 2), 7, dtype=np.uint8), np.array([0, 1]))
-    >>> adapted(Dataset("grey", images, images, classes=2), (3, 4, 4), "pad").train.inputs[0, 2].tolist()
+    >>> adapt_images(Dataset("grey", images, images, classes=2), (3, 4, 4), "pad").train.inputs[0, 2].tolist()
     [[0, 0, 0, 0], [0, 7, 7, 0], [0, 7, 7, 0], [0, 0, 0, 0]]
     """
     check_adaptable(dataset.name, dataset.input_shape, shape, how)
@@ -48,13 +48,13 @@ def adapted(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pa
 def check_adaptable(
     name: str, before: tuple[int, ...], shape: tuple[int, ...], how: Literal["resize", "pad"] | None
 ) -> None:
-    """Makes sure that `adapted` can do it, without the data.
+    """Makes sure that `adapt_images` can do it, without the data.
 
     Args:
         name: What the data set is called in messages.
         before: The shape of one of its inputs.
         shape: The shape that they are to have.
-        how: As for `adapted`.
+        how: As for `adapt_images`.
 
     Raises:
         WarmstartError: The shapes differ and nothing says what to do, or nothing can be done.

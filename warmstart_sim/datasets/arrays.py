@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from warmstart_sim.datasets.split import stratified
+from warmstart_sim.datasets.split import stratified_split
 from warmstart_sim.errors import DataError, unknown
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.seeding import numpy_generator
@@ -54,7 +54,7 @@ def arrays(
     if "x_test" in found:
         test = _samples(path, found, "test")
     else:
-        split = stratified(train.labels, test_fraction, numpy_generator(0, "held_out"))
+        split = stratified_split(train.labels, test_fraction, numpy_generator(0, "held_out"))
         train, test = (Samples(train.inputs[part], train.labels[part]) for part in split)
     return Dataset("arrays", train, test, classes)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from warmstart_sim.datasets.split import stratified
+from warmstart_sim.datasets.split import stratified_split
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.seeding import numpy_generator
 from warmstart_sim.types import Dataset, IntArray, Samples
@@ -25,7 +25,7 @@ def digits(root: Path, seed: int) -> Dataset:
     test on, the same for every seed.
     """
     images, labels = _images()
-    train, test = stratified(labels, 1 / 3, numpy_generator(0, "digits_split"))
+    train, test = stratified_split(labels, 1 / 3, numpy_generator(0, "digits_split"))
     pixels = np.round(images * (255 / BRIGHTEST)).astype(np.uint8)
     return Dataset("digits", Samples(pixels[train], labels[train]), Samples(pixels[test], labels[test]), classes=10)
 
@@ -56,7 +56,9 @@ def noisy_digits(
             so that a model trained on either set has not seen the other's test images.
     """
     images, labels = _images()
-    train, test = stratified(labels, test_fraction, numpy_generator(seed if split == "by_seed" else 0, "digits_split"))
+    train, test = stratified_split(
+        labels, test_fraction, numpy_generator(seed if split == "by_seed" else 0, "digits_split")
+    )
     images = (images - images[train].mean()) / images[train].std()
     generator = numpy_generator(seed, "digits_noise")
 

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 
 from warmstart_sim.datasets.class_folders import files_by_class, train_and_test_folders
 from warmstart_sim.datasets.disk_cache import cached
-from warmstart_sim.datasets.split import stratified
+from warmstart_sim.datasets.split import stratified_split
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.seeding import numpy_generator
@@ -61,7 +61,7 @@ def image_folder(
     train = [(file, number[name]) for name, files in train_files.items() for file in files]
     if test_folder is None:
         labels = np.array([label for _, label in train])
-        kept, held_out = stratified(labels, test_fraction, numpy_generator(0, "held_out"))
+        kept, held_out = stratified_split(labels, test_fraction, numpy_generator(0, "held_out"))
         train, test = [train[i] for i in kept], [train[i] for i in held_out]
     else:
         test_files = files_by_class("image_folder", test_folder, "images", SUFFIXES)

@@ -7,7 +7,9 @@ import numpy as np
 from warmstart_sim.types import IntArray
 
 
-def stratified(labels: IntArray, test_fraction: float, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
+def stratified_split(
+    labels: IntArray, test_fraction: float, generator: np.random.Generator
+) -> tuple[IntArray, IntArray]:
     """Holds out the same share of every class, drawn at random.
 
     Of a class of m samples, `round(test_fraction * m)` are held out, but at least one, and one at least stays to train
@@ -21,7 +23,7 @@ def stratified(labels: IntArray, test_fraction: float, generator: np.random.Gene
     Returns:
         (train, test): disjoint int64 indices, each sorted, together 0 to n - 1.
 
-    >>> train, test = stratified(np.array([0, 0, 0, 1, 1, 1]), 1 / 3, np.random.default_rng(0))
+    >>> train, test = stratified_split(np.array([0, 0, 0, 1, 1, 1]), 1 / 3, np.random.default_rng(0))
     >>> len(train), len(test)
     (4, 2)
     """

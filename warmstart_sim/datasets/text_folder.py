@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from warmstart_sim.datasets.class_folders import TEST_NAMES, files_by_class, train_and_test_folders
-from warmstart_sim.datasets.split import stratified
+from warmstart_sim.datasets.split import stratified_split
 from warmstart_sim.datasets.tokenizing import Keep, Punctuation, TextOptions, Texts, read_text, text_dataset
 from warmstart_sim.errors import DataError, unknown
 from warmstart_sim.registry import DATASETS
@@ -65,7 +65,7 @@ def text_folder(
     train, test = _found(path.expanduser(), text_column, label_column)
     train_labels, test_labels, classes = _numbered(train, test)
     if test is None:
-        kept, held_out = stratified(train_labels, test_fraction, numpy_generator(0, "held_out"))
+        kept, held_out = stratified_split(train_labels, test_fraction, numpy_generator(0, "held_out"))
         parts = (_chosen(train.texts, train_labels, kept), _chosen(train.texts, train_labels, held_out))
     else:
         parts = (Texts(train.texts, train_labels), Texts(test.texts, test_labels))

@@ -268,7 +268,7 @@ def _fetch_data(cells: Sequence[scenarios.Cell], data_root: Path) -> dict[str, s
     Returns:
         The digest of each, and of files of weights; for a data set that depends on the seed, with the first seed alone.
     """
-    from warmstart_sim.models.weights import digest_of
+    from warmstart_sim.models.weights import file_digest
     from warmstart_sim.scenario.splits import load_component
 
     digests = {}
@@ -276,7 +276,7 @@ def _fetch_data(cells: Sequence[scenarios.Cell], data_root: Path) -> dict[str, s
         seed = "" if DATASETS.has_trait(cell.data.name, "same_for_every_seed") else f" seed {cell.seed}"
         digests[f"{cell.data.record()}{seed}"] = load_component(cell.data, cell.seed, data_root).digest()
     for path in {cell.pretraining.checkpoint for cell in cells if cell.pretraining and cell.pretraining.checkpoint}:
-        digests[f"checkpoint {path}"] = digest_of(path)
+        digests[f"checkpoint {path}"] = file_digest(path)
     return digests
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.settings import ExecutionSettings, OnEpoch, TrainingOutcome
-from warmstart_sim.models.weights import fitted, read_weights
+from warmstart_sim.models.weights import read_weights, transfer_weights
 from warmstart_sim.preemption import requested, stop_if_requested
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.columns import EPOCH_COLUMNS, SECONDS, Row
@@ -110,7 +110,7 @@ def _before(
             history.weights = read_weights(cell.pretraining.checkpoint)
         assert history.weights is not None
         fresh = trainer.fresh_weights(trainer.rounds[0].index)
-        history.weights = fitted(history.weights, fresh, trainer.layout, cell.pretraining.head)
+        history.weights = transfer_weights(history.weights, fresh, trainer.layout, cell.pretraining.head)
     return history
 
 

@@ -18,7 +18,7 @@ INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts p
 WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 
 
-def existing(path: Path) -> Path:
+def find_checkpoint(path: Path) -> Path:
     """The file of weights that a user names, with `~` spelt out.
 
     Raises:
@@ -29,13 +29,13 @@ def existing(path: Path) -> Path:
     return path.expanduser()
 
 
-def digest_of(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """A digest of a file of weights.
 
     Raises:
         DataError: There is no such file.
     """
-    with existing(path).open("rb") as stream:
+    with find_checkpoint(path).open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
@@ -53,7 +53,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         with warnings.catch_warnings():  # about pickles of other kinds, before it refuses them
             warnings.simplefilter("ignore")
-            found = torch.load(existing(path), map_location="cpu", weights_only=True)
+            found = torch.load(find_checkpoint(path), map_location="cpu", weights_only=True)
     except WarmstartError:
         raise
     except Exception as error:  # torch.load raises whatever the unpickler or the zip reader met
@@ -80,7 +80,7 @@ def _unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:
     return dict(weights)
 
 
-def fitted(
+def transfer_weights(
     weights: StateDict, fresh: StateDict, layout: Layout, head: Literal["keep", "fresh"] = "keep"
 ) -> dict[str, torch.Tensor]:
     """The weights of another task in a model for this one: its body, and its head where that has the right size.

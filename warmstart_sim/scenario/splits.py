@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from warmstart_sim import datasets
-from warmstart_sim.datasets.adapt import adapted, check_adaptable
+from warmstart_sim.datasets.adapt import adapt_images, check_adaptable
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
 from warmstart_sim.errors import DataError, WarmstartError
-from warmstart_sim.models.weights import existing
+from warmstart_sim.models.weights import find_checkpoint
 from warmstart_sim.registry import DATASETS, STREAMS
 from warmstart_sim.scenario.cells import Cell, plan
 from warmstart_sim.scenario.component import Component, first_line
 from warmstart_sim.scenario.yaml_files import set_values
-from warmstart_sim.streams import held_out, limited
+from warmstart_sim.streams import random_subset, split_validation
 from warmstart_sim.types import Dataset, IntArray, Round
 
 MOST_LISTED = 8  # lost classes in one line
@@ -43,7 +43,7 @@ def load_dataset(cell: Cell, data_root: Path) -> Dataset:
     if cell.target is None:
         return dataset
     target = load_component(cell.target.data, cell.seed, data_root)
-    return adapted(dataset, target.input_shape, cell.target.adapt)
+    return adapt_images(dataset, target.input_shape, cell.target.adapt)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def check_before(cell: Cell, data_root: Path) -> None:
         WarmstartError: The source does not fit the target.
     """
     if cell.pretraining and cell.pretraining.checkpoint:
-        existing(cell.pretraining.checkpoint)
+        find_checkpoint(cell.pretraining.checkpoint)
     phase = cell.first_phase
     if phase is None or phase.target is None:
         return
@@ -124,12 +124,12 @@ def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
         WarmstartError: The settings leave nothing to train on, or the stream does not fit the data.
     """
     settings, seed = cell.data_settings, cell.seed
-    pool, validation = held_out(labels, settings.validation_fraction, seed)
-    pool = limited(pool, settings.train_samples, seed, "train_samples")
+    pool, validation = split_validation(labels, settings.validation_fraction, seed)
+    pool = random_subset(pool, settings.train_samples, seed, "train_samples")
     if len(pool) == 0:
         key = f"{'stream.source' if cell.target else 'data'}.validation_fraction"
         raise WarmstartError(f"{key}: {settings.validation_fraction} of {len(labels)} samples leaves none to train on")
-    test = limited(np.arange(test_count, dtype=np.int64), settings.test_samples, seed, "test_samples")
+    test = random_subset(np.arange(test_count, dtype=np.int64), settings.test_samples, seed, "test_samples")
     stream, options = cell.stream.bind(STREAMS)
     try:
         rounds = stream(labels, pool, seed, **options)[: cell.rounds]

@@ -8,7 +8,7 @@ from warmstart_sim.seeding import numpy_generator
 from warmstart_sim.types import IntArray
 
 
-def held_out(labels: IntArray, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
+def split_validation(labels: IntArray, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
     """Splits the indices of `labels` at random into a pool to train on and validation data that never are.
 
     Args:
@@ -19,7 +19,7 @@ def held_out(labels: IntArray, fraction: float, seed: int) -> tuple[IntArray, In
     Returns:
         (pool, validation): disjoint int64 indices, each sorted, together 0 to n - 1.
 
-    >>> pool, validation = held_out(np.zeros(9, dtype=np.int64), 1 / 3, seed=0)
+    >>> pool, validation = split_validation(np.zeros(9, dtype=np.int64), 1 / 3, seed=0)
     >>> len(pool), len(validation)
     (6, 3)
     """
@@ -28,7 +28,7 @@ def held_out(labels: IntArray, fraction: float, seed: int) -> tuple[IntArray, In
     return np.sort(permutation[count:]), np.sort(permutation[:count])
 
 
-def limited(indices: IntArray, count: int | None, seed: int, purpose: str) -> IntArray:
+def random_subset(indices: IntArray, count: int | None, seed: int, purpose: str) -> IntArray:
     """A random subset of at most `count` indices; all of them when `count` is None. Nested: a larger count adds."""
     if count is None or count >= len(indices):
         return indices

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from warmstart_sim.seeding import derive
+from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, score
 from warmstart_sim.training.settings import Optimizer, Training
@@ -137,7 +137,7 @@ class Stepper:
 
     def seed_augmentation(self, seed: int, round_index: int, epoch: int) -> None:
         """Where the draws of an epoch's transforms begin."""
-        self.generator.manual_seed(derive(seed, "augment", round_index, epoch))
+        self.generator.manual_seed(derive_seed(seed, "augment", round_index, epoch))
 
     def clear_sums(self) -> None:
         """Sets the running sums to zero."""
