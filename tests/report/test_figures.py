@@ -45,7 +45,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Cha
         ({"stream": "static", "seeds": 1, "vary": LAMBDA}, [*SPLIT, "along_lambda"]),
         ({"vary": {"data.name": ["cifar10", "svhn"]}}, CURVES),
         ({"stream": "split"}, SPLIT),
-        ({"stream": "split", "vary": {"stream.fraction": [0.1, 0.5]}}, [*SPLIT, "along_scenario_fraction"]),
+        ({"stream": "split", "vary": {"stream.fraction": [0.1, 0.5]}}, [*SPLIT, "along_stream_fraction"]),
         ({"stream": "static"}, SPLIT),
         ({"leave_out": lambda cell: True}, []),
         ({"failed": {(arm, seed): "gave_up" for arm in ARMS for seed in range(3)}}, []),
@@ -204,7 +204,7 @@ def test_estimates_are_not_drawn_beside_measured_times(tmp_path: Path):
 
 def test_times_along_a_number_are_named_by_their_kind(tmp_path: Path):
     vary = {"stream.fraction": [0.1, 0.5]}
-    chart = charts(tmp_path, stream="split", vary=vary, estimated=lambda cell: True)["along_scenario_fraction"]
+    chart = charts(tmp_path, stream="split", vary=vary, estimated=lambda cell: True)["along_stream_fraction"]
     assert chart.figure.axes[2].get_ylabel() == "train time (s)\nestimated from step time"
     assert "rain time after the first phase (estimated from the step time measured on the idle device)" in chart.caption
     own = pd.read_csv(tmp_path / "rounds.csv").query("round == 1 and strategy == 'warm_start'")

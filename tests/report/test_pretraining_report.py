@@ -26,7 +26,7 @@ LOOKS = dict(zip(ARMS, (style.INK, *style.PALETTE), strict=False))  # colours, i
 ONE = {"random_init": {"start": "random_init"}}
 LAMBDAS = [0.0, 0.5, 1.0]
 OVER_P = {"stream.fraction": FRACTIONS}
-ALONG = "along_scenario_fraction"
+ALONG = "along_stream_fraction"
 
 
 def some_pairs(count: int) -> dict[str, Any]:
