@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from warmstart_sim.acceleration.graph_capture import CudaGraphCapture, graph_capture
-from warmstart_sim.experiment.cell_trainer import prepare
+from warmstart_sim.experiment.cell_trainer import set_up_torch
 from warmstart_sim.training.flops import training_flops
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.step_time import timed
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--profile", metavar="MODEL", choices=MODELS)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    prepare(device, Training())
+    set_up_torch(device, Training())
     if arguments.profile:
         for each in profile(Problem(arguments.profile, device, steps=1)):
             print(each)

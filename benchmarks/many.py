@@ -29,7 +29,7 @@ from loops import BATCH, MODELS
 
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.execution.throughput import COUNTS, MODES, Rate, rates
-from warmstart_sim.experiment.cell_trainer import CellTrainer, prepare
+from warmstart_sim.experiment.cell_trainer import CellTrainer, set_up_torch
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.scenario import Cell, plan
 from warmstart_sim.scenario.splits import load_dataset
@@ -175,9 +175,9 @@ def _megabytes(count: int | None) -> str:
 
 def bytes_of_step(case: str, device: torch.device) -> int:
     trainer = CellTrainer(cell_of(case), place_on(str(device)), DeviceCache(str(device), lambda device: None))
-    trainer.training(trainer.rounds[0], ())
+    trainer.begin(trainer.rounds[0], None)
     index = torch.arange(BATCH, device=device)
-    trainer.model.train()
+    trainer.stepper.train_mode()
     return traffic(lambda: trainer.stepper.step(index, None)).bytes
 
 
@@ -216,7 +216,7 @@ def _get_ready(case: str, barrier: Any) -> None:
     """Makes a process's own training, and waits until all processes have theirs."""
     global _training
     trainer = CellTrainer(cell_of(case), place_on("cpu"))
-    _training = trainer.training(trainer.rounds[0], ())
+    _, _training = trainer.begin(trainer.rounds[0], None)
     _training.run_epoch()
     barrier.wait()
 
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=COUNTS[-1], help="the largest R")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    prepare(device, Training())
+    set_up_torch(device, Training())
     document = Document()
     for each in sections(arguments.models.split(","), device, arguments.most):
         document.add(each, Budget(math.inf, len(each.pieces)))

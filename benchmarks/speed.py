@@ -31,7 +31,7 @@ import many
 import torch
 from document import Budget, Document, Section
 
-from warmstart_sim.experiment.cell_trainer import prepare
+from warmstart_sim.experiment.cell_trainer import set_up_torch
 from warmstart_sim.results.environment import environment
 from warmstart_sim.training.settings import Training
 
@@ -41,7 +41,7 @@ SECTIONS = ("cells", "limits", "many")
 def main() -> None:
     arguments = parsed()
     device = torch.device(arguments.device)
-    prepare(device, Training())
+    set_up_torch(device, Training())
     ends = time.perf_counter() + 60 * arguments.minutes
 
     document = Document(arguments.out)

@@ -23,11 +23,11 @@ from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
-from warmstart_sim.training.coroutine import StepRequest, run_to_end
+from warmstart_sim.training.coroutine import run_to_end
 from warmstart_sim.training.evaluation import criterion, evaluate, evaluation, train_accuracy
 from warmstart_sim.training.loop import RoundData, RoundTraining
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.types import Batch, Hooks, Samples
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -37,10 +37,8 @@ def first_losses(raw: dict, device: str, tmp_path, epochs: int) -> list[float]:
     raw["training"]["until"] = {"epochs": epochs}
     cell = scenarios.plan(raw, "scenario")[1][0]
     trainer = CellTrainer(cell, ExecutionSettings(tmp_path, device))
-    weights, hooks = trainer.start(0, None)
-    trainer.model.load_state_dict(weights)
-    training = trainer.training(trainer.rounds[0], hooks)
-    return [training.run_epoch().running_train_loss for _ in range(epochs)]
+    _, training = trainer.begin(trainer.rounds[0], None)
+    return [training.run_epoch()["running_train_loss"] for _ in range(epochs)]
 
 
 def test_cuda_and_cpu_train_alike_from_the_same_draws(tiny_scenario, tmp_path):
@@ -120,7 +118,7 @@ def test_two_hundred_replayed_steps_equal_eager_ones(name, optimizer, true_float
     for _ in range(40):  # epochs of 64, 64, 64, 64 and a partial batch of 44
         left, right = eager.run_epoch(), graph.run_epoch()
         # The recorded rate is a float32 number, the eager one a Python float: the last bits may differ.
-        assert right.running_train_loss == pytest.approx(left.running_train_loss, rel=2e-3, abs=2e-5)
+        assert right["running_train_loss"] == pytest.approx(left["running_train_loss"], rel=2e-3, abs=2e-5)
     assert graph.steps == eager.steps == 200
     for key, tensor in eager.model.state_dict().items():
         assert torch.allclose(tensor.float(), graph.model.state_dict()[key].float(), rtol=2e-2, atol=2e-3), key
@@ -133,9 +131,9 @@ def test_replayed_epochs_survive_a_new_round_on_the_same_stepper(name, true_floa
     graph.run_epoch()
     graph.model.load_state_dict(start)
     again = RoundTraining(graph.stepper, graph._data, seed=0, round_index=0)
-    losses = [[each.run_epoch().running_train_loss for _ in range(5)] for each in (eager, again)]
+    losses = [[each.run_epoch()["running_train_loss"] for _ in range(5)] for each in (eager, again)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert again.capture_seconds == 0.0
+    assert again.stepper.capture_seconds == 0.0
 
 
 def test_replayed_evaluation_equals_the_plain_one():
@@ -155,7 +153,7 @@ def test_replayed_evaluation_equals_the_plain_one():
 
 def test_bf16_replayed_stays_close_to_float32():
     full, half = (training_of("resnet18", True, precision=precision) for precision in ("float32", "bf16"))
-    losses = [[each.run_epoch().running_train_loss for _ in range(10)] for each in (full, half)]
+    losses = [[each.run_epoch()["running_train_loss"] for _ in range(10)] for each in (full, half)]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 

@@ -1,11 +1,15 @@
-"""The objects that pass between the layers. Importing this module never imports torch."""
+"""The objects that pass between the layers: data, rounds, and what strategies, parts and probes get and give.
+
+Importing this module never imports torch.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +74,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Round:
-    """One training run in a stream: which samples there are by now. It holds indices, never copies.
+    """One training run of a stream: which samples have arrived by now. It holds indices, never copies.
 
     Attributes:
         index: 0 for the first round.
-        train: Indices into the training samples of all there is to train on, the newest last.
-        new: Those that arrived with this round.
+        train: Indices of all samples to train on, into the training set, the newest last.
+        new: Indices of the samples that arrived with this round; a subset of `train`.
     """
 
     index: int
@@ -104,42 +108,147 @@ class Layout:
         return name == self.head or name.startswith(self.head + ".")
 
 
+class ModelFunctions(Protocol):
+    """Evaluates a model with given weights; `training.model_functions` implements it. See `RoundContext`."""
+
+    def forward(self, weights: StateDict, inputs: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
+    def block_outputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
+    def gradients(self, weights: StateDict, indices: IntArray) -> dict[str, torch.Tensor]: ...  # noqa: D102
+    def samples(self, indices: IntArray) -> tuple[torch.Tensor, torch.Tensor]: ...  # noqa: D102
+    def evaluate(self, weights: StateDict, split: Split) -> tuple[float | None, float | None]: ...  # noqa: D102
+
+
+Split = Literal["train", "validation", "test"]
+
+
 @dataclass(frozen=True)
 class RoundContext:
-    """What a strategy or a part may know when a round starts.
+    """Everything that a strategy, a part or a probe may know about a round.
+
+    Strategies and parts are called when the round starts, probes while it runs. What needs a pass through the model is
+    computed only when a method asks for it, in evaluation mode (BatchNorm uses the running statistics in `weights`), on
+    the device, with a copy of the model: the model that trains is never changed.
 
     Attributes:
-        round: The round's index; strategies are first called in round 1.
-        layout: Names of parameters, blocks and head.
-        generator: `generator(purpose)` is a fresh CPU generator for that purpose in this round and seed.
+        round: The round's index, 0 for the first.
+        layout: Names of the model's parameters, blocks and head.
+        generator: `generator(purpose)` returns a new CPU generator, seeded by (seed, purpose, round).
+        previous: The weights that the last round ended with; None in the first round.
+        fresh: A new random initialisation, the same for all arms of a seed, another one in every round.
+        initial: Returns the initialisation of round 0, from which the first training started.
+        train: Indices of the samples to train on, int64 (n,), the oldest first.
+        new: Indices of the samples that arrived with this round.
+        start: For probes, the weights that the round started from.
+        weights: For probes, the weights now: the model's own tensors, which must not be changed.
+        epoch: For probes, how many epochs of the round are over.
+        functions: Evaluates the model for the methods below; None where there is no model, as in an example.
     """
 
     round: int
     layout: Layout
     generator: Callable[[str], torch.Generator]
+    previous: StateDict | None = None
+    fresh: StateDict = field(default_factory=dict)
+    initial: Callable[[], StateDict] = dict
+    train: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    new: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    start: StateDict | None = None
+    weights: StateDict | None = None
+    epoch: int = 0
+    functions: ModelFunctions | None = None
+
+    @cached_property
+    def old(self) -> IntArray:
+        """Indices of the samples that earlier rounds trained on, the oldest first."""
+        return self.train[~np.isin(self.train, self.new)]
+
+    @cached_property
+    def initial_norms(self) -> dict[str, float]:
+        """The L2 norm of every floating-point tensor at the initialisation of round 0."""
+        return {name: tensor.norm().item() for name, tensor in self.initial().items() if tensor.is_floating_point()}
+
+    def forward(self, weights: StateDict, inputs: torch.Tensor) -> torch.Tensor:
+        """The logits (n, classes) of the model with `weights` on normalised `inputs` (n, ...); no gradient flows."""
+        return self._functions.forward(weights, inputs)
+
+    def block_outputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor:
+        """What the module `block`, one of `layout.blocks` or any other, puts out for normalised `inputs` (n, ...)."""
+        return self._functions.block_outputs(weights, block, inputs)
+
+    def gradients(self, weights: StateDict, indices: IntArray) -> dict[str, torch.Tensor]:
+        """The gradient of the mean cross-entropy over training samples, for every parameter, by its name."""
+        return self._functions.gradients(weights, indices)
+
+    def samples(self, indices: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised inputs (n, ...) and labels (n,) of training samples, on the device."""
+        return self._functions.samples(indices)
+
+    def evaluate(self, weights: StateDict, split: Split) -> tuple[float | None, float | None]:
+        """Accuracy and mean cross-entropy on the round's "train", the "validation" or the "test" set; None if empty."""
+        return self._functions.evaluate(weights, split)
+
+    def some(self, indices: IntArray, count: int, purpose: str) -> IntArray:
+        """At most `count` of `indices`, drawn at random: the same ones throughout the round for the same purpose."""
+        if len(indices) <= count:
+            return indices
+        import torch
+
+        return indices[torch.randperm(len(indices), generator=self.generator(purpose))[:count].numpy()]
+
+    @property
+    def _functions(self) -> ModelFunctions:
+        if self.functions is None:
+            raise RuntimeError("this RoundContext was made without a model; pass `functions`")
+        return self.functions
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a round starts, for strategies that also choose which parameters train.
+
+    Attributes:
+        weights: The state dict to train from, with the keys of `fresh`.
+        trainable: Names of the parameters that train in this round; None for all. The others stay as they are in
+            `weights`: the optimiser does not hold them, and BatchNorm layers without a trainable parameter stay in
+            evaluation mode. Parameters with `requires_grad=False` never train.
+    """
+
+    weights: StateDict
+    trainable: Collection[str] | None = None
 
 
 class Strategy(Protocol):
-    """How a round starts: a pure function of state dicts. Neither `previous` nor `fresh` may be changed."""
+    """How a round starts: a pure function of state dicts. Neither `previous` nor `fresh` may be changed.
 
-    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> StateDict:
-        """The state dict to train from, with the same keys as `fresh`."""
+    A strategy is called from the second round on. One that also acts before the first round has a method
+    `prepare_first_round(fresh, context)`, which returns the same; a registered one says so with the trait
+    "prepares_first_round", because arms that share their first round could not share it any more.
+    """
+
+    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> StateDict | Start:
+        """The state dict to train from, with the same keys as `fresh`, or a `Start`."""
         ...
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a part's `transform` sees.
+    """A training batch as parts see it.
 
     Attributes:
-        inputs: Unnormalised inputs on the device: pixels as float32 in [0, 1], or the data set's own floats or tokens.
+        inputs: Inputs on the device, not normalised: pixels as float32 in [0, 1], or the data set's floats or tokens.
         labels: int64 class indices, shape (n,).
-        generator: A generator on the device, made from (seed, "augment", round, epoch).
+        generator: A generator on the device, seeded by (seed, "augment", round, epoch).
+        index: The samples' indices in the training set, int64 (n,); None where a part is tried by hand.
+        model_inputs: `inputs` as the model gets them, normalised; for `loss_term` only, None before.
+        model: The model that trains, in training mode; for `loss_term` only, None before.
     """
 
     inputs: torch.Tensor
     labels: torch.Tensor
     generator: torch.Generator
+    index: torch.Tensor | None = None
+    model_inputs: torch.Tensor | None = None
+    model: torch.nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -148,20 +257,38 @@ class Hooks:
 
     Attributes:
         transform: Changes a batch before normalisation.
-        loss_term: A scalar added to the loss: `loss_term(batch, logits)`.
-        after_step: Called after every optimiser step with the model.
-        after_epoch: Called after every epoch with the model.
+        loss_term: A scalar added to the loss: `loss_term(batch, logits)`, with the student's logits (n, classes).
+        after_step: Called after every optimiser step as `after_step(model, optimizer)`. It may change weights and the
+            optimiser's state, in place and under `torch.no_grad()`: for a reset unit, zero its moments too. It is not
+            captured in a CUDA graph, so it may count steps and branch.
+        after_epoch: Called after every epoch, as `after_epoch(model, optimizer)`.
+        state: What the part has to remember, by name: tensors, numbers, text, and mappings of these. It is saved in
+            checkpoints, and restored into the same mapping (into the same tensors where the shapes agree).
     """
 
     transform: Callable[[Batch], Batch] | None = None
     loss_term: Callable[[Batch, torch.Tensor], torch.Tensor] | None = None
-    after_step: Callable[[torch.nn.Module], None] | None = None
-    after_epoch: Callable[[torch.nn.Module], None] | None = None
+    after_step: Callable[[torch.nn.Module, torch.optim.Optimizer], None] | None = None
+    after_epoch: Callable[[torch.nn.Module, torch.optim.Optimizer], None] | None = None
+    state: dict[str, Any] | None = None
 
 
 class Part(Protocol):
     """What changes training rather than the start. Called once a round, with the same arguments as a strategy."""
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> Hooks:
-        """The hooks for this round."""
+        """The hooks for this round. In the first round `previous` is `fresh`."""
+        ...
+
+
+class Probe(Protocol):
+    """What is measured on a model while it trains: a pure function of the round's context.
+
+    A probe is registered with its columns and their units, and with what it costs:
+    `@PROBES.register("weight_norm", columns={"weight_norm": "L2 norm", "weight_norm_{block}": "L2 norm"}, cost="...")`,
+    where `{block}` stands for the name of any block or of the head. Its keyword-only parameters are its options.
+    """
+
+    def __call__(self, context: RoundContext, /) -> Mapping[str, float | None]:
+        """Column names and their values; None leaves the cell empty."""
         ...

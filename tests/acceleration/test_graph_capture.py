@@ -31,7 +31,7 @@ from warmstart_sim.training import stepper as stepper_module
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.coroutine import run_to_end
 from warmstart_sim.training.evaluation import criterion, evaluate, train_accuracy
-from warmstart_sim.training.loop import Epoch, RoundData, RoundTraining, train
+from warmstart_sim.training.loop import EpochRow, RoundData, RoundTraining, train
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import CAPTURED_EVALUATION_BATCH, Stepper
 from warmstart_sim.types import Batch, Hooks, Samples
@@ -84,7 +84,7 @@ def two_rounds(
     build: Callable[[], nn.Module] = fresh,
     hooks: Callable[[], Sequence[Hooks]] = tuple,
     counts: tuple[int, int] = (40, 60),
-) -> tuple[list[Epoch], nn.Module]:
+) -> tuple[list[EpochRow], nn.Module]:
     """Two rounds on one stepper, the second from other weights, which are copied into the model in place.
 
     Without a recorder, the second round's stepper is a new one.
@@ -101,9 +101,9 @@ def two_rounds(
     return epochs + train(begun(stepper, round_data(counts[1]), hooks(), index=1)), model
 
 
-def assert_same_epochs(found: Sequence[Epoch], expected: Sequence[Epoch]) -> None:
+def assert_same_epochs(found: Sequence[EpochRow], expected: Sequence[EpochRow]) -> None:
     timeless = {"train_seconds": 0.0, "criterion_seconds": 0.0, "evaluation_seconds": 0.0}
-    assert [replace(epoch, **timeless) for epoch in found] == [replace(epoch, **timeless) for epoch in expected]
+    assert [epoch | timeless for epoch in found] == [epoch | timeless for epoch in expected]
 
 
 def assert_same_weights(found: nn.Module, expected: nn.Module) -> None:
@@ -145,8 +145,8 @@ def test_rates_that_float32_rounds_change_next_to_nothing():
     recorded_epochs, recorded = two_rounds(Tape(), training)
     plain_epochs, plain = two_rounds(None, training)
     for found, expected in zip(recorded_epochs, plain_epochs, strict=True):
-        assert found.learning_rate == expected.learning_rate
-        assert found.running_train_loss == pytest.approx(expected.running_train_loss, rel=1e-5)
+        assert found["learning_rate"] == expected["learning_rate"]
+        assert found["running_train_loss"] == pytest.approx(expected["running_train_loss"], rel=1e-5)
     for key, tensor in plain.state_dict().items():
         torch.testing.assert_close(recorded.state_dict()[key], tensor, rtol=1e-5, atol=1e-6)
 
@@ -163,7 +163,7 @@ def test_bf16_dropout_and_every_augmentation_are_recorded_too():
 
 
 def test_losses_and_step_hooks_of_parts_are_recorded_too():
-    def clamp(model: nn.Module) -> None:
+    def clamp(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.clamp_(-0.2, 0.2)
@@ -263,7 +263,7 @@ def waits(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("fails", [False, True], ids=["recorded", "fails"])
 @pytest.mark.parametrize("trained", [False, True], ids=["new", "trained"])
-@pytest.mark.filterwarnings("ignore:the training step cannot be recorded")
+@pytest.mark.filterwarnings("ignore:the training step cannot be captured")
 def test_a_recording_changes_nothing(trained, fails):
     tape = Tape()
     stepper = Stepper(nn.Sequential(fresh(), nn.Dropout(0.2)), settings(OPTIMIZERS["sgd"]), tape)
@@ -293,13 +293,14 @@ def test_a_recorded_evaluation_changes_nothing():
     assert [name for name in after if not torch.equal(before[name], after[name])] == []
 
 
-# What cannot be recorded.
+# What cannot be captured.
 
 
 def test_a_step_that_waits_for_the_device_runs_as_it_is_and_says_so():
     tape = Tape()
     options = {"hooks": lambda: [Hooks(loss_term=waits)]}
-    with pytest.warns(UserWarning, match=r"^the training step cannot be recorded \(.*\); it runs kernel by kernel"):
+    warning = r"^the training step cannot be captured as a CUDA graph \(.*\); it runs kernel by kernel"
+    with pytest.warns(UserWarning, match=warning):
         epochs, model = two_rounds(tape, settings(), **options)
     plain_epochs, plain = two_rounds(None, settings(), **options)
     assert_same_weights(model, plain)
@@ -321,7 +322,7 @@ class Waiting(nn.Module):
 
 def test_an_evaluation_that_waits_for_the_device_runs_as_it_is_and_says_so():
     tape = Tape()
-    with pytest.warns(UserWarning, match="^the evaluation cannot be recorded"):
+    with pytest.warns(UserWarning, match="^the evaluation cannot be captured"):
         epochs, model = two_rounds(tape, settings(), build=Waiting)
     plain_epochs, plain = two_rounds(None, settings(), build=Waiting)
     assert_same_weights(model, plain)
@@ -428,7 +429,7 @@ def test_recorded_texts_are_cut_to_multiples_and_train_alike(monkeypatch):
     monkeypatch.setattr(stepper_module, "TEXT_STEP", 4)
     monkeypatch.setitem(evaluation.BATCH, "cpu", 8)
 
-    def trained(tape: Tape | None) -> tuple[list[Epoch], Stepper, set[int]]:
+    def trained(tape: Tape | None) -> tuple[list[EpochRow], Stepper, set[int]]:
         with scoped_torch_seed(0, "test"):
             model = models.build("bilstm", {"embedding": 6, "hidden": 8, "dropout": 0}, (WIDTH,), 2, VOCABULARY)
         widths: set[int] = set()
@@ -443,8 +444,8 @@ def test_recorded_texts_are_cut_to_multiples_and_train_alike(monkeypatch):
     assert widths <= {4, 8, 12, 14}
     assert len(plain_widths) > len(widths)
     for found, expected in zip(epochs, plain_epochs, strict=True):
-        assert found.running_train_loss == pytest.approx(expected.running_train_loss, rel=1e-5)
-        assert found.train_accuracy == expected.train_accuracy
+        assert found["running_train_loss"] == pytest.approx(expected["running_train_loss"], rel=1e-5)
+        assert found["train_accuracy"] == expected["train_accuracy"]
     for key, tensor in plain.model.state_dict().items():
         torch.testing.assert_close(stepper.model.state_dict()[key], tensor, rtol=1e-4, atol=1e-5)
     assert evaluate(stepper.model, TEXTS, torch.arange(70)) == pytest.approx(

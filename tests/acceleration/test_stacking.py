@@ -22,10 +22,9 @@ from warmstart_sim.acceleration.stacking import Stack, stackable
 from warmstart_sim.parts.augment import Augment
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples
-from warmstart_sim.training.coroutine import StepRequest
 from warmstart_sim.training.evaluation import evaluate
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.types import Batch, Hooks, Samples
 
 CPU = torch.device("cpu")

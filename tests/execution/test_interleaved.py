@@ -28,9 +28,9 @@ from warmstart_sim.execution.progress import NoDisplay
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.cells import record
-from warmstart_sim.training.coroutine import PendingValues, StepRequest
+from warmstart_sim.training.coroutine import PendingValues
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.types import Hooks
 
 # Who makes a step with whom: tasks of so many steps, which only note who steps.

@@ -112,11 +112,11 @@ def test_a_split_trains_its_first_half_once_and_all_arms_share_it(tiny_scenario,
     tiny_scenario["stream"] = {"name": "split", "fraction": 0.5}
     tiny_scenario["seeds"] = [0]
     starts = []
-    original = CellTrainer.start
+    original = CellTrainer.begin
     monkeypatch.setattr(
         CellTrainer,
-        "start",
-        lambda trainer, index, previous: starts.append(index) or original(trainer, index, previous),
+        "begin",
+        lambda trainer, round_, previous: starts.append(round_.index) or original(trainer, round_, previous),
     )
     results = {cell.arm.label: result(cell, tmp_path, execution) for cell in cells_of(tiny_scenario)}
     assert starts == [0, 1, 1, 1]

@@ -91,12 +91,12 @@ def first_weights(cell: scenarios.Cell, folder: Path) -> dict[str, torch.Tensor]
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Keeps a list of (data set, round) that are trained from now on."""
     seen: list[tuple[str, int]] = []
-    original = CellTrainer.start
+    original = CellTrainer.begin
     monkeypatch.setattr(
         CellTrainer,
-        "start",
-        lambda trainer, index, previous: (
-            seen.append((trainer.cell.data.name, index)) or original(trainer, index, previous)
+        "begin",
+        lambda trainer, round_, previous: (
+            seen.append((trainer.cell.data.name, round_.index)) or original(trainer, round_, previous)
         ),
     )
     return seen
@@ -218,7 +218,7 @@ def start_of(
     before = transfer_weights(
         first_weights(cell, folder), trainer.fresh_weights(1), trainer.layout, cell.pretraining.head
     )
-    return dict(trainer.start(1, before)[0])
+    return dict(trainer.begin(trainer.rounds[0], before)[0].start)
 
 
 def in_head(weights: dict[str, torch.Tensor], inside: bool) -> dict[str, torch.Tensor]:

@@ -23,6 +23,7 @@ AUGMENT_KEYS = "(allowed here: random_crop, horizontal_flip, color_jitter, rotat
 NAMES = ", ".join(registry.STRATEGIES.names())
 STARTS = f"(there are: {NAMES})"
 LABEL = f"(a label of your own needs `start:` with one of {NAMES})"
+PROBES = f"(there are: {', '.join(registry.PROBES.names())})"
 STREAMS = f"(there are: {', '.join(registry.STREAMS.names())})"
 MODELS = f"(there are: {', '.join(registry.MODELS.names())})"
 ACTIVATIONS = "(allowed: 'tanh', 'relu')"
@@ -51,8 +52,8 @@ MISTAKES = [
     ("seeds", [1.5], "~[0]: found 1.5 (allowed: a whole number >= 0)"),
     ("metric", "acc", "~: found 'acc' (allowed: 'validation_accuracy', 'test_accuracy')"),
     ("metric", "validation_accuracy", f"~: validation_accuracy {VALIDATION}"),
-    ("measure.each_epoch", ["acc"], "~[0]: found 'acc' (allowed: 'accuracy')"),
-    ("measure.each_epok", [], "~: unknown key; did you mean 'each_epoch'? (allowed here: each_epoch)"),
+    ("measure.each_epoch", ["accurac"], f"~[0].name: unknown probe 'accurac'; did you mean 'accuracy'? {PROBES}"),
+    ("measure.each_epok", [], "~: unknown key; did you mean 'each_epoch'? (allowed here: each_epoch, each_round)"),
     # Data.
     ("data", None, "~: is missing"),
     ("data", [], "~: found [] (allowed: a name, or a mapping)"),

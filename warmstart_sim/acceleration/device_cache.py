@@ -1,4 +1,4 @@
-"""What outlives a cell in its process: data on the device, and steppers with what was recorded for them."""
+"""What stays on the device from cell to cell: samples, and steppers with their captured graphs."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import nn
 
-from warmstart_sim.acceleration.graph_capture import GraphCapture, graph_capture
+from warmstart_sim.acceleration.graph_capture import graph_capture
 from warmstart_sim.training.batches import DeviceSamples, Normalization, Normalize, normalization
 from warmstart_sim.training.flops import training_flops
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.training.stepper import GraphCapture, Stepper
 from warmstart_sim.types import Samples
 
-KEPT = 2  # sets of samples that stay on the device when no cell has them: training and test
+KEPT = 2  # sets of samples that stay on the device when no cell uses them: training and test
 
 
 class DeviceCache:
-    """Lends steppers to cells, one cell at a time, and puts data on the device once for all cells that use them.
+    """Lends steppers to cells, one cell at a time, and keeps one copy of the samples on the device for all cells.
 
-    Where steps are recorded, a stepper that is given back goes to the next cell of its kind, with its recordings;
-    elsewhere there is nothing to save, and every cell has a model object of its own.
+    Where steps are captured, a returned stepper goes to the next cell of its kind, with its graphs. Elsewhere there is
+    nothing to save, and every cell gets a model object of its own.
 
     Args:
         device: Where everything is.
-        record: Makes what records on a device, for each stepper one; None for those that record nothing.
-        records_steps: Whether steppers record their steps; evaluation is recorded in any case.
+        make_capture: Makes the graph capture of each stepper; it returns None where nothing is captured.
+        captures_steps: Whether steppers capture their steps; evaluation is captured in any case.
     """
 
     def __init__(
         self,
         device: str,
-        record: Callable[[torch.device], GraphCapture | None] = graph_capture,
+        make_capture: Callable[[torch.device], GraphCapture | None] = graph_capture,
         captures_steps: bool = True,
     ) -> None:
         self.device = torch.device(device)
-        self._record = record
-        self._records_steps = captures_steps
+        self._make_capture = make_capture
+        self._captures_steps = captures_steps
         self._idle: defaultdict[Hashable, list[Stepper]] = defaultdict(list)
         self._samples: weakref.WeakValueDictionary[Hashable, DeviceSamples] = weakref.WeakValueDictionary()
         self._last: deque[DeviceSamples] = deque(maxlen=KEPT)
@@ -48,23 +48,23 @@ class DeviceCache:
         self._flops: dict[Hashable, int] = {}
 
     def take(self, kind: Hashable, settings: Training, build: Callable[[], nn.Module]) -> Stepper:
-        """A stepper for a cell's model.
+        """Lends a stepper for a cell's model.
 
         Args:
             kind: Equal for models that are alike.
-            settings: The cell's; those that a recording depends on are added to the kind.
+            settings: The cell's training settings; those that a captured graph depends on are added to the kind.
             build: Makes the model, on the device.
         """
-        # A rate can be changed without a new recording, and batches of any size have recordings of their own.
+        # A captured step reads its learning rate anew, and there is a graph for each batch size.
         kind = kind, settings.optimizer.model_copy(update={"lr": 1.0}), settings.precision
         if not self._idle[kind]:
-            return Stepper(build(), settings, self.graph_capture(), kind=kind, captures_steps=self._records_steps)
+            return Stepper(build(), settings, self.graph_capture(), kind=kind, captures_steps=self._captures_steps)
         stepper = self._idle[kind].pop()
         stepper.settings = settings
         return stepper
 
     def give(self, stepper: Stepper) -> None:
-        """Takes back what `take` lent."""
+        """Takes back a stepper that `take` lent."""
         if stepper.graph_capture is not None:
             self._idle[stepper.kind].append(stepper)
 
@@ -76,27 +76,27 @@ class DeviceCache:
         return self._flops[key]
 
     def graph_capture(self) -> GraphCapture | None:
-        """A new recorder, or None where nothing is recorded."""
-        return self._record(self.device)
+        """A new graph capture, or None where nothing is captured."""
+        return self._make_capture(self.device)
 
     def normalization(self, kind: Normalize, samples: Samples) -> Normalization | None:
-        """The normalisation called `kind` for these training samples, whose statistics are taken once."""
+        """The normalisation called `kind` for these training samples; their statistics are computed once."""
         known = self._normalizations.setdefault(samples, {})
         if kind not in known:
             known[kind] = normalization(kind, samples.inputs)
         return known[kind]
 
     def samples(self, samples: Samples, normalize: Normalization | None, channels_last: bool) -> DeviceSamples:
-        """The samples on the device, shared by all who have them and normalise them alike; the last few stay there."""
+        """The samples on the device, shared by all cells that normalise them alike; the last few stay there."""
         numbers = normalize and (*normalize.scale.flatten().tolist(), *normalize.shift.flatten().tolist())
         key = (id(samples), numbers, channels_last)
         found = self._samples.get(key)
         if found is None:
             if len(self._last) == KEPT:
-                self._last.popleft()  # before there is more
+                self._last.popleft()  # free it first: both together may not fit
             found = DeviceSamples(samples, normalize, self.device, channels_last)
             if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)  # slots have streams of their own, which will not wait for this one
+                torch.cuda.synchronize(self.device)  # other slots have streams of their own, which do not wait for this
             self._samples[key] = found
             self._last.append(found)
         return found

@@ -1,8 +1,8 @@
-"""Work that is recorded once and replayed: CUDA graphs, behind a seam that a machine without a GPU can stand in for.
+"""Captures work as CUDA graphs and replays it; on a CPU nothing is captured.
 
-A plain step of a small network leaves most of a GPU idle, because launching its kernels one by one takes longer than
-running them. A replay launches all of them at once. What is replayed are the same kernels on the same addresses: what a
-recorded piece of work reads and writes has to stay where it is, and nothing in it may wait for the device.
+A step of a small network leaves most of a GPU idle, because launching its kernels one by one takes longer than running
+them. A replay launches all of them at once: the same kernels on the same addresses. So everything that captured work
+reads and writes must stay where it is, and nothing in it may wait for the device.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 
 from warmstart_sim.training.stepper import GraphCapture
 
-WARM_UPS = 3  # runs before the recording, in which libraries choose their kernels and allocate their workspaces
+WARM_UPS = 3  # runs before the capture, in which libraries choose their kernels and allocate their workspaces
 
 
 class CudaGraphCapture:
-    """Records work as CUDA graphs that share one pool of memory; they must not be replayed at the same time.
+    """Captures CUDA graphs that share one memory pool; they must not be replayed at the same time.
 
     Args:
         device: A CUDA device.
@@ -39,12 +39,12 @@ class CudaGraphCapture:
             graph = torch.cuda.CUDAGraph()
             for generator in generators:
                 graph.register_generator_state(generator)
-            # Other slots may have work queued, so only this thread's calls are held to the rules of a capture.
+            # Other slots may have work queued: only this thread's calls must follow the rules of a capture.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 work()
         return graph.replay
 
 
 def graph_capture(device: torch.device) -> GraphCapture | None:
-    """What records on this device: CUDA graphs, or nothing on a CPU, where launching costs little."""
+    """The graph capture of a device: CUDA graphs, or None on a CPU, where launching kernels is cheap."""
     return CudaGraphCapture(device) if device.type == "cuda" else None

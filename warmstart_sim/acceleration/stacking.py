@@ -21,18 +21,16 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from warmstart_sim.acceleration.graph_capture import GraphCapture
 from warmstart_sim.acceleration.stacked_layers import Counts, StackedBatchNorm, stacked_network
-from warmstart_sim.training.coroutine import StepRequest
-from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.training.stepper import GraphCapture, Stepper, StepRequest
 from warmstart_sim.types import Batch
 
 
 def stackable(stepper: Stepper) -> bool:
-    """Whether what its settings and its hooks ask for can be done in a stack, if its model has a stacked form."""
+    """Whether a stack can do what the stepper's settings and hooks ask for, if its model has a stacked form."""
     plain = not any(hook.loss_term or hook.after_step for hook in stepper.hooks)
     texts = stepper.samples is not None and stepper.samples.lengths is not None
-    return plain and not texts and stepper.settings.precision != "bf16"
+    return plain and not texts and stepper.trainable is None and stepper.settings.precision != "bf16"
 
 
 class Stack:

@@ -1,12 +1,14 @@
-"""How an experience starts: our strategies as a plugin for Avalanche's."""
+"""Our strategies as a plugin for Avalanche's: sets the weights from which an experience's training starts."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.models import DynamicModule
@@ -14,10 +16,11 @@ from torch import nn
 
 from warmstart_sim import models
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment.cell_trainer import check_start
 from warmstart_sim.registry import STRATEGIES
-from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.types import RoundContext, StateDict, Strategy
+from warmstart_sim.seeding import scoped_torch_seed
+from warmstart_sim.training.round_context import round_context
+from warmstart_sim.training.starts import freeze_all_but, start_of_round, train_mode
+from warmstart_sim.types import Round, RoundContext, StateDict, Strategy
 
 
 class StrategyPlugin(SupervisedPlugin):
@@ -28,19 +31,27 @@ class StrategyPlugin(SupervisedPlugin):
     grown head has all its units) and theta_fresh a new draw for each experience. It is written into the model in place.
 
     Fresh weights come from `model_factory`, or else from a copy of the model whose modules are all reset by their
-    `reset_parameters()`. What is no weight stays as it is: parameters that do not train, modules without any that do
-    (with their BatchNorm statistics), and the buffers of Avalanche's dynamic modules, which say what classes there have
-    been.
+    `reset_parameters()`. What is not a weight stays as it is: parameters that do not train, modules without any that do
+    (with their BatchNorm statistics), and the buffers of Avalanche's dynamic modules, which record the classes so far.
+
+    A strategy that returns a `Start` with `trainable` freezes the other parameters for the experience: they get no
+    gradient, and BatchNorm layers in which nothing trains stay in evaluation mode.
 
     Args:
         strategy: A name of `warmstart-sim list`, such as "shrink_perturb" (with its defaults), a strategy object such
             as `ShrinkPerturb(0.4, 0.1)`, or a function `f(previous, fresh, context)` of two state dicts.
-        seed: With the number of the experience it decides what is drawn. Default 0. Torch's generators are put back.
+        seed: With the number of the experience it decides what is drawn. Default 0. Torch's generators are restored.
         model_factory: Builds a model like this one, with fresh weights. Needed where a parameter belongs to no module
             with `reset_parameters()`, or where initialisation is done elsewhere. What a head has grown since is drawn
             by `reset_parameters()`.
-        reset_optimizer: Whether each of these experiences begins with the optimiser's state as new (default), or with
-            the last one's. Rates and other options stay as they are.
+        reset_optimizer: Whether each of these experiences begins with a new optimiser state (default), or with the
+            last one's. Rates and other options stay as they are.
+        make_context: Builds the context of an experience, from its number and the model's state (None before the first
+            training). By default the context's samples are those of Avalanche's adapted data set, where the last
+            `len(experience.dataset)` are the new ones, as in Cumulative.
+
+    Attributes:
+        context: The context of the last experience that started, with `start`; None before the first.
 
     Raises:
         WarmstartError: No such strategy.
@@ -59,6 +70,7 @@ class StrategyPlugin(SupervisedPlugin):
         seed: int = 0,
         model_factory: Callable[[], nn.Module] | None = None,
         reset_optimizer: bool = True,
+        make_context: Callable[[int, StateDict | None], RoundContext] | None = None,
     ) -> None:
         super().__init__()
         self.strategy: Any = STRATEGIES.get(strategy) if isinstance(strategy, str) else strategy
@@ -69,30 +81,78 @@ class StrategyPlugin(SupervisedPlugin):
         self.seed = seed
         self.model_factory = model_factory
         self.reset_optimizer = reset_optimizer
+        self.make_context = make_context
+        self.context: RoundContext | None = None
+        self._trains_by_default: frozenset[str] | None = None  # while an experience's start has frozen some
+        self._initial: StateDict = {}
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Makes sure that model and optimiser belong together, before Avalanche adds what is missing in silence."""
+        """Makes sure that model and optimiser belong together, before Avalanche silently adds what is missing."""
         only_one_of(StrategyPlugin, strategy)
         if strategy.optimized_param_id is None:
             _check_all_optimized(strategy.model, strategy.optimizer)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Gives the model the weights to start from, and the optimiser its first state."""
-        number = strategy.clock.train_exp_counter
+        """Writes the start into the model, and resets the optimiser's state."""
+        number, model = strategy.clock.train_exp_counter, strategy.model
+        current = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         if number == 0:
-            return
-        model = strategy.model
-        with scoped_torch_seed(self.seed, "init", number):
-            fresh = fresh_state(model, self.model_factory)
-        context = RoundContext(
-            number, models.layout(model), lambda purpose: torch_generator(self.seed, purpose, number)
-        )
-        previous = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        start = self.strategy(previous, fresh, context)
-        check_start(start, fresh, getattr(self.strategy, "__name__", type(self.strategy).__name__))
-        model.load_state_dict({**start, **_kept(model, previous)})
-        if self.reset_optimizer:
+            self._initial = current
+        make_context = self.make_context or (lambda number, previous: self._context(strategy, number, previous))
+        context = make_context(number, current if number else None)
+        name = getattr(self.strategy, "__name__", type(self.strategy).__name__)
+        start = start_of_round(self.strategy, name, context, model)
+        weights = {**start.weights, **{entry: current[entry] for entry in _structure(model)}}
+        model.load_state_dict(weights)
+        self.context = dataclasses.replace(context, start=weights)
+        if number and self.reset_optimizer:
             make_new(strategy.optimizer)
+        if start.trainable is not None:
+            self._trains_by_default = frozenset(name for name, each in model.named_parameters() if each.requires_grad)
+            freeze_all_but(model, frozenset(start.trainable), self._trains_by_default)
+            model.zero_grad()  # an optimiser leaves alone what has no gradient
+        train_mode(model)
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Frozen BatchNorm stays in evaluation mode, also after an evaluation."""
+        train_mode(strategy.model)
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Unfreezes what the experience's start had frozen."""
+        if self._trains_by_default is not None:
+            freeze_all_but(strategy.model, None, self._trains_by_default)
+            self._trains_by_default = None
+
+    def _context(self, strategy: Any, number: int, previous: StateDict | None) -> RoundContext:
+        """The context of an experience, whose samples are those of the adapted data set, by their position in it."""
+        model = strategy.model
+        if previous is None:
+            fresh: StateDict = self._initial
+        else:
+            with scoped_torch_seed(self.seed, "init", number):
+                fresh = fresh_state(model, self.model_factory)
+        count = len(strategy.adapted_dataset)
+        everything = np.arange(count, dtype=np.int64)
+        round_ = Round(number, everything, everything[count - len(strategy.experience.dataset) :])
+        return round_context(
+            model, models.layout(model), _AdaptedSamples(strategy), round_, seed=self.seed, previous=previous,
+            fresh=fresh, initial=lambda: self._initial,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _AdaptedSamples:
+    """Reads an experience's samples by position, with the data set's "eval" transforms."""
+
+    strategy: Any
+
+    def batch(self, index: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and labels on the strategy's device."""
+        dataset = self.strategy.adapted_dataset.eval()
+        samples = [dataset[position] for position in index.tolist()]
+        inputs = torch.stack([torch.as_tensor(sample[0]) for sample in samples])
+        labels = torch.tensor([int(sample[1]) for sample in samples])
+        return inputs.to(self.strategy.device), labels.to(self.strategy.device)
 
 
 def fresh_state(model: nn.Module, factory: Callable[[], nn.Module] | None = None) -> StateDict:
@@ -161,17 +221,6 @@ def _reset_copy(model: nn.Module, known: Any) -> dict[str, torch.Tensor]:
 def _reset(module: nn.Module) -> None:
     if callable(reset := getattr(module, "reset_parameters", None)):
         reset()
-
-
-def _kept(model: nn.Module, previous: StateDict) -> dict[str, torch.Tensor]:
-    """What is no weight: what does not train, and the buffers of Avalanche's dynamic modules."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: previous[name] for name in (*frozen, *_of(model, _is_frozen), *_structure(model)) if name in previous}
-
-
-def _is_frozen(module: nn.Module) -> bool:
-    parameters = list(module.parameters())
-    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 def _of(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> Iterator[str]:

@@ -23,7 +23,8 @@ from warmstart_sim.experiment.run_cell import Progress
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.preemption import Preempted, requested, stop_if_requested
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.training.coroutine import PendingValues, StepRequest, TrainingCoroutine, run_to_end
+from warmstart_sim.training.coroutine import PendingValues, TrainingCoroutine, TrainingRequest, run_to_end
+from warmstart_sim.training.stepper import StepRequest
 
 
 class Source(Protocol):
@@ -53,7 +54,7 @@ class RunningTask:
     task: Task
     coroutine: TrainingCoroutine[str | None]
     stream: torch.cuda.Stream | None
-    request: StepRequest | PendingValues | None = None
+    request: TrainingRequest | None = None
     error: Exception | None = None
 
     def advance(self) -> None:

@@ -22,7 +22,8 @@ from warmstart_sim.scenario.cells import import_own, record
 
 if TYPE_CHECKING:
     from warmstart_sim.execution.ray import Cluster
-    from warmstart_sim.experiment.settings import Engine, ExecutionSettings
+    from warmstart_sim.experiment.engine import Engine
+    from warmstart_sim.experiment.settings import ExecutionSettings
 
 EngineName = Literal["native", "avalanche"]
 

@@ -23,8 +23,9 @@ from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.settings import Batching, ExecutionSettings
 from warmstart_sim.scenario import Cell
 from warmstart_sim.training import step_time
-from warmstart_sim.training.coroutine import StepRequest, TrainingCoroutine
+from warmstart_sim.training.coroutine import TrainingCoroutine
 from warmstart_sim.training.step_time import StepTime, timed
+from warmstart_sim.training.stepper import StepRequest
 
 MODES: dict[str, tuple[Batching, ...]] = {"cpu": ("stacked",), "cuda": ("streams", "stacked")}
 COUNTS = (2, 4, 8, 16, 32)
@@ -142,10 +143,8 @@ def _generator_states(device: torch.device) -> list[torch.Tensor]:
 def _ready(cell: Cell, execution: ExecutionSettings, cache: DeviceCache) -> CellTrainer:
     """A cell's lab, ready for the steps of its first round."""
     trainer = CellTrainer(cell, execution, cache)
-    weights, hooks = trainer.start(0, None)
-    trainer.model.load_state_dict(weights)
-    trainer.training(trainer.rounds[0], hooks)
-    trainer.model.train()
+    trainer.begin(trainer.rounds[0], None)
+    trainer.stepper.train_mode()
     return trainer
 
 

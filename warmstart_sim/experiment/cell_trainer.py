@@ -1,10 +1,10 @@
-"""What a cell trains with: data on the device, rounds, the model object, and where its rounds start from."""
+"""Trains the rounds of one cell: its data on the device, its rounds, its model, and the start of each round."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,24 +19,28 @@ from warmstart_sim.registry import MODELS, PARTS, STRATEGIES
 from warmstart_sim.results.columns import Row
 from warmstart_sim.scenario import Cell
 from warmstart_sim.scenario.splits import load_component, load_dataset, split_rounds
-from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.training.batches import Normalization
+from warmstart_sim.seeding import scoped_torch_seed
+from warmstart_sim.training.batches import DeviceSamples, Normalization
 from warmstart_sim.training.coroutine import TrainingCoroutine
 from warmstart_sim.training.evaluation import evaluation
 from warmstart_sim.training.loop import RoundData, RoundTraining
+from warmstart_sim.training.round_context import round_context
 from warmstart_sim.training.settings import Training
-from warmstart_sim.types import Dataset, Hooks, IntArray, Layout, Round, RoundContext, StateDict
+from warmstart_sim.training.starts import start_of_round
+from warmstart_sim.types import Dataset, IntArray, Layout, Round, RoundContext, Split, StateDict
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class CellTrainer:
-    """All that stays the same over the rounds of a cell: data on the device, rounds, the model object, its layout.
+    """Everything that stays the same over the rounds of a cell, and what begins and evaluates a round.
 
     The model object is made once; a round starts by copying weights into it.
 
     Args:
-        cell: What will be trained.
+        cell: What to train.
         execution: Where and how.
-        cache: Lends the stepper, with its model and what was recorded, until `close`.
+        cache: Lends the stepper, with its model and captured graphs, until `close`.
     """
 
     def __init__(self, cell: Cell, execution: ExecutionSettings, cache: DeviceCache | None = None) -> None:
@@ -44,13 +48,13 @@ class CellTrainer:
         self.cell = cell
         self.execution = execution
         self.device = torch.device(execution.device)
-        prepare(self.device, cell.arm.training, execution.deterministic)
+        set_up_torch(self.device, cell.arm.training, execution.deterministic)
 
         self.dataset = load_dataset(cell, execution.data_root)
         splits = split_rounds(cell, self.dataset.train.labels, len(self.dataset.test))
         self.rounds = splits.rounds
         self._tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
-        _check_kind(cell, self.dataset, self._tokens)
+        _check_inputs(cell, self.dataset, self._tokens)
         self._cache = cache or DeviceCache(execution.device)
         shape = (self.dataset.input_shape, self.dataset.classes, self.dataset.vocabulary_size)
         self.stepper = self._cache.take((str(cell.model.record()), *shape), cell.arm.training, self._model)
@@ -68,11 +72,11 @@ class CellTrainer:
         self.setup_seconds = time.perf_counter() - started
 
     def close(self) -> None:
-        """Gives the stepper back; the model is another cell's from now on."""
+        """Returns the stepper to the cache; from now on another cell may use the model."""
         self._cache.give(self.stepper)
 
     def _model(self) -> nn.Module:
-        """A model on the device, after making sure that it takes the data."""
+        """A model on the device, checked to take the data."""
         model = self._fresh_model(0)
         models.check_output(model, self.dataset.input_shape, self.dataset.classes, tokens=self._tokens)
         if models.takes_channels_last(model):
@@ -80,7 +84,7 @@ class CellTrainer:
         return model.to(self.device)
 
     def _normalization(self) -> Normalization | None:
-        """The data set's own, or in a first phase the target's, where both are to have the same."""
+        """The data set's normalisation, or in a first phase the target's where both use the same."""
         target = self.cell.target
         if target is None or target.normalize is None:
             return self._cache.normalization(self.cell.data_settings.normalize, self.dataset.train)
@@ -88,46 +92,69 @@ class CellTrainer:
         return self._cache.normalization(target.normalize, train)
 
     def fresh_weights(self, round_index: int) -> StateDict:
-        """A fresh initialisation on the device: the same for every arm of the seed, another for every round."""
+        """A fresh initialisation on the device: the same for all arms of a seed, a different one in every round."""
         return {name: tensor.to(self.device) for name, tensor in self._fresh_model(round_index).state_dict().items()}
 
-    def start(self, round_index: int, previous: StateDict | None) -> tuple[StateDict, list[Hooks]]:
-        """The weights that a round starts from, and what the arm's parts add to its training."""
-        fresh = self.fresh_weights(round_index)
-        context = RoundContext(
-            round_index, self.layout, lambda purpose: torch_generator(self.cell.seed, purpose, round_index)
-        )
-        weights = fresh
-        if previous is not None:
-            weights = self.cell.arm.start.make(STRATEGIES)(previous, fresh, context)
-            check_start(weights, fresh, self.cell.arm.start.name)
-        hooks = [part.make(PARTS)(previous or fresh, fresh, context) for part in self.cell.arm.parts]
-        return weights, hooks
+    def round_context(self, round_: Round, previous: StateDict | None) -> RoundContext:
+        """The context of a round, for strategy, parts and probes; `previous` is on the device."""
 
-    def training(self, round_: Round, hooks: Sequence[Hooks]) -> RoundTraining:
-        """The training of one round, from whatever weights the model holds."""
-        data = RoundData(
-            self.train_samples, self._on_device(round_.train), self.validation_indices,
-            self.test_samples, self.test_indices,
+        def evaluation_set(split: Split) -> tuple[DeviceSamples, torch.Tensor]:
+            return self._split(split, round_)
+
+        return round_context(
+            self.model, self.layout, self.train_samples, round_, seed=self.cell.seed, previous=previous,
+            fresh=self.fresh_weights(round_.index), initial=lambda: self.fresh_weights(0),
+            evaluation_sets=evaluation_set,
         )  # fmt: skip
-        return RoundTraining(
-            self.stepper, data, hooks, seed=self.cell.seed, round_index=round_.index,
-            measure_each_epoch="accuracy" in self.cell.each_epoch,
-        )  # fmt: skip
+
+    def begin(self, round_: Round, previous: StateDict | None) -> tuple[RoundContext, RoundTraining]:
+        """Begins a round: the strategy's weights are in the model, and the training has the hooks of the arm's parts.
+
+        Args:
+            round_: Which round.
+            previous: The weights that the last round ended with; None in the first round.
+
+        Returns:
+            The round's context, with `start`, and its training.
+        """
+        arm = self.cell.arm
+        context = self.round_context(round_, previous)
+        start = start_of_round(arm.start.make(STRATEGIES), arm.start.name, context, self.model)
+        context = replace(context, start=start.weights)
+        hooks = [part.make(PARTS)(previous or context.fresh, context.fresh, context) for part in arm.parts]
+        self.model.load_state_dict(start.weights)
+        training = RoundTraining(
+            self.stepper,
+            RoundData(*self._split("train", round_), self.validation_indices, self.test_samples, self.test_indices),
+            hooks,
+            seed=self.cell.seed,
+            round_index=round_.index,
+            measure_each_epoch=self.measures_accuracy,
+            trainable=start.trainable,
+        )
+        return context, training
+
+    @property
+    def measures_accuracy(self) -> bool:
+        """Whether train, validation and test accuracy are measured in full after every epoch."""
+        return any(each.probe.name == "accuracy" for each in self.cell.measure.each_epoch)
 
     def evaluate(self, round_: Round) -> TrainingCoroutine[Row]:
         """Accuracy and loss on the training samples so far, the validation data and the test data."""
         row: Row = {}
-        for name, samples, indices in (
-            ("train", self.train_samples, self._on_device(round_.train)),
-            ("validation", self.train_samples, self.validation_indices),
-            ("test", self.test_samples, self.test_indices),
-        ):
+        for split in SPLITS:
+            samples, indices = self._split(split, round_)
             measured: tuple[float | None, float | None] = (None, None)
             if len(indices):
                 measured = yield from evaluation(self.model, self.stepper.batch_metrics(samples), samples, indices)
-            row[f"{name}_accuracy"], row[f"{name}_loss"] = measured
+            row[f"{split}_accuracy"], row[f"{split}_loss"] = measured
         return row
+
+    def _split(self, split: Split, round_: Round) -> tuple[DeviceSamples, torch.Tensor]:
+        """The samples that hold a split, and its indices into them."""
+        if split == "test":
+            return self.test_samples, self.test_indices
+        return self.train_samples, self._on_device(round_.train) if split == "train" else self.validation_indices
 
     def weights(self) -> StateDict:
         """A copy of the model's state."""
@@ -147,7 +174,7 @@ class CellTrainer:
         return torch.from_numpy(indices).to(self.device)
 
 
-def prepare(device: torch.device, settings: Training, deterministic: bool = False) -> None:
+def set_up_torch(device: torch.device, settings: Training, deterministic: bool = False) -> None:
     """Sets this process's thread count and, on CUDA, the precision of its matrix products and convolutions."""
     torch.set_num_threads(settings.threads)
     if device.type == "cuda":
@@ -156,26 +183,13 @@ def prepare(device: torch.device, settings: Training, deterministic: bool = Fals
         torch.use_deterministic_algorithms(deterministic)
         precision = "tf32" if settings.precision == "tf32" else "ieee"
         backends: Any = torch.backends
-        backends.cudnn.benchmark = not deterministic  # recorded steps keep the kernels that were quickest
+        backends.cudnn.benchmark = not deterministic  # captured steps keep the kernels that were fastest
         for library in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
             library.fp32_precision = precision
 
 
-def check_start(weights: Any, fresh: StateDict, name: str) -> None:
-    """Makes sure that a strategy, which may be a user's, gave a complete state dict.
-
-    Raises:
-        WarmstartError: It did not.
-    """
-    if not isinstance(weights, Mapping) or weights.keys() != fresh.keys():
-        raise WarmstartError(f"strategy '{name}' must return a state dict with the keys of `fresh`")
-    for key, tensor in fresh.items():
-        if not isinstance(weights[key], torch.Tensor) or weights[key].shape != tensor.shape:
-            raise WarmstartError(f"strategy '{name}': entry '{key}' must be a tensor of shape {tuple(tensor.shape)}")
-
-
-def _check_kind(cell: Cell, dataset: Dataset, tokens: bool) -> None:
-    """Makes sure that texts meet a model for texts; a model of the user's own may take anything."""
+def _check_inputs(cell: Cell, dataset: Dataset, tokens: bool) -> None:
+    """Makes sure that texts meet a model for texts; a user's own model may take anything."""
     if tokens and not cell.model.is_own and not MODELS.has_trait(cell.model.name, "tokens"):
         fitting = ", ".join(name for name in MODELS.names() if MODELS.has_trait(name, "tokens"))
         raise WarmstartError(f"model.name: '{cell.model.name}' takes no texts, as {dataset.name} has; choose {fitting}")

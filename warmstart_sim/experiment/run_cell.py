@@ -1,29 +1,31 @@
-"""The one place where the layers meet: for every round of a cell, start -> train -> measure -> record."""
+"""The one place where the layers meet: for every round of a cell, start -> train -> probe -> record."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.experiment.cell_trainer import CellTrainer
-from warmstart_sim.experiment.settings import ExecutionSettings, OnEpoch, TrainingOutcome
+from warmstart_sim.experiment.engine import RoundTrainer
+from warmstart_sim.experiment.probing import Probing
+from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.models.weights import read_weights, transfer_weights
 from warmstart_sim.preemption import requested, stop_if_requested
 from warmstart_sim.results.cell_folder import CellFolder
-from warmstart_sim.results.columns import EPOCH_COLUMNS, SECONDS, Row
+from warmstart_sim.results.columns import SECONDS, Row
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
 from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end
-from warmstart_sim.training.loop import Epoch, RoundTraining
-from warmstart_sim.types import Round, StateDict
+from warmstart_sim.training.loop import EpochRow, TrainingOutcome
+from warmstart_sim.types import Round, RoundContext, StateDict
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a cell tells while it runs, after each epoch."""
+    """How far a cell is, reported after each epoch."""
 
     round: int
     rounds: int
@@ -39,7 +41,13 @@ Notify = Callable[[Progress], None]
 
 @dataclass
 class CellHistory:
-    """What a cell has done so far; with the weights, it is what a checkpoint holds."""
+    """What a cell has done so far; this is what a checkpoint holds.
+
+    Attributes:
+        weights: The weights that the last round ended with; None before the first.
+        rounds: Rows of rounds.csv.
+        epochs: Rows of epochs.csv.
+    """
 
     weights: StateDict | None = None
     rounds: list[Row] = field(default_factory=list)
@@ -56,7 +64,7 @@ def run_cell(cell: Cell, run: RunFolder, execution: ExecutionSettings, notify: N
         notify: Called after every epoch.
 
     Raises:
-        WarmstartError: The data, the model or the stream cannot be had as the scenario says.
+        WarmstartError: The data, the model or the stream do not fit the scenario.
     """
     run_to_end(cell_coroutine(cell, run, DeviceCache(execution.device), execution, notify))
 
@@ -64,12 +72,12 @@ def run_cell(cell: Cell, run: RunFolder, execution: ExecutionSettings, notify: N
 def cell_coroutine(
     cell: Cell, run: RunFolder, cache: DeviceCache, execution: ExecutionSettings, notify: Notify
 ) -> TrainingCoroutine[None]:
-    """What `run_cell` does, in turns: it yields its minibatches, which the caller has to step.
+    """`run_cell` as a coroutine that yields its step requests.
 
     Args:
         cell: What to train.
         run: Where results go.
-        cache: What outlives the cell in this process.
+        cache: Samples and steppers that outlive the cell in this process.
         execution: Where and how it runs.
         notify: Called after every epoch.
     """
@@ -77,7 +85,7 @@ def cell_coroutine(
     if folder.complete:
         return
     trainer = CellTrainer(cell, execution, cache)
-    history = yield from _before(cell, trainer, run, cache, execution, notify)
+    history = yield from _initial_history(trainer, run, cache, notify)
     yield from _run_rounds(trainer, folder, history, notify)
     trainer.close()
 
@@ -87,24 +95,28 @@ def first_phase_coroutine(
 ) -> TrainingCoroutine[None]:
     """Runs a cell that is the first phase of others, and stores it where they look for it."""
     folder = run.first_phase(phase.id)
-    if not folder.complete or folder.weights() is None:
-        folder.describe(phase.settings)
-        trainer = CellTrainer(phase, execution, cache)
-        yield from _run_rounds(trainer, folder, CellHistory(), notify)
-        trainer.close()
+    if folder.complete and folder.weights() is not None:
+        return
+    folder.describe(phase.settings)
+    trainer = CellTrainer(phase, execution, cache)
+    yield from _run_rounds(trainer, folder, CellHistory(), notify)
+    trainer.close()
 
 
-def _before(
-    cell: Cell, trainer: CellTrainer, run: RunFolder, cache: DeviceCache, execution: ExecutionSettings, notify: Notify
+def _initial_history(
+    trainer: CellTrainer, run: RunFolder, cache: DeviceCache, notify: Notify
 ) -> TrainingCoroutine[CellHistory]:
-    """What a cell starts from: nothing, a first phase (trained now if it is not there yet), or a checkpoint."""
+    """What a cell starts from: nothing, a first phase (trained now if it is not complete), or a file of weights."""
+    cell = trainer.cell
     history = CellHistory()
     if cell.first_phase:
-        yield from first_phase_coroutine(cell.first_phase, run, cache, execution, notify)
+        yield from first_phase_coroutine(cell.first_phase, run, cache, trainer.execution, notify)
         folder = run.first_phase(cell.first_phase.id)
         history.weights, result = folder.weights(), folder.result()
         assert result is not None
-        history.rounds, history.epochs = ([{**row, "shared": True} for row in result[name]] for name in result)
+        history.rounds, history.epochs = (
+            [{**row, "shared": True} for row in result[table]] for table in ("rounds", "epochs")
+        )
     if cell.pretraining:
         if cell.pretraining.checkpoint:
             history.weights = read_weights(cell.pretraining.checkpoint)
@@ -118,50 +130,90 @@ def _run_rounds(
     trainer: CellTrainer, folder: CellFolder, history: CellHistory, notify: Notify
 ) -> TrainingCoroutine[None]:
     """Adds to `history` the rounds that are not in it yet, from the folder's checkpoint on, and stores the result."""
-    checkpoint = folder.checkpoint()
-    inside = None
-    if checkpoint is not None:
+    unfinished: dict[str, Any] | None = None  # the state of a round that was interrupted between two epochs
+    if checkpoint := folder.checkpoint():
         history.weights, history.rounds, history.epochs = (checkpoint[key] for key in ("weights", "rounds", "epochs"))
-        inside = checkpoint["training"]
+        unfinished = checkpoint["training"]
+    probing = Probing(trainer.cell.measure, checkpoint["columns"] if checkpoint else {})
     over = {row["round"] for row in history.rounds}
     started = time.perf_counter()
-    elsewhere = trainer.execution.engine and trainer.execution.engine(trainer)
+    engine = trainer.execution.engine
+    train_round: RoundTrainer | None = engine(trainer) if engine else None
     trainer.setup_seconds += time.perf_counter() - started
     for round_ in trainer.rounds:
-        if round_.index not in over:
-            stop_if_requested()
-            log = RoundRecorder(trainer, round_, history, notify)
-            if elsewhere:
-                training = log.of(elsewhere)
-            else:
-                training = yield from _train_here(log, folder, inside)
-            row, history.weights = yield from _finish_round(trainer, round_, training, log.seconds)
-            log.close(row)
-            if round_ is not trainer.rounds[-1]:
-                _save(folder, history, None)
-            log.tell(row)
-            inside = None
+        if round_.index in over:
+            continue
+        stop_if_requested()
+        recorder = RoundRecorder(trainer, round_, history, probing, notify)
+        if train_round:
+            outcome = train_round(round_, recorder.previous, recorder)
+        else:
+            outcome = yield from _train(trainer, recorder, folder, unfinished)
+        last_weights = trainer.weights()
+        row = yield from recorder.round_row(outcome)
+        history.weights = last_weights
+        recorder.close(row)
+        if round_ is not trainer.rounds[-1]:
+            _save_checkpoint(folder, recorder, None)
+        recorder.report(row)
+        unfinished = None
     assert history.weights is not None
-    folder.finish(history.weights, history.rounds, history.epochs)
+    folder.finish(history.weights, history.rounds, history.epochs, probing.columns)
+
+
+def _train(
+    trainer: CellTrainer, recorder: RoundRecorder, folder: CellFolder, unfinished: dict[str, Any] | None
+) -> TrainingCoroutine[TrainingOutcome]:
+    """Trains a round with our own loop, from the middle of it if `unfinished` is its checkpoint."""
+    context, training = trainer.begin(recorder.round, recorder.previous)
+    recorder.started(context, unfinished and unfinished["recorder"])
+    if unfinished is not None:
+        training.load_state_dict(unfinished["training"])
+    saved = time.perf_counter()
+    while training.status is None:
+        row = yield from training.epoch()
+        recorder.add_epoch(row, last=training.status is not None)
+        due = requested() or time.perf_counter() - saved > trainer.execution.checkpoint_seconds
+        if training.status is None and due:
+            _save_checkpoint(folder, recorder, {"training": training.state_dict(), "recorder": recorder.state_dict()})
+            stop_if_requested()
+            saved = time.perf_counter()
+    return training.outcome
+
+
+def _save_checkpoint(folder: CellFolder, recorder: RoundRecorder, unfinished: dict[str, Any] | None) -> None:
+    history = recorder.history
+    folder.save_checkpoint(
+        {
+            "weights": history.weights, "rounds": history.rounds, "epochs": history.epochs, "training": unfinished,
+            "columns": recorder.probing.columns,
+        }
+    )  # fmt: skip
 
 
 class RoundRecorder:
-    """What a round under way leaves: rows of its epochs, seconds, and what those who wait are told.
+    """Collects a round's epoch rows, seconds and probe values, and reports progress.
 
     Args:
         trainer: The cell's.
         round_: Which round.
-        history: What came before it.
-        notify: Who waits.
+        history: The rounds before it.
+        probing: The cell's probes.
+        notify: Called after every epoch.
     """
 
-    def __init__(self, trainer: CellTrainer, round_: Round, history: CellHistory, notify: Notify) -> None:
-        self.trainer, self.round, self.history = trainer, round_, history
-        self.seconds = dict.fromkeys(SECONDS, 0.0)
-        self.epochs: list[Row] = []
+    def __init__(
+        self, trainer: CellTrainer, round_: Round, history: CellHistory, probing: Probing, notify: Notify
+    ) -> None:
+        self.trainer, self.round, self.history, self.probing = trainer, round_, history, probing
         self._notify = notify
+        self._seconds = dict.fromkeys(SECONDS, 0.0)
+        self._epochs: list[Row] = []
+        self._probed: Row = {}  # at the round's start
+        self._context: RoundContext | None = None
         self._sizes = {each.index: len(each.train) for each in trainer.rounds}
-        self._started = time.perf_counter()
+        self._created = time.perf_counter()
+        self._captured = trainer.stepper.capture_seconds
 
     @property
     def previous(self) -> StateDict | None:
@@ -169,30 +221,90 @@ class RoundRecorder:
         weights = self.history.weights
         return weights and {name: tensor.to(self.trainer.device) for name, tensor in weights.items()}
 
-    def started(self) -> None:
-        """The seconds since it was made, and in the first round that it runs the lab's own, are those of setting up."""
-        self.seconds["setup_seconds"] += time.perf_counter() - self._started + self.trainer.setup_seconds
-        self.trainer.setup_seconds = 0.0
+    def started(self, context: RoundContext, unfinished: dict[str, Any] | None = None) -> None:
+        """Runs the probes of the round's start, or continues from the `state_dict` of an interrupted round.
 
-    def add(self, epoch: Epoch, last: bool) -> None:
-        """Takes down an epoch, and tells of it unless it is the round's last: then its row is told of too."""
-        self.epochs.append({"round": self.round.index, "shared": False, **_epoch_row(epoch)})
-        for name in ("train_seconds", "criterion_seconds", "evaluation_seconds"):
-            self.seconds[name] += getattr(epoch, name)
+        The time since the recorder was made, and in a trainer's first round the trainer's own, is setup.
+        """
+        self._context = context
+        setup_seconds = time.perf_counter() - self._created + self.trainer.setup_seconds
+        self.trainer.setup_seconds = 0.0
+        if unfinished is None:
+            self._probed = self.probing.at_start(self._now(0))
+        else:
+            self._seconds, self._epochs, self._probed = (unfinished[key] for key in ("seconds", "epochs", "probed"))
+        self._seconds["setup_seconds"] += setup_seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `started` needs to continue."""
+        return {"seconds": self._seconds, "epochs": self._epochs, "probed": self._probed}
+
+    def epoch_ended(self, row: EpochRow, last: bool) -> None:
+        """Records an epoch of another engine; its rounds have no checkpoints, so a request to stop ends it here."""
+        self.add_epoch(row, last)
         if not last:
-            self.tell()
+            stop_if_requested()
+
+    def add_epoch(self, row: EpochRow, last: bool) -> None:
+        """Records an epoch and runs its probes; the last epoch is reported with the round's row."""
+        seconds = {name: row.pop(name) for name in ("criterion_seconds", "evaluation_seconds")}
+        for name, value in {**seconds, "train_seconds": row["train_seconds"]}.items():
+            self._seconds[name] += value
+        probed = self.probing.after_epoch(self._now(row["epoch"]))
+        self._epochs.append({"round": self.round.index, "shared": False, **row, **probed})
+        if not last:
+            self.report()
+
+    def round_row(self, outcome: TrainingOutcome) -> TrainingCoroutine[Row]:
+        """Evaluates the model, runs the probes of the round's end, and returns the row of rounds.csv."""
+        trainer, stepper = self.trainer, self.trainer.stepper
+        captured_in_training = stepper.capture_seconds - self._captured
+        probed = self.probing.at_end(self._now(outcome.epochs))
+        started = time.perf_counter()
+        if outcome.best_state is not None:  # reported are the best weights on validation data
+            trainer.model.load_state_dict(outcome.best_state)
+        accuracies = yield from trainer.evaluate(self.round)
+        captured = stepper.capture_seconds - self._captured
+        self._seconds["evaluation_seconds"] += time.perf_counter() - started - (captured - captured_in_training)
+        self._seconds["setup_seconds"] += captured
+        execution = trainer.execution
+        step_time = None if execution.timing == "isolated" else execution.step_times.get(trainer.cell.step_kind)
+        probe_rows = [self._probed, probed, *self._epochs]
+        probe_seconds = [row["probe_seconds"] for row in probe_rows if "probe_seconds" in row]
+        return {
+            "round": self.round.index,
+            "shared": False,
+            "dataset": trainer.dataset.name,
+            "train_samples": len(self.round.train),
+            "new_samples": len(self.round.new),
+            "epochs": outcome.epochs,
+            "steps": outcome.steps,
+            "samples_seen": outcome.samples_seen,
+            "flops": outcome.samples_seen * trainer.flops,
+            "converged": outcome.status in ("converged", "finished"),
+            "status": outcome.status,
+            **accuracies,
+            **self._seconds,
+            "estimated_isolated_seconds": step_time and step_time.seconds(outcome.steps, outcome.samples_seen),
+            "timing": execution.timing,
+            "threads": trainer.cell.arm.training.threads,
+            "device": execution.device,
+            **self._probed,
+            **probed,
+            **({"probe_seconds": sum(probe_seconds)} if probe_seconds else {}),
+        }
 
     def close(self, row: Row) -> None:
         """Adds the round to the history."""
-        self.epochs[-1]["train_accuracy"] = row["train_accuracy"]  # the last check of a round is always full
+        self._epochs[-1]["train_accuracy"] = row["train_accuracy"]  # a round's last check is always full
         self.history.rounds.append(row)
-        self.history.epochs.extend(self.epochs)
+        self.history.epochs.extend(self._epochs)
 
-    def tell(self, row: Row | None = None) -> None:
-        """Tells of the last epoch, and of the round's row once there is one."""
+    def report(self, row: Row | None = None) -> None:
+        """Reports the last epoch, and the round's row once there is one."""
         before = sum(size for index, size in self._sizes.items() if index < self.round.index + (row is not None))
-        epochs_before = len(self.history.epochs) - (len(self.epochs) if row is not None else 0)
-        epoch = self.epochs[-1]
+        epochs_before = len(self.history.epochs) - (len(self._epochs) if row is not None else 0)
+        epoch = self._epochs[-1]
         self._notify(
             Progress(
                 self.round.index, max(self._sizes) + 1, epoch["epoch"], epochs_before + epoch["epoch"], epoch,
@@ -200,82 +312,7 @@ class RoundRecorder:
             )
         )  # fmt: skip
 
-    def of(self, elsewhere: Callable[[Round, StateDict | None, OnEpoch], TrainingOutcome]) -> TrainingOutcome:
-        """Lets another engine train the round; asked to stop, it does so, and the round will begin again."""
-
-        def listen(epoch: Epoch, last: bool) -> None:
-            self.add(epoch, last)
-            if not last:
-                stop_if_requested()
-
-        self.started()
-        return elsewhere(self.round, self.previous, listen)
-
-
-def _train_here(
-    log: RoundRecorder, folder: CellFolder, inside: dict[str, Any] | None
-) -> TrainingCoroutine[RoundTraining]:
-    """Trains a round, from the middle of it if `inside` is its checkpoint."""
-    trainer, round_ = log.trainer, log.round
-    weights, hooks = trainer.start(round_.index, log.previous)
-    trainer.model.load_state_dict(weights)
-    training = trainer.training(round_, hooks)
-    if inside is not None:
-        training.load_state_dict(inside["state"])
-        log.seconds, log.epochs = inside["seconds"], inside["epochs"]
-    log.started()
-    saved = time.perf_counter()
-    while training.status is None:
-        epoch = yield from training.epoch()
-        log.add(epoch, last=training.status is not None)
-        due = requested() or time.perf_counter() - saved > trainer.execution.checkpoint_seconds
-        if training.status is None and due:
-            inside = {"state": training.state_dict(), "seconds": log.seconds, "epochs": log.epochs}
-            _save(folder, log.history, inside)
-            stop_if_requested()
-            saved = time.perf_counter()
-    return training
-
-
-def _finish_round(
-    trainer: CellTrainer, round_: Round, training: TrainingOutcome, seconds: dict[str, float]
-) -> TrainingCoroutine[tuple[Row, StateDict]]:
-    """The round's row, and the weights that the next round calls `previous`."""
-    started, recorded = time.perf_counter(), training.capture_seconds
-    last = trainer.weights()
-    if training.best_state is not None:  # early stopping reports its best weights; the next round starts from the last
-        trainer.model.load_state_dict(training.best_state)
-    accuracies = yield from trainer.evaluate(round_)
-    seconds["evaluation_seconds"] += time.perf_counter() - started - (training.capture_seconds - recorded)
-    seconds["setup_seconds"] += training.capture_seconds
-    alone = None if trainer.execution.timing == "isolated" else trainer.execution.step_times.get(trainer.cell.step_kind)
-    row = {
-        "round": round_.index,
-        "shared": False,
-        "dataset": trainer.dataset.name,
-        "train_samples": len(round_.train),
-        "new_samples": len(round_.new),
-        "epochs": training.epochs,
-        "steps": training.steps,
-        "samples_seen": training.samples_seen,
-        "flops": training.samples_seen * trainer.flops,
-        "converged": training.status in ("converged", "finished"),
-        "status": training.status,
-        **accuracies,
-        **seconds,
-        "estimated_isolated_seconds": alone and alone.seconds(training.steps, training.samples_seen),
-        "timing": trainer.execution.timing,
-        "threads": trainer.cell.arm.training.threads,
-        "device": trainer.execution.device,
-    }
-    return row, last
-
-
-def _epoch_row(epoch: Epoch) -> Row:
-    return {name: getattr(epoch, name) for name in EPOCH_COLUMNS if name not in ("round", "shared")}
-
-
-def _save(folder: CellFolder, history: CellHistory, inside: dict[str, Any] | None) -> None:
-    folder.save_checkpoint(
-        {"weights": history.weights, "rounds": history.rounds, "epochs": history.epochs, "training": inside}
-    )
+    def _now(self, epoch: int) -> RoundContext:
+        """The context for probes: with the weights that the model has now."""
+        assert self._context is not None
+        return replace(self._context, weights=dict(self.trainer.model.state_dict()), epoch=epoch)

@@ -36,8 +36,8 @@ class CellFolder:
                 return f"{self.path / name} is damaged"
         return None
 
-    def result(self) -> dict[str, list[Row]] | None:
-        """The rows of a complete cell: {"rounds": [...], "epochs": [...]}; None otherwise.
+    def result(self) -> dict[str, Any] | None:
+        """A complete cell's {"rounds": [...], "epochs": [...]}, and "columns" of probes if any; None otherwise.
 
         A result that cannot be read, which no kill of ours leaves behind, counts as not there: the cell runs again.
         """
@@ -67,10 +67,24 @@ class CellFolder:
         """Replaces the checkpoint."""
         self._save("checkpoint.pt", state)
 
-    def finish(self, weights: Mapping[str, Any], rounds: Sequence[Row], epochs: Sequence[Row]) -> None:
-        """Stores weights and rows; the result last. The checkpoint is not needed any more."""
+    def finish(
+        self,
+        weights: Mapping[str, Any],
+        rounds: Sequence[Row],
+        epochs: Sequence[Row],
+        columns: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """Stores weights and rows, the result last, and removes the checkpoint.
+
+        Args:
+            weights: The state dict with which the cell ended.
+            rounds: Its rows of rounds.csv, without the columns that identify the cell.
+            epochs: Its rows of epochs.csv.
+            columns: The probe and the unit of each column that a probe added.
+        """
+        result = {"rounds": list(rounds), "epochs": list(epochs)} | ({"columns": dict(columns)} if columns else {})
         self._save("weights.pt", weights)
-        write_text(self.path / "result.json", json.dumps({"rounds": list(rounds), "epochs": list(epochs)}))
+        write_text(self.path / "result.json", json.dumps(result))
         for name in ("checkpoint.pt", "error.json"):
             (self.path / name).unlink(missing_ok=True)
 

@@ -1,9 +1,10 @@
-"""The columns of a run's tables; the guide says what each holds."""
+"""The columns that every run's tables have; probes add others. The guide says what each column holds."""
 
 from __future__ import annotations
 
 from typing import Any
 
+IDENTITY_COLUMNS = ("scenario", "strategy", "seed")  # of every row; the varied keys come after them
 ROUND_COLUMNS = (
     "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops",
     "converged", "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy",
@@ -22,12 +23,10 @@ SUMMED = (
 COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
 # Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.
 RESERVED_COLUMNS = {
-    "scenario", "strategy", "seed", *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,
+    *IDENTITY_COLUMNS, *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,
     *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
 }  # fmt: skip
 SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
 # What differs between two runs that give the same numbers.
-MEASURED = (*SECONDS, "estimated_isolated_seconds")
-
-
+MEASURED = (*SECONDS, "estimated_isolated_seconds", "probe_seconds")
 Row = dict[str, Any]

@@ -1,6 +1,6 @@
 """One folder a run: its scenario, its environment, and what every cell has done so far.
 
-    RUN/scenario.yaml  environment.json  rounds.csv  epochs.csv  summary.csv  figures/  report.html
+    RUN/scenario.yaml  environment.json  rounds.csv  epochs.csv  columns.json  summary.csv  figures/  report.html
     RUN/data.json  speed.json  what the data were, and what was measured of the machine's speed
     RUN/cells/ID/          checkpoint.pt while it runs; weights.pt and result.json when it is complete; error.json
     RUN/first_phases/ID/   the same, for a first phase that several cells share, and settings.json
@@ -35,6 +35,7 @@ LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.1
 FILES = (
     "rounds.csv",
     "epochs.csv",
+    "columns.json",
     "summary.csv",
     "report.html",
     "environment.json",
@@ -182,7 +183,7 @@ class RunFolder:
             yield
 
     def write_tables(self, cells: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Writes rounds.csv and epochs.csv from all complete cells.
+        """Writes rounds.csv and epochs.csv from all complete cells, and columns.json where probes added columns.
 
         Args:
             cells: (cell id, identifying columns: scenario, strategy, seed and the varied ones), in the table's order.
@@ -193,8 +194,12 @@ class RunFolder:
         identity_columns = list(cells[0][1]) if cells else []
         for name, columns in (("rounds", ROUND_COLUMNS), ("epochs", EPOCH_COLUMNS)):
             rows = [{**identity, **row} for identity, result in results for row in result[name]]
-            table = pd.DataFrame(rows, columns=[*identity_columns, *columns])
+            measured = dict.fromkeys(column for row in rows for column in row)  # with those of probes
+            everything = dict.fromkeys([*identity_columns, *columns, *measured])
+            table = pd.DataFrame(rows, columns=list(everything))
             write_text(self.path / f"{name}.csv", table.to_csv(index=False))
+        if measured_by := {name: each for _, result in results for name, each in result.get("columns", {}).items()}:
+            write_text(self.path / "columns.json", json.dumps(measured_by, indent=1))
 
     def check_data(self, digests: Mapping[str, str]) -> None:
         """Makes sure that the data sets are still those that the run began with.

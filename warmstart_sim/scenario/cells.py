@@ -12,14 +12,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.registry import DATASETS, MODELS, STRATEGIES, STREAMS
+from warmstart_sim.registry import DATASETS, MODELS, PROBES, STRATEGIES, STREAMS
 from warmstart_sim.results.store import given
 from warmstart_sim.scenario.axes import Axis, axes_of, settings_on
 from warmstart_sim.scenario.component import Component, check_own, dump, named
 from warmstart_sim.scenario.messages import problem
 from warmstart_sim.scenario.parsing import Arm, Scenario, parse
 from warmstart_sim.scenario.pretraining import Pretraining
-from warmstart_sim.scenario.sections import DataSettings
+from warmstart_sim.scenario.sections import DataSettings, Measure, MeasuredProbe
 from warmstart_sim.scenario.yaml_files import plain, set_path, shown
 
 FIRST_PHASE = "first phase"
@@ -60,7 +60,7 @@ class Cell:
         stream: The generator of rounds.
         rounds: The most rounds that are run; None for all.
         model: The model.
-        each_epoch: What is measured after every epoch.
+        measure: The probes.
         pretraining: What comes before the first round; None for most streams.
         target: In a first phase on another data set: what it prepares for.
     """
@@ -74,7 +74,7 @@ class Cell:
     stream: Component
     rounds: int | None
     model: Component
-    each_epoch: tuple[str, ...]
+    measure: Measure
     pretraining: Pretraining | None = None
     target: Target | None = None
 
@@ -87,12 +87,14 @@ class Cell:
             "model": self.model.record(),
             "training": dump(self.arm.training),
             "parts": [part.record() for part in self.arm.parts],
-            "each_epoch": list(self.each_epoch),
+            "each_epoch": [_probe_record(each) for each in self.measure.each_epoch],
             "seed": self.seed,
             "rounds": self.rounds,
             "label": self.arm.label,
             "start": self.arm.start.record(),
         }
+        if self.measure.each_round:
+            settings["each_round"] = [_probe_record(each) for each in self.measure.each_round]
         extra = {"pretraining": self.pretraining, "target": self.target}
         return settings | {name: record for name, each in extra.items() if each and (record := each.record())}
 
@@ -156,6 +158,11 @@ class Cell:
         return f"{readable}-seed{self.seed}-{self.digest}"
 
 
+def _probe_record(measured: MeasuredProbe) -> str | dict[str, Any]:
+    options = {**measured.probe.options, **({"every": measured.every} if measured.every > 1 else {})}
+    return {measured.probe.name: options} if options else measured.probe.name
+
+
 def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(given(settings), sort_keys=True, default=str).encode(), digest_size=5).hexdigest()
 
@@ -183,7 +190,7 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                 cell = Cell(
                     scenario.header.name, arm, seed, _varied(axes, combination, arm.label), scenario.data,
                     scenario.data_settings, scenario.stream, scenario.rounds, scenario.model,
-                    scenario.header.measure.each_epoch, scenario.pretraining,
+                    scenario.measure, scenario.pretraining,
                 )  # fmt: skip
                 same = cells.setdefault(cell.digest, cell)
                 for name, value in cell.varied.items():  # along another arm's axis it is the same cell, without a value
@@ -253,6 +260,7 @@ def import_own(cells: Iterable[Cell], where: str) -> None:
     for cell in cells:
         source = cell.pretraining and cell.pretraining.source
         named = [(DATASETS, cell.data), (STREAMS, cell.stream), (MODELS, cell.model), (STRATEGIES, cell.arm.start)]
+        named += [(PROBES, each.probe) for each in (*cell.measure.each_epoch, *cell.measure.each_round)]
         if source:
             named.append((DATASETS, source.data))
         for registry, component in named:

@@ -50,7 +50,10 @@ class Component:
     def make(self, registry: Registry[Any]) -> Callable[..., Any]:
         """The strategy or part itself: an instance of the class, or the function with its options filled in."""
         target, options = self.bind(registry)
-        return target(**options) if isinstance(target, type) else functools.partial(target, **options)
+        if isinstance(target, type):
+            return target(**options)
+        made: Callable[..., Any] = functools.partial(target, **options) if options else target
+        return made
 
 
 def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any]) -> Component:

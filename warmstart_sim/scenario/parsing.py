@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from warmstart_sim.errors import nearest, unknown
-from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES, STREAMS, Registry
+from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS, Registry
 from warmstart_sim.scenario.component import Component, dump, from_object
 from warmstart_sim.scenario.messages import problem, unknown_key, validated
 from warmstart_sim.scenario.pretraining import Pretraining, Source
-from warmstart_sim.scenario.sections import DataSettings, Header, PretrainSettings, SourceSettings, StreamSettings
+from warmstart_sim.scenario.sections import (
+    DataSettings,
+    Header,
+    Measure,
+    MeasuredProbe,
+    MeasureSettings,
+    PretrainSettings,
+    SourceSettings,
+    StreamSettings,
+)
 from warmstart_sim.scenario.yaml_files import plain, shown
 from warmstart_sim.training.settings import Settings, Training
 
@@ -42,6 +51,7 @@ class Scenario:
         model: The model.
         training: What holds for arms that say nothing else.
         arms: The strategies, in the file's order.
+        measure: The probes.
     """
 
     header: Header
@@ -53,6 +63,7 @@ class Scenario:
     model: Component
     training: Training
     arms: tuple[Arm, ...]
+    measure: Measure
 
     @property
     def metric(self) -> str:
@@ -109,7 +120,8 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
             raise problem(where, "metric", f"validation_accuracy {needs}")
         if patient := [arm.label for arm in arms if arm.training.until.validation_patience]:
             raise problem(where, "training.until.validation_patience", f"{needs} (strategy '{patient[0]}')")
-    return Scenario(header, data, data_settings, stream, rounds, pretraining, model, training, arms)
+    measure = check.measure(header.measure)
+    return Scenario(header, data, data_settings, stream, rounds, pretraining, model, training, arms, measure)
 
 
 def is_pretrained(stream: Any) -> bool:
@@ -229,6 +241,27 @@ class _Checker:
         if name not in registry.names():
             raise problem(self.where, place, unknown(registry.kind, name, registry.names()))
         return Component(name, dump(validated(registry.schema(name), options, self.where, key, (name_key, *also))))
+
+    def measure(self, settings: MeasureSettings) -> Measure:
+        """The probes of `measure`, with their options checked."""
+        tables = {
+            table: tuple(
+                self.probe(item, f"measure.{table}[{index}]", table)
+                for index, item in enumerate(getattr(settings, table))
+            )
+            for table in ("each_epoch", "each_round")
+        }
+        return Measure(**tables)
+
+    def probe(self, item: str | dict[str, dict[str, Any]], key: str, table: str) -> MeasuredProbe:
+        if isinstance(item, dict) and len(item) != 1:
+            raise problem(self.where, key, "expected a probe's name, or one name with its options")
+        ((name, options),) = ({item: {}} if isinstance(item, str) else item).items()
+        options = dict(options)
+        every = options.pop("every", 1) if table == "each_epoch" else 1
+        if type(every) is not int or every < 1:
+            raise problem(self.where, f"{key}.every", f"found {shown(every)} (allowed: a whole number >= 1)")
+        return MeasuredProbe(self.component(PROBES, name, options, key, ("every",)), every)
 
     def arms(self, value: Any, training: Mapping[str, Any]) -> tuple[Arm, ...]:
         raw = self.mapping(value, "strategies", allowed="a mapping of labels to options")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, StringConstraints
 
+from warmstart_sim.scenario.component import Component
 from warmstart_sim.training.settings import Settings
 
 
@@ -75,14 +77,37 @@ class SourceSettings(Settings):
     adapt: Literal["resize", "pad"] | None = None
 
 
-class Measure(Settings):
-    """Probes beyond the standard columns.
+class MeasureSettings(Settings):
+    """The key `measure`: probes, each a name or a mapping of a name to options.
 
     Attributes:
-        each_epoch: "accuracy": train, validation and test accuracy in full after every epoch.
+        each_epoch: Measured after every epoch, or with the option `every: n` after every n-th.
+        each_round: Measured at the start and at the end of every round.
     """
 
-    each_epoch: tuple[Literal["accuracy"], ...] = ()
+    each_epoch: tuple[str | dict[str, dict[str, Any]], ...] = ()
+    each_round: tuple[str | dict[str, dict[str, Any]], ...] = ()
+
+
+@dataclass(frozen=True)
+class MeasuredProbe:
+    """A probe with its options, and after how many epochs it is measured."""
+
+    probe: Component
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a cell measures beside the standard columns.
+
+    Attributes:
+        each_epoch: Probes after epochs.
+        each_round: Probes at the borders of rounds.
+    """
+
+    each_epoch: tuple[MeasuredProbe, ...] = ()
+    each_round: tuple[MeasuredProbe, ...] = ()
 
 
 class Header(Settings):
@@ -93,7 +118,7 @@ class Header(Settings):
         title: A line for the report's head.
         reproduces: The papers' tables and figures that this reproduces, such as A-F2.
         seeds: Default [0].
-        measure: See `Measure`.
+        measure: See `MeasureSettings`.
         metric: Which accuracy the report is about: "validation_accuracy" or "test_accuracy". Default: validation where
             something is held out, else test.
     """
@@ -102,5 +127,5 @@ class Header(Settings):
     title: str = ""
     reproduces: tuple[str, ...] = ()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-    measure: Measure = Measure()
+    measure: MeasureSettings = MeasureSettings()
     metric: Literal["validation_accuracy", "test_accuracy"] | None = None

@@ -1,47 +1,35 @@
-"""What a training in progress asks of whoever runs it: a step, or a number from the device.
+"""Training as a coroutine: a generator that yields the steps it wants made and the numbers it waits for.
 
-Training is written as generators that yield these. Alone, a training is run to its end by `finish`; beside others, a
-driver collects the minibatches of many trainings and steps them together, and lets nobody wait for another's numbers.
+Alone, a training is driven to its end by `run_to_end`. Interleaved with others (`execution.interleaved`), the driver
+collects the step requests of many trainings, makes these steps together, and lets none wait for another's numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
-
-if TYPE_CHECKING:
-    from warmstart_sim.training.stepper import Stepper
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class StepRequest:
-    """A step to be made before the training goes on.
-
-    Attributes:
-        stepper: Whose step.
-        index: The batch's indices into the training samples, int64 on the device.
-        width: The length to which its texts are cut; None for other inputs.
-    """
-
-    stepper: Stepper
-    index: torch.Tensor
-    width: int | None
+class TrainingRequest(Protocol):
+    """What a training waits for: a `StepRequest` or `PendingValues`."""
 
     def run(self) -> None:
-        """Makes the step alone."""
-        self.stepper.step(self.index, self.width)
+        """Makes the step, or waits for the numbers."""
+        ...
+
+
+TrainingCoroutine = Generator[TrainingRequest, None, T]
 
 
 class PendingValues:
-    """Numbers on their way from the device.
+    """Numbers that are being copied from the device to the host.
 
     Args:
-        tensor: Small, on any device; its values are those that it has when the work queued so far is done.
+        tensor: Small, on any device; the values are those it has when the work queued so far is done.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
@@ -55,7 +43,7 @@ class PendingValues:
 
     @property
     def ready(self) -> bool:
-        """Whether the numbers have come."""
+        """Whether the numbers have arrived."""
         return self._event is None or self._event.query()
 
     def run(self) -> None:
@@ -64,25 +52,21 @@ class PendingValues:
             self._event.synchronize()
 
     def values(self) -> list[float]:
-        """The numbers; they must be ready."""
+        """The numbers; call it only when `ready`."""
         values: list[float] = self._values.tolist()
         return values
 
 
-TrainingRequest = StepRequest | PendingValues
-TrainingCoroutine = Generator[TrainingRequest, None, T]
-
-
 def wait_for_values(tensor: torch.Tensor) -> TrainingCoroutine[list[float]]:
-    """The values of a one-dimensional tensor, once they are there."""
-    reading = PendingValues(tensor)
-    if not reading.ready:
-        yield reading
-    return reading.values()
+    """Waits for the values of a one-dimensional tensor."""
+    pending = PendingValues(tensor)
+    if not pending.ready:
+        yield pending
+    return pending.values()
 
 
 def run_to_end(coroutine: TrainingCoroutine[T]) -> T:
-    """Runs a training to its end, alone, and returns what it returns."""
+    """Runs a training to its end, alone, and returns its result."""
     error: Exception | None = None
     while True:
         try:
@@ -93,5 +77,5 @@ def run_to_end(coroutine: TrainingCoroutine[T]) -> T:
         error = None
         try:
             request.run()
-        except Exception as raised:  # what is wrong with a step is the training's own affair
+        except Exception as raised:  # raised inside the coroutine, where the step was asked for
             error = raised

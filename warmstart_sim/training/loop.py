@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,36 +13,37 @@ import torch
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucketed, epoch_order
-from warmstart_sim.training.coroutine import StepRequest, TrainingCoroutine, run_to_end, wait_for_values
+from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end, wait_for_values
 from warmstart_sim.training.evaluation import criterion, evaluation
-from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.training.stop_rules import Status, StopRule
 from warmstart_sim.types import Hooks
 
+EpochRow = dict[str, Any]  # a row of epochs.csv: the columns that the loop fills are listed in `RoundTraining.epoch`
+
 
 @dataclass(frozen=True)
-class Epoch:
-    """What happened in one epoch.
+class TrainingOutcome:
+    """How a round's training ended.
 
-    Accuracies are fractions; None was not measured (or, for train accuracy, is below what could matter).
+    Attributes:
+        status: Why it ended.
+        epochs: Its number of epochs.
+        steps: Its number of optimiser steps.
+        samples_seen: The samples of all its epochs together.
+        best_state: Weights to report instead of the last, where the stop rule looks at validation data.
     """
 
-    epoch: int
+    status: Status
+    epochs: int
     steps: int
-    learning_rate: float
-    running_train_accuracy: float
-    running_train_loss: float
-    train_accuracy: float | None
-    validation_accuracy: float | None
-    test_accuracy: float | None
-    train_seconds: float
-    criterion_seconds: float
-    evaluation_seconds: float
+    samples_seen: int
+    best_state: dict[str, torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class RoundData:
-    """Where a round's samples are, all on the device.
+    """A round's samples, all on the device.
 
     Attributes:
         train: The training arrays; `train_indices` and `validation_indices` point into them.
@@ -60,15 +61,16 @@ class RoundTraining:
     """Trains the stepper's model in place, one epoch at each call of `run_epoch`, until `status` is set.
 
     Args:
-        stepper: Its model holds the weights to start from. Its settings say batch size, schedule, stop rule.
+        stepper: Its model holds the weights to start from; its settings give batch size, schedule and stop rule.
         data: The round's samples.
-        hooks: What the arm's parts add; absent hooks are not looked at inside the epoch.
+        hooks: The hooks of the arm's parts; absent hooks cost nothing.
         seed: The experiment's seed.
-        round_index: The round; with the seed and the epoch it decides order, augmentation and dropout.
+        round_index: The round; with seed and epoch it decides batch order, augmentation and dropout.
         measure_each_epoch: Whether to measure train, validation and test accuracy in full after every epoch.
+        trainable: Names of the parameters that train; None for all that train by default.
 
     Raises:
-        WarmstartError: `bucketing` is set, and the samples are no texts.
+        WarmstartError: `bucketing` is set, and the samples are not texts.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class RoundTraining:
         seed: int,
         round_index: int,
         measure_each_epoch: bool = False,
+        trainable: Collection[str] | None = None,
     ) -> None:
         settings = stepper.settings
         if settings.bucketing is not None and data.train.lengths is None:
@@ -99,51 +102,70 @@ class RoundTraining:
         self._data = data
         self._settings = settings
         self._hooks = hooks
-        self._place = (seed, round_index)
+        self._seed = seed
+        self._round_index = round_index
         self._measure = measure_each_epoch
         self._device = data.train_indices.device
         self._sizes = batch_sizes(len(data.train_indices), settings.batch_size)
-        self._recorded_before = stepper.capture_seconds
-        stepper.begin(data.train, hooks)
+        stepper.begin(data.train, hooks, trainable)
 
     @property
-    def capture_seconds(self) -> float:
-        """What this round has spent on recording steps; it is part of no epoch's seconds."""
-        return self.stepper.capture_seconds - self._recorded_before
+    def outcome(self) -> TrainingOutcome:
+        """How the round ended; call it once `status` is set."""
+        assert self.status is not None
+        return TrainingOutcome(self.status, self.epochs, self.steps, self.samples_seen, self.best_state)
 
-    def run_epoch(self) -> Epoch:
-        """Trains for one epoch, checks the stop rule, and says what happened."""
+    def run_epoch(self) -> EpochRow:
+        """Trains for one epoch, checks the stop rule, and returns the epoch's row."""
         return run_to_end(self.epoch())
 
-    def epoch(self) -> TrainingCoroutine[Epoch]:
-        """One epoch in turns: it yields its minibatches, which the caller has to step, and waits for its numbers."""
+    def epoch(self) -> TrainingCoroutine[EpochRow]:
+        """One epoch as a coroutine: it yields step requests, and waits for its numbers.
+
+        Accuracies in the row are fractions; None was not measured (or, for train accuracy, is too low to matter).
+        """
         started = self._now()
-        requests = self._prepared()
+        requests = self._step_requests()
         rate = self._set_learning_rate()
         running_accuracy, running_loss = yield from self._train_on(requests)
         train_seconds = self._now() - started
 
         started = self._now()
-        checked = yield from self._check_train_accuracy()
+        train_accuracy = yield from self._check_train_accuracy()
         criterion_seconds = self._now() - started
 
         started = self._now()
-        validation, test = yield from self._evaluate_held_out()
+        validation_accuracy, test_accuracy = yield from self._evaluate_held_out()
         evaluation_seconds = self._now() - started
 
-        if math.isfinite(running_loss):
-            self.status = self.rule.after_epoch(self.epochs, self.steps, running_accuracy, checked, validation)
-            if self.rule.needs_validation_accuracy and self.rule.epochs_without_validation_improvement == 0:
-                self.best_state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        else:
-            self.status = "diverged"
-        return Epoch(
-            self.epochs, self.steps, rate, running_accuracy, running_loss, checked, validation, test,
-            train_seconds, criterion_seconds, evaluation_seconds,
-        )  # fmt: skip
+        self._apply_stop_rule(running_accuracy, running_loss, train_accuracy, validation_accuracy)
+        return {
+            "epoch": self.epochs,
+            "steps": self.steps,
+            "learning_rate": rate,
+            "running_train_accuracy": running_accuracy,
+            "running_train_loss": running_loss,
+            "train_accuracy": train_accuracy,
+            "validation_accuracy": validation_accuracy,
+            "test_accuracy": test_accuracy,
+            "train_seconds": train_seconds,
+            "criterion_seconds": criterion_seconds,
+            "evaluation_seconds": evaluation_seconds,
+        }
 
-    def _prepared(self) -> list[StepRequest]:
-        """The minibatches of the next epoch, and recordings of their steps where there are to be any."""
+    def _apply_stop_rule(
+        self, running_accuracy: float, running_loss: float, train: float | None, validation: float | None
+    ) -> None:
+        """Sets `status` where the round ends, and keeps the weights that are best on validation data."""
+        if not math.isfinite(running_loss):
+            self.status = "diverged"
+            return
+        self.status = self.rule.after_epoch(self.epochs, self.steps, running_accuracy, train, validation)
+        if self.rule.needs_validation_accuracy and self.rule.epochs_without_validation_improvement == 0:
+            self.best_state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def _step_requests(self) -> list[StepRequest]:
+        """The steps of the next epoch; captures those whose shape is new."""
         order, sizes = self._epoch_order()
         indices = self._data.train_indices[order.to(self._device)]
         widths = [self.stepper.width(width) for width in self._data.train.widths(indices, sizes)]
@@ -152,13 +174,12 @@ class RoundTraining:
         return requests
 
     def _train_on(self, requests: Sequence[StepRequest]) -> TrainingCoroutine[tuple[float, float]]:
-        """Running (accuracy, mean loss) of one pass. Nothing waits for the device before the pass is over."""
-        seed, round_index = self._place
+        """Running (accuracy, mean loss) of one pass. Nothing waits for the device before the pass ends."""
         stepper = self.stepper
         stepper.clear_sums()
-        stepper.seed_augmentation(seed, round_index, self.epochs)
-        self.model.train()
-        with scoped_torch_seed(seed, "dropout", round_index, self.epochs, device=self._device):
+        stepper.seed_augmentation(self._seed, self._round_index, self.epochs)
+        stepper.train_mode()
+        with scoped_torch_seed(self._seed, "dropout", self._round_index, self.epochs, device=self._device):
             yield from requests
         count = sum(len(each.index) for each in requests)
         self.epochs += 1
@@ -166,18 +187,17 @@ class RoundTraining:
         self.samples_seen += count
         for hook in self._hooks:
             if hook.after_epoch:
-                hook.after_epoch(self.model)
+                hook.after_epoch(self.model, stepper.optimizer)
         correct, loss_sum = yield from wait_for_values(torch.stack((stepper.correct, stepper.loss_sum.double())))
         return correct / count, loss_sum / count
 
     def _epoch_order(self) -> tuple[torch.Tensor, list[int]]:
-        """Order and batch sizes of the next epoch, which a `steps` rule may cut short."""
-        seed, round_index = self._place
+        """Order and batch sizes of the next epoch; a `steps` rule may cut it short."""
         indices, lengths = self._data.train_indices, self._data.train.lengths
-        order, sizes = epoch_order(len(indices), seed, round_index, self.epochs), self._sizes
+        order, sizes = epoch_order(len(indices), self._seed, self._round_index, self.epochs), self._sizes
         if self._settings.bucketing is not None:
-            assert lengths is not None  # as the constructor made sure
-            generator = torch_generator(seed, "bucketing", round_index, self.epochs)
+            assert lengths is not None  # checked by the constructor
+            generator = torch_generator(self._seed, "bucketing", self._round_index, self.epochs)
             order, sizes = bucketed(order, sizes, lengths[indices.cpu()], self._settings.bucketing, generator)
         if self._settings.until.steps is not None:
             sizes = sizes[: self._settings.until.steps - self.steps]
@@ -211,33 +231,52 @@ class RoundTraining:
         return accuracy
 
     def _now(self) -> float:
-        """A clock that stands while steps are recorded, read once this training's own work on the device is done."""
+        """Seconds, not counting graph capture, once this training's own work on the device is done."""
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
         return time.perf_counter() - self.stepper.capture_seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed round needs, at an epoch's border; generators are made anew from their place."""
+        """Everything that a resumed round needs, between two epochs; generators are made anew from their seeds."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.stepper.optimizer.state_dict(),
             "rule": self.rule.memory(),
             "best_state": self.best_state,
             "counters": (self.epochs, self.steps, self.samples_seen),
+            "parts": [hook.state for hook in self._hooks],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.stepper.load_optimizer(state["optimizer"])
         self.rule.restore(state["rule"])
         self.best_state = state["best_state"]
         self.epochs, self.steps, self.samples_seen = state["counters"]
+        for hook, saved in zip(self._hooks, state["parts"], strict=True):
+            if hook.state is not None:
+                _restore(hook.state, saved)
 
 
-def train(training: RoundTraining) -> list[Epoch]:
-    """Runs a round to its end; `training.status` says how it ended."""
-    epochs = []
+def _restore(state: dict[str, Any], saved: Mapping[str, Any]) -> None:
+    """Writes a part's saved state into its mapping, and into its tensors in place: hooks hold on to them."""
+    for name in state.keys() - saved.keys():
+        del state[name]
+    for name, value in saved.items():
+        present = state.get(name)
+        if isinstance(present, dict) and isinstance(value, Mapping):
+            _restore(present, value)
+        elif isinstance(present, torch.Tensor) and present.shape == value.shape:
+            with torch.no_grad():
+                present.copy_(value)
+        else:
+            state[name] = value
+
+
+def train(training: RoundTraining) -> list[EpochRow]:
+    """Runs a round to its end, and returns its epochs' rows; `training.status` says how it ended."""
+    rows = []
     while training.status is None:
-        epochs.append(training.run_epoch())
-    return epochs
+        rows.append(training.run_epoch())
+    return rows

@@ -1,11 +1,12 @@
-"""Steps of a model: composed of what is present, and run as they are or, where a recorder is given, replayed."""
+"""Training steps of a model, composed for each round from the parts that are present, and captured on a GPU."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -16,73 +17,93 @@ from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, score
 from warmstart_sim.training.settings import Optimizer, Training
+from warmstart_sim.training.starts import freeze_all_but, train_mode
 from warmstart_sim.types import Batch, Hooks
 
 Step = Callable[[torch.Tensor, int | None], None]  # the batch's indices, and the length to which its texts are cut
 Shape = tuple[int, int | None]  # a batch's size, and that length
 
-CAPTURED_EVALUATION_BATCH = BATCH["cuda"]  # samples of an evaluation batch that is replayed; a shorter one is filled up
-TEXT_STEP = 32  # where steps are recorded, texts are cut to a multiple of this, for there is a recording for each width
+CAPTURED_EVALUATION_BATCH = BATCH["cuda"]  # samples of a captured evaluation batch; shorter ones are padded
+TEXT_STEP = 32  # with captured steps, texts are cut to a multiple of this: each width is a graph
 
 
 class GraphCapture(Protocol):
-    """Records work that takes nothing and returns nothing."""
+    """Captures work that takes nothing and returns nothing; `acceleration.graph_capture` implements it."""
 
     def __call__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
-        """Runs `work` a few times, records it, and returns what replays it.
+        """Runs `work` a few times, captures it, and returns a function that replays it.
 
         Args:
-            work: It reads and writes tensors that outlive the recording.
-            generators: Those that `work` draws from, beside the device's default one; every replay draws anew.
+            work: It reads and writes tensors that outlive the capture.
+            generators: Generators that `work` draws from, beside the device's default one; every replay draws anew.
 
         Raises:
-            RuntimeError: The work cannot be recorded, for example because it waits for the device.
+            RuntimeError: The work cannot be captured, for example because it waits for the device.
         """
         ...
 
 
-def make_optimizer(model: nn.Module, settings: Optimizer, *, recorded: bool = False) -> torch.optim.Optimizer:
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """A training step that a training coroutine asks for.
+
+    Attributes:
+        stepper: Makes the step.
+        index: The batch's indices into the training samples, int64 on the device.
+        width: The number of tokens to which its texts are cut; None for other inputs.
+    """
+
+    stepper: Stepper
+    index: torch.Tensor
+    width: int | None
+
+    def run(self) -> None:
+        """Makes the step alone."""
+        self.stepper.step(self.index, self.width)
+
+
+def make_optimizer(model: nn.Module, settings: Optimizer, *, captured: bool = False) -> torch.optim.Optimizer:
     """A new optimiser over the parameters that train. Fused: one kernel for all tensors, on CPUs too.
 
     Args:
         model: Its parameters are on their device.
         settings: Name, rate, momentum, weight decay.
-        recorded: Whether its steps are recorded: the learning rate is then a tensor, which a replay reads anew.
+        captured: Whether its steps are captured: the learning rate is then a tensor, which a replay reads anew.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rate = torch.tensor(settings.lr, device=parameters[0].device) if recorded else settings.lr
+    rate = torch.tensor(settings.lr, device=parameters[0].device) if captured else settings.lr
     decay = settings.weight_decay
     if settings.name == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
     adam = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-    optimizer = adam(parameters, lr=rate, weight_decay=decay, fused=True, capturable=recorded)
-    optimizer._warned_capturable_if_run_uncaptured = True  # warming up is no mistake
+    optimizer = adam(parameters, lr=rate, weight_decay=decay, fused=True, capturable=captured)
+    optimizer._warned_capturable_if_run_uncaptured = True  # the warm-up before a capture is meant to run uncaptured
     return optimizer
 
 
 class Stepper:
-    """A model on its device, with all that makes its steps: optimiser, running sums, recordings.
+    """A model on its device, with everything that its steps need: optimiser, running sums, captured graphs.
 
-    It outlives rounds, and where steps are recorded also cells: weights are copied into the model in place and the
-    optimiser's state is set to zero in place, so that what was recorded stays valid.
+    A stepper outlives rounds, and where steps are captured also cells: weights are copied into the model in place and
+    the optimiser's state is set to zero in place, so that captured graphs stay valid.
 
     Args:
         model: On its device.
         settings: Optimiser and precision are used here.
-        recorder: Records steps and evaluation batches; None runs them as they are.
-        kind: Equal for steppers whose models and optimisers are alike, but for the learning rate.
-        records_steps: Whether the recorder is for steps too; not where another, such as a `Stack`, makes them.
+        graph_capture: Captures steps and evaluation batches; None runs them eagerly.
+        kind: Equal for steppers whose models and optimisers are alike, except for the learning rate.
+        captures_steps: Whether steps are captured too; False where a `Stack` makes the steps.
 
     Attributes:
-        optimizer: Its state is that of a new one after `begin`.
+        optimizer: After `begin`, as good as new.
+        trainable: Names of the parameters that train in this round; None for all that train by default.
         loss_sum: The sum of the losses of all samples since `clear_sums`, on the device.
-        correct: How many of them were classified correctly, likewise.
+        correct: How many of these samples were classified correctly, on the device.
         samples: The training samples of the round.
-        hooks: What the arm's parts add to it.
-        generator: What its transforms draw from.
-        recording_seconds: What was spent on recording so far.
-        version: Changes when the samples, the hooks, the optimiser's tensors, or its rate, if that is a number, are
-            others than before.
+        hooks: The hooks of the arm's parts.
+        generator: What transforms draw from.
+        capture_seconds: Seconds spent on capturing so far.
+        version: Incremented when samples, hooks or optimiser change, which invalidates captured and stacked steps.
     """
 
     def __init__(
@@ -100,23 +121,35 @@ class Stepper:
         self.settings = settings
         self.device = next(model.parameters()).device
         self.graph_capture = graph_capture
-        self.optimizer = make_optimizer(model, settings.optimizer, recorded=graph_capture is not None)
+        self.optimizer = make_optimizer(model, settings.optimizer, captured=graph_capture is not None)
+        self.trainable: frozenset[str] | None = None
         self.loss_sum = torch.zeros((), device=self.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
         self.samples: DeviceSamples | None = None
         self.hooks: tuple[Hooks, ...] = ()
         self.generator = torch.Generator(self.device)
         self.version = 0
-        self._records_steps = captures_steps and graph_capture is not None
-        self._step: Step = self._missing
+        self._trains_by_default = frozenset(
+            n for n, p in model.named_parameters(remove_duplicate=False) if p.requires_grad
+        )
+        self._captures_steps = captures_steps and graph_capture is not None
+        self._eager_step: Step = self._missing
+        self._after_step: list[Callable[[nn.Module, torch.optim.Optimizer], None]] = []
         self._steps: dict[Shape, Step] = {}
         self._metrics: dict[tuple[DeviceSamples, int | None], BatchMetrics] = {}
 
-    def begin(self, samples: DeviceSamples, hooks: Sequence[Hooks]) -> None:
-        """A new round: the optimiser starts anew, and the step is composed of what the hooks bring.
+    def begin(self, samples: DeviceSamples, hooks: Sequence[Hooks], trainable: Collection[str] | None = None) -> None:
+        """Prepares a new round: a new optimiser state, and a step composed of what the hooks bring.
 
-        Recordings stay unless the data or the hooks are others; hooks of equal value count as the same.
+        Captured graphs stay valid unless samples, hooks or trainable parameters change; hooks of equal value count as
+        the same.
+
+        Args:
+            samples: The training samples.
+            hooks: Of the arm's parts.
+            trainable: Names of the parameters that train; None for all that train by default.
         """
+        self._set_trainable(None if trainable is None else frozenset(trainable))
         _set_to_zero(self.optimizer)
         if samples is not self.samples:
             self._metrics.clear()  # they would keep the samples of all cells so far in memory
@@ -124,10 +157,27 @@ class Stepper:
             self._steps.clear()
             self.version += 1
             self.samples, self.hooks = samples, tuple(hooks)
-            self._step = self._composed()
+            self._eager_step = self._composed()
+            self._after_step = [hook.after_step for hook in self.hooks if hook.after_step]
+
+    def _set_trainable(self, trainable: frozenset[str] | None) -> None:
+        """Freezes the other parameters, and makes an optimiser that holds the trainable ones only."""
+        if trainable == self.trainable:
+            return
+        self.trainable = trainable
+        freeze_all_but(self.model, trainable, self._trains_by_default)
+        self.model.zero_grad()  # gradients of frozen parameters would stay around for ever
+        self.optimizer = make_optimizer(self.model, self.settings.optimizer, captured=self.graph_capture is not None)
+        self.samples, self.hooks = None, ()  # the composed step holds the old optimiser
+        self._steps.clear()
+        self.version += 1
+
+    def train_mode(self) -> None:
+        """Puts the model into training mode; frozen BatchNorm stays in evaluation mode."""
+        train_mode(self.model)
 
     def set_learning_rate(self, rate: float) -> None:
-        """The rate of the steps to come."""
+        """Sets the rate of the next steps."""
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)
@@ -136,7 +186,7 @@ class Stepper:
                 self.version += 1
 
     def seed_augmentation(self, seed: int, round_index: int, epoch: int) -> None:
-        """Where the draws of an epoch's transforms begin."""
+        """Seeds the generator of the transforms for an epoch."""
         self.generator.manual_seed(derive_seed(seed, "augment", round_index, epoch))
 
     def clear_sums(self) -> None:
@@ -145,23 +195,25 @@ class Stepper:
         self.correct.zero_()
 
     def width(self, width: int | None) -> int | None:
-        """The length to which a batch's texts are cut: as it is, or where steps are recorded the next multiple."""
+        """The length to which a batch's texts are cut: `width`, or where steps are captured the next multiple."""
         if width is None or self.graph_capture is None:
             return width
         assert self.samples is not None
         return min(-(-width // TEXT_STEP) * TEXT_STEP, self.samples.inputs.shape[1])
 
     def prepare(self, shapes: set[Shape]) -> None:
-        """Records the steps for batches of these shapes that are not recorded yet; training is left as it was."""
+        """Captures the steps for batches of these shapes that are not captured yet; the training does not change."""
         for shape in sorted(shapes - self._steps.keys(), key=str):
-            self._steps[shape] = self._recorded(shape) if self._records_steps else self._step
+            self._steps[shape] = self._captured(shape) if self._captures_steps else self._eager_step
 
     def step(self, index: torch.Tensor, width: int | None) -> None:
         """Trains on one batch."""
-        self._steps.get((len(index), width), self._step)(index, width)
+        self._steps.get((len(index), width), self._eager_step)(index, width)
+        for call in self._after_step:
+            call(self.model, self.optimizer)
 
     def batch_metrics(self, samples: DeviceSamples) -> BatchMetrics:
-        """What counts hits and losses of a batch, replayed where a recorder is given."""
+        """A function that counts hits and losses of a batch, replayed where graphs are captured."""
         plain = batch_metrics(self.model, samples)
         if self.graph_capture is None:
             return plain
@@ -175,31 +227,33 @@ class Stepper:
         return replayed
 
     def load_optimizer(self, state: dict[str, object]) -> None:
-        """Puts back the state of an interrupted round. Its tensors are new ones, so that recordings are made anew.
+        """Restores the state of an interrupted round. Its tensors are new, so captured steps are captured again.
 
-        It may come from where steps were not recorded, or were made as a stack: the options stay as they are here.
+        The state may come from a run without capturing, or from stacked steps: the options stay as they are here.
         """
         self.optimizer.load_state_dict({**state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         for parameter, values in self.optimizer.state.items():
-            for name, value in values.items():  # the fused kernels walk through memory: it has to lie as the weights do
+            for (
+                name,
+                value,
+            ) in values.items():  # fused kernels walk through memory: state must be laid out like the weights
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                     values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.version += 1
         self._steps.clear()
 
     def forget_captures(self) -> None:
-        """The model's tensors are others now, so that nothing recorded is valid."""
+        """Drops all captured graphs, because the model's tensors have been replaced."""
         self._steps.clear()
         self._metrics.clear()
 
     def _missing(self, index: torch.Tensor, width: int | None) -> None:
-        raise AssertionError("begin() comes before the first step")
+        raise AssertionError("call begin() before the first step")
 
     def _composed(self) -> Step:
-        """The step, made of what is present; the common case has no branches in it."""
+        """Composes the step from what is present; the common case has no branches in it."""
         transforms = [hook.transform for hook in self.hooks if hook.transform]
         loss_terms = [hook.loss_term for hook in self.hooks if hook.loss_term]
-        after_step = [hook.after_step for hook in self.hooks if hook.after_step]
         model, optimizer, data, generator = self.model, self.optimizer, self.samples, self.generator
         forward = self._forward()
         assert data is not None
@@ -216,20 +270,21 @@ class Stepper:
             logits = forward(inputs)
             finish(F.cross_entropy(logits, labels), logits, labels)
 
-        if not (transforms or loss_terms or after_step):
+        # A hook after the step keeps the inputs of the step with parts: normalising in one pass rounds differently.
+        if not (transforms or loss_terms or any(hook.after_step for hook in self.hooks)):
             return plain_step
 
         def step_with_parts(index: torch.Tensor, width: int | None) -> None:
-            batch = Batch(*data.raw_batch(index, width), generator)
+            batch = Batch(*data.raw_batch(index, width), generator, index)
             for transform in transforms:
                 batch = transform(batch)
-            logits = forward(data.finished(batch.inputs))
+            model_inputs = data.finished(batch.inputs)
+            batch = replace(batch, model_inputs=model_inputs, model=model)
+            logits = forward(model_inputs)
             loss = F.cross_entropy(logits, batch.labels)
             for term in loss_terms:
                 loss = loss + term(batch, logits)
             finish(loss, logits, batch.labels)
-            for call in after_step:
-                call(model)
 
         return step_with_parts
 
@@ -244,15 +299,15 @@ class Stepper:
 
         return autocast
 
-    def _recorded(self, shape: Shape) -> Step:
+    def _captured(self, shape: Shape) -> Step:
         size, width = shape
         static = torch.zeros(size, dtype=torch.int64, device=self.device)
-        step = self._step
+        step = self._eager_step
 
         def work() -> None:
             step(static, width)
 
-        self.model.train()
+        self.train_mode()
         replay = self._replay(work, "training step")
         if replay is None:
             return step
@@ -279,7 +334,7 @@ class Stepper:
             return plain
 
         def replayed(index: torch.Tensor, width: int | None) -> torch.Tensor:
-            static[: len(index)].copy_(index)  # what lies behind are samples of an earlier batch, and count nothing
+            static[: len(index)].copy_(index)  # the rest are samples of an earlier batch, which do not count
             counts.copy_(torch.arange(CAPTURED_EVALUATION_BATCH, device=self.device) < len(index))
             replay()
             return result.clone()
@@ -294,24 +349,28 @@ class Stepper:
                 return self.graph_capture(work, [self.generator])
         except RuntimeError as error:
             reason = str(error).split("\n", 1)[0]
-            warnings.warn(f"the {what} cannot be recorded ({reason}); it runs kernel by kernel, slowly", stacklevel=2)
+            warnings.warn(
+                f"the {what} cannot be captured as a CUDA graph ({reason}); it runs kernel by kernel, which is slower",
+                stacklevel=2,
+            )
             return None
         finally:
             self.capture_seconds += time.perf_counter() - started
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Puts weights, buffers, optimiser, sums and generators back, in place: a recorder runs what it records."""
+        """Restores weights, buffers, optimiser, sums and generators in place: capturing a step runs it."""
         cuda = [self.device] if self.device.type == "cuda" else []
         was_new = not self.optimizer.state
         held = [*self.model.state_dict().values(), *_state_tensors(self.optimizer), self.loss_sum, self.correct]
+        held += [tensor for hook in self.hooks for tensor in _tensors_in(hook.state)]
         before = [tensor.clone() for tensor in held]
         drawn = self.generator.get_state()
         with torch.random.fork_rng(devices=cuda), torch.no_grad():
             try:
                 with torch.enable_grad():
                     yield
-            finally:  # a recording may fail
+            finally:  # capturing may fail
                 for tensor, value in zip(held, before, strict=True):
                     tensor.copy_(value)
                 self.generator.set_state(drawn)
@@ -323,7 +382,15 @@ def _state_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
 
 
+def _tensors_in(state: object) -> Iterator[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for value in state.values():
+            yield from _tensors_in(value)
+
+
 def _set_to_zero(optimizer: torch.optim.Optimizer) -> None:
-    """Makes the state that of a new optimiser, in place: all of Adam's and SGD's begins with zeros."""
+    """Makes the state that of a new optimiser, in place: Adam's and SGD's state starts with zeros."""
     for tensor in _state_tensors(optimizer):
         tensor.zero_()

@@ -1,0 +1,51 @@
+"""Builds the `RoundContext` of a round, for our training loop and for Avalanche's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from warmstart_sim.seeding import torch_generator
+from warmstart_sim.training.batches import DeviceSamples
+from warmstart_sim.training.model_functions import FunctionalModel, SampleSource
+from warmstart_sim.types import Layout, Round, RoundContext, Split, StateDict
+
+
+def round_context(
+    model: nn.Module,
+    layout: Layout,
+    source: SampleSource,
+    round_: Round,
+    *,
+    seed: int,
+    previous: StateDict | None,
+    fresh: StateDict,
+    initial: Callable[[], StateDict],
+    evaluation_sets: Callable[[Split], tuple[DeviceSamples, torch.Tensor]] | None = None,
+) -> RoundContext:
+    """The context with which a round's strategy, parts and probes are called.
+
+    Args:
+        model: The model that trains; it is copied when the context first evaluates it, and never changed.
+        layout: Names of its parameters, blocks and head.
+        source: Reads training samples by index.
+        round_: Which samples have arrived.
+        seed: The experiment's seed.
+        previous: The weights that the last round ended with, on the device; None in the first round.
+        fresh: A new random initialisation, on the device.
+        initial: Returns the initialisation of round 0.
+        evaluation_sets: Returns samples and indices of the training, validation or test set.
+    """
+    return RoundContext(
+        round=round_.index,
+        layout=layout,
+        generator=lambda purpose: torch_generator(seed, purpose, round_.index),
+        previous=previous,
+        fresh=fresh,
+        initial=initial,
+        train=round_.train,
+        new=round_.new,
+        functions=FunctionalModel(model, source, evaluation_sets),
+    )

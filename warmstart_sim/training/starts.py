@@ -1,0 +1,103 @@
+"""The start of a round: calls the strategy, checks what it returns, and keeps what does not train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.types import RoundContext, Start, StateDict
+
+
+def start_of_round(strategy: Any, name: str, context: RoundContext, model: nn.Module) -> Start:
+    """Where a round starts: `fresh` in the first round, afterwards what the strategy makes of `previous` and `fresh`.
+
+    A strategy with a method `prepare_first_round` decides about the first round too. Parameters with
+    `requires_grad=False`, and the buffers of modules in which nothing trains, stay as the last round left them.
+
+    Args:
+        strategy: A function of (previous, fresh, context), or an object that can be called so.
+        name: What to call it in errors.
+        context: The round's context.
+        model: The model, for what of it never trains.
+
+    Raises:
+        WarmstartError: The strategy returned an incomplete state dict, or names a parameter that does not exist.
+    """
+    if context.previous is None:
+        prepare = getattr(strategy, "prepare_first_round", None)
+        result = prepare(context.fresh, context) if prepare else context.fresh
+    else:
+        result = strategy(context.previous, context.fresh, context)
+    start = result if isinstance(result, Start) else Start(result)
+    _check(start, name, context)
+    if context.previous is None:
+        return start
+    kept = {entry: context.previous[entry] for entry in never_trained(model)}
+    return Start({**start.weights, **kept}, start.trainable)
+
+
+def never_trained(model: nn.Module) -> set[str]:
+    """State-dict entries that no training changes: frozen parameters, and modules in which all parameters are."""
+    frozen = {name for name, each in model.named_parameters(remove_duplicate=False) if not each.requires_grad}
+    if not frozen:
+        return set()
+    for prefix, module in model.named_modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            frozen |= {f"{prefix}.{name}" if prefix else name for name in module.state_dict()}
+    return frozen & model.state_dict().keys()
+
+
+def freeze_all_but(model: nn.Module, trainable: frozenset[str] | None, by_default: frozenset[str]) -> None:
+    """Sets `requires_grad` for a round.
+
+    Args:
+        model: The model that trains.
+        trainable: Names of the parameters that train in the round; None for all that train by default.
+        by_default: Names of the parameters that train when no strategy says otherwise.
+    """
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        parameter.requires_grad_(name in by_default and (trainable is None or name in trainable))
+
+
+def train_mode(model: nn.Module) -> None:
+    """Training mode, but evaluation mode for normalisation layers with running statistics in which nothing trains.
+
+    A layer without parameters of its own is frozen with the smallest module around it that has some.
+    """
+    model.train()
+    if all(parameter.requires_grad for parameter in model.parameters()):
+        return
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
+        if getattr(module, "running_mean", None) is None:
+            continue
+        around = name
+        while around and not any(True for _ in modules[around].parameters()):
+            around = around.rpartition(".")[0]
+        if not any(parameter.requires_grad for parameter in modules[around].parameters()):
+            module.eval()
+
+
+def _check(start: Start, name: str, context: RoundContext) -> None:
+    fresh: StateDict = context.fresh
+    weights: Any = start.weights
+    if not isinstance(weights, Mapping) or weights.keys() != fresh.keys():
+        raise WarmstartError(
+            f"strategy '{name}' must return a state dict with the keys of `fresh`, or a Start with one"
+        )
+    for entry, tensor in fresh.items():
+        if not isinstance(weights[entry], torch.Tensor) or weights[entry].shape != tensor.shape:
+            raise WarmstartError(f"strategy '{name}': entry '{entry}' must be a tensor of shape {tuple(tensor.shape)}")
+    if start.trainable is None:
+        return
+    if not start.trainable:
+        raise WarmstartError(f"strategy '{name}': `trainable` names no parameter, so nothing would train")
+    if strange := sorted(set(start.trainable) - context.layout.parameters):
+        raise WarmstartError(
+            f"strategy '{name}': `trainable`: {unknown('parameter', strange[0], sorted(context.layout.parameters))}"
+        )
