@@ -51,9 +51,9 @@ class Component:
         """The strategy or part itself: an instance of the class, or the function with its options filled in."""
         target, options = self.bind(registry)
         if isinstance(target, type):
-            return target(**options)
-        made: Callable[..., Any] = functools.partial(target, **options) if options else target
-        return made
+            made: Callable[..., Any] = target(**options)
+            return made
+        return functools.partial(target, **options) if options else target
 
 
 def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any]) -> Component:
