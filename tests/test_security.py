@@ -12,7 +12,8 @@ import torch
 from warmstart_sim import api
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import launch
-from warmstart_sim.execution.progress import NoDisplay
+from warmstart_sim.execution.progress import ProgressEvent
+from warmstart_sim.execution.status import StatusWriter
 from warmstart_sim.scenario.overrides import prepare
 from warmstart_sim.scenario.yaml_files import load
 
@@ -58,12 +59,12 @@ def test_a_checkpoint_in_a_run_folder_executes_nothing_and_the_cell_is_trained_a
     raw, where = scenario(tiny_scenario)
     options = launch.RunOptions(tmp_path / "run", "cpu", workers=1, quiet=True)
 
-    def interrupted(self: NoDisplay, task: Any, progress: Any) -> None:
-        if progress.round == 1:
+    def interrupted(self: StatusWriter, event: ProgressEvent) -> None:
+        if event.progress and event.progress.round == 1:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(NoDisplay, "progress", interrupted)
+        patched.setattr(StatusWriter, "__call__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             launch.run_scenario(raw, where, options)
     (checkpoint,) = (tmp_path / "run").glob("cells/*/checkpoint.pt")

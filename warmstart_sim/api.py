@@ -191,7 +191,7 @@ def status(run_dir: Path) -> Status:
     Raises:
         WarmstartError: The folder holds no run.
     """
-    from warmstart_sim.execution.status import status_of
+    from warmstart_sim.execution.status import read_status
 
     folder = RunFolder(run_dir)
-    return status_of(folder, scenarios.plan(stored_scenario(folder), str(run_dir / "scenario.yaml"))[1])
+    return read_status(folder, scenarios.plan(stored_scenario(folder), str(run_dir / "scenario.yaml"))[1])

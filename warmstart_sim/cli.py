@@ -130,8 +130,8 @@ def status(run_dir: RunDir, traceback: Traceback = False) -> None:
         at_checkpoint = f"; {found.interrupted} of them from a checkpoint" if found.interrupted else ""
         print(f"no process is at work; the same `run` command goes on with what is left{at_checkpoint}")
     for name, each in found.running.items():
-        place = f"round {each['round']}/{each['rounds']}, epoch {each['epoch']}, " if "round" in each else ""
-        print(f"  running  {name}: {place}{each['done']:.0%}")
+        where = f"round {each['round']}/{each['rounds']}, epoch {each['epoch']}, {each['done']:.0%}" if each else "0%"
+        print(f"  running  {name}: {where}")
     for name, reason in list(found.failed.items())[:MOST_LISTED]:
         print(f"  failed   {name}: {reason}")
     if len(found.failed) > MOST_LISTED:

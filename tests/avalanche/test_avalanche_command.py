@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from warmstart_sim import cli
-from warmstart_sim.execution.progress import NoDisplay
+from warmstart_sim.execution.status import StatusWriter
 from warmstart_sim.results.columns import MEASURED
 
 
@@ -93,13 +93,14 @@ def test_a_run_that_was_killed_after_a_round_and_started_again_gives_the_same_ta
     for after in (2, 1, 2):
         ended: list[Any] = []
 
-        def progress(self, task, progress, ended=ended, after=after):
-            ended.extend([progress.round] if progress.round_row is not None else [])
+        def count_rounds(self, event, ended=ended, after=after):
+            if event.progress and event.progress.round_row is not None:
+                ended.append(event.progress.round)
             if len(ended) == after:
                 raise Killed
 
         with monkeypatch.context() as patched:
-            patched.setattr(NoDisplay, "progress", progress)
+            patched.setattr(StatusWriter, "__call__", count_rounds)
             patched.setattr(sys, "argv", ["warmstart-sim", "run", str(scenario), *map(str, options), "--out", "killed"])
             with pytest.raises(Killed):
                 cli.main()

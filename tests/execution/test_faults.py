@@ -21,7 +21,6 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution import launch
 from warmstart_sim.execution import ray as on_ray
-from warmstart_sim.execution.progress import NoDisplay
 from warmstart_sim.execution.ray import Cluster, RayOptions, files
 from warmstart_sim.execution.ray.crew import RayExecutor
 from warmstart_sim.execution.ray.wanted import import_ray
@@ -183,9 +182,9 @@ def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, t
     node = ray_cluster.add_node(num_cpus=1, resources={"here": 1})
     reasons: list[str] = []
 
-    class Watching(NoDisplay):
-        def lost(self, task, reason):
-            reasons.append(reason)
+    def on_event(event):
+        if event.kind == "retried":
+            reasons.append(event.error)
             opened(tmp_path / "gate")
 
     def pull_the_plug() -> None:
@@ -215,9 +214,10 @@ def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, t
             patch.setattr(ray, "remote", placed)
             thread = threading.Thread(target=pull_the_plug)
             thread.start()
-            failures = on_ray.run_cells(cluster, cells, run, ExecutionSettings(tmp_path), 2, Watching(), 2, {}, print)
+            scheduler = Scheduler(TaskQueue(cells, run), [on_event])
+            on_ray.run_cells(cluster, scheduler, ExecutionSettings(tmp_path), 2, {}, print)
             thread.join()
-    assert failures == {}
+    assert scheduler.failures == {}
     (reason,) = reasons
     assert "its machine was lost" in reason
     run_cells(small, tmp_path / "run", workers=1)  # all is complete: it writes the tables
@@ -276,18 +276,18 @@ class Fake:
 
 def test_a_lost_task_is_tried_again_alone_and_first(tiny_scenario, tmp_path):
     cells = scenarios.plan(tiny_scenario, "scenario")[1]
-    scheduler = Scheduler(TaskQueue(cells, RunFolder(tmp_path)), NoDisplay(), retries=2)
+    scheduler = Scheduler(TaskQueue(cells, RunFolder(tmp_path)), retries=2)
     one, other = Fake(), Fake()
     assign_tasks(scheduler, [one, other], slots=2)
     assert [len(one.tasks), len(other.tasks)] == [2, 2]
     lost, one.tasks = one.tasks, {}
     for task in lost.values():
-        scheduler.lost(task, "killed")
+        scheduler.retry_or_fail(task, "killed")
     assign_tasks(scheduler, [one, other], slots=2)
     assert len(one.tasks) == 1  # though there are slots for two
     assert one.tasks.keys() < lost.keys()
     assert len(other.tasks) == 2
     again = one.tasks.popitem()[1]
-    scheduler.lost(again, "killed")
-    scheduler.lost(again, "killed once more")
+    scheduler.retry_or_fail(again, "killed")
+    scheduler.retry_or_fail(again, "killed once more")
     assert scheduler.failures == {again.id: "killed once more; tried 3 times"}

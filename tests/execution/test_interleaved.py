@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import interleaved as slots_module
 from warmstart_sim.execution import launch
 from warmstart_sim.execution.interleaved import RunningTask, StackedStep, run_slots
-from warmstart_sim.execution.local import run_cells
-from warmstart_sim.execution.progress import NoDisplay
+from warmstart_sim.execution.local import run_local
+from warmstart_sim.execution.progress import ProgressEvent, ProgressListener
+from warmstart_sim.execution.scheduler import Scheduler
+from warmstart_sim.execution.tasks import Task, TaskQueue
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.cells import record
@@ -37,8 +39,18 @@ from warmstart_sim.types import Hooks
 
 
 @dataclass
+class FakeTask:
+    """A task of so many steps."""
+
+    id: str
+    steps: int
+    title: str = ""
+    event = Task.event
+
+
+@dataclass
 class Script:
-    """A source of tasks, and what became of them."""
+    """A source of tasks that records how they end."""
 
     left: list[tuple[str, int]]
     most: int = 0
@@ -51,18 +63,16 @@ class Script:
             return None
         self.under_way += 1
         self.most = max(self.most, self.under_way)
-        return self.left.pop(0)
+        return FakeTask(*self.left.pop(0))
 
-    def progress(self, task: Any, progress: Any) -> None:
-        raise AssertionError("nobody told anything")
-
-    def ended(self, task: Any, error: str | None) -> None:
+    def report(self, event: ProgressEvent) -> None:
+        assert event.kind == "finished"
         self.under_way -= 1
-        self.ends.append((task[0], error))
+        self.ends.append((event.task_id, event.error))
 
 
 @dataclass
-class StatusWriter:
+class FakeStepper:
     """Stands for a stepper."""
 
     name: str
@@ -79,13 +89,13 @@ def steps_of(
     """Runs the script, and says who made each step, such as "ab"."""
     made: list[str] = []
 
-    def run_task(task: tuple[str, int], *args: Any) -> Iterator[Any]:
-        name, count = task
+    def run_task(task: FakeTask, *args: Any) -> Iterator[Any]:
+        name, count = task.id, task.steps
         for k in range(count):
             if readings:
                 yield PendingValues(torch.zeros(1))
             try:
-                yield StepRequest(StatusWriter(name, fails=name == failing and k == 1), torch.tensor([k]), None)
+                yield StepRequest(FakeStepper(name, fails=name == failing and k == 1), torch.tensor([k]), None)
             except ZeroDivisionError as error:
                 return str(error)
         return None
@@ -93,11 +103,11 @@ def steps_of(
     original = slots_module.separate_steps
 
     def separate_steps(ready: list[RunningTask]) -> None:
-        made.append("".join(sorted(slot.task[0] for slot in ready)))
+        made.append("".join(sorted(slot.task.id for slot in ready)))
         original(ready)
 
-    monkeypatch.setattr(slots_module, "perform", run_task)
-    monkeypatch.setattr(slots_module, "apart", separate_steps)
+    monkeypatch.setattr(slots_module, "run_task", run_task)
+    monkeypatch.setattr(slots_module, "separate_steps", separate_steps)
     run_slots(script, RunFolder(Path("unused")), ExecutionSettings(Path("unused"), slots=slots))
     assert script.under_way == 0
     return made
@@ -215,18 +225,22 @@ MLP = {"name": "mlp", "widths": [8]}
 
 
 def ran(
-    raw: dict, folder: Path, workers: int = 1, listener: NoDisplay | None = None, retries: int = 2, **execution: Any
+    raw: dict,
+    folder: Path,
+    workers: int = 1,
+    listeners: Sequence[ProgressListener] = (),
+    retries: int = 2,
+    **execution: Any,
 ) -> dict[str, str]:
     """Runs a scenario and writes its tables; why cells failed, by their labels."""
     scenario, cells = scenarios.plan(raw, "scenario")
     run = RunFolder(folder)
     with run.locked():
         run.open(record(raw, scenario))
-        failures = run_cells(
-            cells, run, ExecutionSettings(folder, **execution), workers, listener or NoDisplay(), retries
-        )
+        scheduler = Scheduler(TaskQueue(cells, run), listeners, retries)
+        run_local(scheduler, ExecutionSettings(folder, **execution), workers)
         launch.collect(folder)
-    return {name.rpartition("-seed")[0]: reason for name, reason in failures.items()}
+    return {name.rpartition("-seed")[0]: reason for name, reason in scheduler.failures.items()}
 
 
 def rounds(folder: Path) -> pd.DataFrame:
@@ -274,7 +288,7 @@ def test_recorded_cells_in_slots_equal_cells_that_are_not_recorded(tiny_scenario
     tapes: list[Tape] = []
     ran(tiny_scenario, tmp_path / "plain", slots=2, batching=batching)
     cache = functools.partial(DeviceCache, record=lambda device: tapes.append(Tape()) or tapes[-1])
-    monkeypatch.setattr(slots_module, "Workbench", cache)
+    monkeypatch.setattr(slots_module, "DeviceCache", cache)
     assert ran(tiny_scenario, tmp_path / "recorded", slots=2, batching=batching) == {}
     assert kept(tmp_path / "recorded") == kept(tmp_path / "plain")
     losses = [rounds(tmp_path / name)["test_loss"] for name in ("plain", "recorded")]
@@ -372,25 +386,25 @@ def test_a_run_interrupted_within_rounds_goes_on_where_it_was(tiny_scenario, tmp
     tiny_scenario["training"]["until"] = {"epochs": 4}
     execution = {"slots": 2, "batching": batching, "checkpoint_seconds": 0}
 
-    class Impatient(NoDisplay):
-        epochs = 0
+    epochs = 0
 
-        def progress(self, task: Any, progress: Any) -> None:
-            self.epochs += 1
-            if self.epochs == after:
-                raise KeyboardInterrupt
+    def interrupt_once(event: ProgressEvent) -> None:
+        nonlocal epochs
+        epochs += event.kind == "epoch"
+        if epochs == after:
+            epochs += 1000
+            raise KeyboardInterrupt
 
     default = torch.random.get_rng_state()
     with pytest.raises(KeyboardInterrupt) as interrupt:
-        ran(tiny_scenario, tmp_path / "stopped", listener=Impatient(), **execution)
+        ran(tiny_scenario, tmp_path / "stopped", listeners=[interrupt_once], **execution)
     del interrupt
     assert torch.equal(torch.random.get_rng_state(), default)
     assert len(list(tmp_path.glob("stopped/cells/*/checkpoint.pt"))) == 2
-    told = Impatient()
-    told.epochs = -1000
-    assert ran(tiny_scenario, tmp_path / "stopped", listener=told, **execution) == {}
-    # Nothing is trained twice but the epoch whose end was told and whose checkpoint was not written any more.
-    assert told.epochs + 1000 == 3 * 3 * 4 - after + 1
+    epochs = 1000
+    assert ran(tiny_scenario, tmp_path / "stopped", listeners=[interrupt_once], **execution) == {}
+    # Only one epoch is trained twice: the one that was reported and not checkpointed any more.
+    assert epochs - 1000 == 3 * 3 * 4 - after + 1
     ran(tiny_scenario, tmp_path / "through")
     if batching == "apart":
         assert_same_tables(tmp_path / "through", tmp_path / "stopped")

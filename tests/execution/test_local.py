@@ -109,7 +109,7 @@ def test_a_failed_cell_is_tried_again_by_the_next_run(tiny_scenario, tmp_path, m
     from warmstart_sim.execution import run_task
 
     tiny_scenario["seeds"] = [0]
-    monkeypatch.setattr(run_task, "cell_in_turns", lambda *args: 1 / 0)
+    monkeypatch.setattr(run_task, "cell_coroutine", lambda *args: 1 / 0)
     assert len(run_cells(tiny_scenario, tmp_path, workers=1).failures) == 3
     monkeypatch.undo()
     assert run_cells(tiny_scenario, tmp_path, workers=1).failures == {}
@@ -122,7 +122,7 @@ def test_a_complete_run_started_again_trains_nothing(tiny_scenario, tmp_path, mo
 
     tiny_scenario["seeds"] = [0]
     run_cells(tiny_scenario, tmp_path, workers=1)
-    monkeypatch.setattr(run_task, "cell_in_turns", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(run_task, "cell_coroutine", lambda *args: pytest.fail("trained again"))
     run_cells(tiny_scenario, tmp_path, workers=1)
 
 

@@ -22,13 +22,13 @@ from warmstart_sim.cli import with_ray_address
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import launch, pickling
 from warmstart_sim.execution import ray as on_ray
-from warmstart_sim.execution.progress import NoDisplay
 from warmstart_sim.execution.ray import Cluster, RayOptions, files, joining, reasons
 from warmstart_sim.execution.ray import worker as on_worker
 from warmstart_sim.execution.ray.crew import RayExecutor
 from warmstart_sim.execution.ray.user_modules import own_modules
 from warmstart_sim.execution.ray.worker import RayWorker, Setup, WorkerInfo, versions
-from warmstart_sim.execution.tasks import Task
+from warmstart_sim.execution.scheduler import Scheduler
+from warmstart_sim.execution.tasks import Task, TaskQueue
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.types import Dataset, Samples
@@ -118,11 +118,12 @@ def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, r
             run = RunFolder(tmp_path / "run")
             run.path.mkdir()
             execution = ExecutionSettings(tmp_path)
-            failures = on_ray.run_cells(cluster, cells, run, execution, 1, NoDisplay(), 0, {}, print)
+            scheduler = Scheduler(TaskQueue(cells, run))
+            on_ray.run_cells(cluster, scheduler, execution, 1, {}, print)
     finally:
         for name in ("own_start", "own_factor"):
             sys.modules.pop(name, None)
-    assert failures == {}
+    assert scheduler.failures == {}
     assert run.cell(cells[0].id).complete
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.execution import interleaved as slots_module
-from warmstart_sim.execution.local import run_cells
-from warmstart_sim.execution.progress import NoDisplay
+from warmstart_sim.execution.local import run_local
+from warmstart_sim.execution.scheduler import Scheduler
+from warmstart_sim.execution.tasks import TaskQueue
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import Batching, ExecutionSettings
 from warmstart_sim.results.columns import MEASURED
@@ -21,14 +22,15 @@ from warmstart_sim.training.step_time import StepTime
 MLP = {"name": "mlp", "widths": [16]}
 
 
-def rows(raw: dict, folder: Path, slots: int, batching: Batching, workers: int = 1, listener=None) -> dict[str, list]:
+def rows(raw: dict, folder: Path, slots: int, batching: Batching, workers: int = 1, listeners=()) -> dict[str, list]:
     """What every cell stored, by its id, but for times; failures by their ids."""
     cells = scenarios.plan(raw, "scenario")[1]
     execution = ExecutionSettings(folder, timing="shared", slots=slots, batching=batching)
     run = RunFolder(folder)
-    failures = run_cells(cells, run, execution, workers, listener or NoDisplay())
+    scheduler = Scheduler(TaskQueue(cells, run), listeners)
+    run_local(scheduler, execution, workers)
     stored = {cell.id: run.cell(cell.id).result() for cell in cells}
-    assert {name for name, result in stored.items() if result is None} == set(failures)
+    assert {name for name, result in stored.items() if result is None} == set(scheduler.failures)
     return {
         name: [{key: value for key, value in row.items() if key not in MEASURED} for row in result["rounds"]]
         for name, result in stored.items()

@@ -17,7 +17,8 @@ from warmstart_sim.cli import app
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import launch
 from warmstart_sim.execution import status as status_module
-from warmstart_sim.execution.progress import NoDisplay
+from warmstart_sim.execution.progress import ProgressEvent
+from warmstart_sim.execution.status import StatusWriter
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.overrides import prepare
 
@@ -65,13 +66,17 @@ def test_failures_are_listed_with_their_reasons(scenario, tmp_path, capsys):
 
 def test_while_cells_run_it_says_where_they_are_and_how_long_the_rest_takes(scenario, tmp_path, monkeypatch):
     """The driver is asked in the middle of a cell, from within: the lock is its own."""
-    monkeypatch.setattr(status_module, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(status_module, "WRITE_SECONDS", 0.0)
     seen: list[api.Status] = []
 
-    def asked(self: NoDisplay, task: Any, progress: Any) -> None:
-        seen.append(api.status(tmp_path))
+    write = StatusWriter.__call__
 
-    monkeypatch.setattr(NoDisplay, "progress", asked)
+    def asked(self: StatusWriter, event: ProgressEvent) -> None:
+        write(self, event)
+        if event.kind == "epoch":
+            seen.append(api.status(tmp_path))
+
+    monkeypatch.setattr(StatusWriter, "__call__", asked)
     run(scenario, tmp_path)
     assert len(seen) == 6 * 3 * 2  # cells, rounds, epochs
     for number, status in enumerate(seen):
@@ -88,12 +93,12 @@ def test_while_cells_run_it_says_where_they_are_and_how_long_the_rest_takes(scen
 def test_a_run_that_was_stopped_says_that_nobody_is_at_work_and_what_has_a_checkpoint(
     scenario, tmp_path, capsys, monkeypatch
 ):
-    def interrupted(self: NoDisplay, task: Any, progress: Any) -> None:
-        if progress.round == 1:
+    def interrupted(self: StatusWriter, event: ProgressEvent) -> None:
+        if event.progress and event.progress.round == 1:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(NoDisplay, "progress", interrupted)
+        patched.setattr(StatusWriter, "__call__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(scenario, tmp_path)
     found = api.status(tmp_path)
@@ -125,7 +130,7 @@ def test_asking_does_not_keep_a_driver_out(scenario, tmp_path):
 
     def ask() -> None:
         while not stop.is_set():
-            status_module.status_of(RunFolder(tmp_path), cells)
+            status_module.read_status(RunFolder(tmp_path), cells)
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:

@@ -29,8 +29,12 @@ def cells() -> list[scenarios.Cell]:
     return scenarios.plan(SCENARIO, "scenario")[1]
 
 
-def run_to_end(task: Task, run: RunFolder) -> None:
-    task.folder(run).run_to_end({}, [], [])
+def complete(task: Task, run: RunFolder) -> None:
+    task.folder(run).finish({}, [], [])
+
+
+def release(queue: TaskQueue, task: Task) -> None:
+    queue.put_first(*queue.pop_waiting(task.id))
 
 
 def drained(queue: TaskQueue, run: RunFolder | None = None) -> list[Task]:
@@ -38,8 +42,8 @@ def drained(queue: TaskQueue, run: RunFolder | None = None) -> list[Task]:
     while task := queue.take():
         order.append(task)
         if run is not None:
-            run_to_end(task, run)
-        queue.done(task)
+            complete(task, run)
+        release(queue, task)
     return order
 
 
@@ -61,7 +65,7 @@ def test_cells_wait_for_their_own_first_phase_alone(cells, tmp_path):
     queue = TaskQueue(cells, RunFolder(tmp_path))
     assert [task.first_phase for task in queue.ready] == [True] * 4
     first = queue.take()
-    queue.done(first)
+    release(queue, first)
     freed = [task.cell.first_phase.id for task in queue.ready if not task.first_phase]
     assert freed == [first.id] * 8  # two pairs share the source; two fractions, two arms
 
@@ -69,7 +73,7 @@ def test_cells_wait_for_their_own_first_phase_alone(cells, tmp_path):
 def test_a_first_phase_that_failed_takes_its_cells_with_it_and_no_others(cells, tmp_path):
     queue = TaskQueue(cells, RunFolder(tmp_path))
     first = queue.take()
-    orphans = queue.failed(first)
+    orphans = queue.pop_waiting(first.id)
     assert len(orphans) == 8
     assert all(task.cell.first_phase.id == first.id for task in orphans)
     assert len(drained(queue)) == 24 - 8 + 3
@@ -80,7 +84,7 @@ def test_what_is_complete_is_left_out(cells, tmp_path):
     queue = TaskQueue(cells, run)
     done = [queue.take() for _ in range(2)]
     for task in done:
-        run_to_end(task, run)
+        complete(task, run)
     again = TaskQueue(cells, run)
     assert len([task for task in again.ready if not task.first_phase]) == sum(
         cell.first_phase.id in {task.id for task in done} for cell in cells

@@ -7,7 +7,6 @@ before the others make their next step (on a CPU), or while theirs are still run
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,9 +16,9 @@ import torch
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.acceleration.stacked_layers import Unstackable
 from warmstart_sim.acceleration.stacking import Stack, stackable
+from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.run_task import run_task
 from warmstart_sim.execution.tasks import Task
-from warmstart_sim.experiment.run_cell import Progress
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.preemption import Preempted, requested, stop_if_requested
 from warmstart_sim.results.store import RunFolder
@@ -27,17 +26,14 @@ from warmstart_sim.training.coroutine import PendingValues, TrainingCoroutine, T
 from warmstart_sim.training.stepper import StepRequest
 
 
-class Source(Protocol):
-    """Where tasks come from, and who wants to know how they go."""
+class TaskSource(Protocol):
+    """Gives tasks and gets progress events: the scheduler, or a worker's proxy of it."""
 
     def take(self, idle: bool) -> Task | None:
         """The next task; None when there is none now, or, if the caller is idle and can wait, none will ever come."""
 
-    def progress(self, task: Task, progress: Progress) -> None:
-        """An epoch of it has ended."""
-
-    def ended(self, task: Task, error: str | None) -> None:
-        """It is over."""
+    def report(self, event: ProgressEvent) -> None:
+        """Takes a progress event."""
 
 
 @dataclass
@@ -77,7 +73,7 @@ class RunningTask:
         return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
 
 
-def run_slots(source: Source, run: RunFolder, execution: ExecutionSettings) -> None:
+def run_slots(source: TaskSource, run: RunFolder, execution: ExecutionSettings) -> None:
     """Runs tasks until there are none, `place.slots` at a time.
 
     Args:
@@ -92,11 +88,11 @@ def run_slots(source: Source, run: RunFolder, execution: ExecutionSettings) -> N
     cache = DeviceCache(execution.device, captures_steps=execution.batching != "stacked")
 
     def started(task: Task) -> TrainingCoroutine[str | None]:
-        return run_task(task, run, cache, execution, functools.partial(source.progress, task))
+        return run_task(task, run, cache, execution, source.report)
 
     if execution.slots == 1:
         while task := source.take(idle=True):
-            source.ended(task, run_to_end(started(task)))
+            source.report(task.event("finished", error=run_to_end(started(task))))
             stop_if_requested()
         return
     device = torch.device(execution.device)
@@ -127,7 +123,7 @@ def run_slots(source: Source, run: RunFolder, execution: ExecutionSettings) -> N
                 slots[0].request.run()
 
 
-def _is_over(slot: RunningTask, source: Source, wait: bool) -> bool:
+def _is_over(slot: RunningTask, source: TaskSource, wait: bool) -> bool:
     """Lets a slot go on until it has a minibatch, or has to wait for a number; whether it came to its end."""
     try:
         while not isinstance(slot.request, StepRequest):
@@ -138,7 +134,7 @@ def _is_over(slot: RunningTask, source: Source, wait: bool) -> bool:
             slot.advance()
         return False
     except StopIteration as end:
-        source.ended(slot.task, end.value)
+        source.report(slot.task.event("finished", error=end.value))
         return True
     except Preempted:  # it is checkpointed; the others go on to the ends of their epochs
         return True

@@ -244,23 +244,33 @@ def _run_cells(
     cluster: Cluster | None,
     digests: Mapping[str, str],
 ) -> dict[str, str]:
-    from warmstart_sim.execution.local import run_cells
-    from warmstart_sim.execution.progress import LiveDisplay, NoDisplay, PlainDisplay
+    from warmstart_sim.execution.display import LiveDisplay, PlainDisplay
+    from warmstart_sim.execution.local import run_local
+    from warmstart_sim.execution.progress import ProgressListener, RunProgress
+    from warmstart_sim.execution.scheduler import Scheduler
     from warmstart_sim.execution.status import StatusWriter
     from warmstart_sim.execution.tasks import TaskQueue
 
     queue = TaskQueue(cells, run_folder)
-    tasks = [task.id for task in queue.ready] + [task.id for waiting in queue.waiting.values() for task in waiting]
-    console = Console(stderr=True)
-    shown = NoDisplay() if options.quiet else (LiveDisplay if console.is_terminal else PlainDisplay)(tasks, console)
-    listener = StatusWriter(shown, run_folder, len(tasks))
-    with shown, preemption.heeded():
+    run_progress = RunProgress(len(queue))
+    listeners: list[ProgressListener] = [run_progress, StatusWriter(run_progress, run_folder)]
+    with contextlib.ExitStack() as stack:
+        if not options.quiet:
+            console = Console(stderr=True)
+            display: LiveDisplay | PlainDisplay
+            display = (LiveDisplay if console.is_terminal else PlainDisplay)(run_progress, console)
+            stack.enter_context(display)
+            listeners.append(display)
+        stack.enter_context(preemption.heeded())
+        scheduler = Scheduler(queue, listeners, options.retries)
         if cluster is None:
-            return run_cells(cells, run_folder, execution, workers, listener, options.retries)
-        say = (lambda text: None) if options.quiet else (lambda text: _say([text]))
-        from warmstart_sim.execution import ray
+            run_local(scheduler, execution, workers)
+        else:
+            from warmstart_sim.execution import ray
 
-        return ray.run_cells(cluster, cells, run_folder, execution, workers, listener, options.retries, digests, say)
+            say = (lambda text: None) if options.quiet else (lambda text: _say([text]))
+            ray.run_cells(cluster, scheduler, execution, workers, digests, say)
+    return scheduler.failures
 
 
 def _fetch_data(cells: Sequence[scenarios.Cell], data_root: Path) -> dict[str, str]:

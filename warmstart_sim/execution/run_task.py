@@ -6,8 +6,9 @@ import traceback
 
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.execution.progress import ProgressListener
 from warmstart_sim.execution.tasks import Task
-from warmstart_sim.experiment.run_cell import Notify, Progress, cell_coroutine, first_phase_coroutine
+from warmstart_sim.experiment.run_cell import Progress, cell_coroutine, first_phase_coroutine
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.results.tensorboard import TensorBoardLog
@@ -15,7 +16,7 @@ from warmstart_sim.training.coroutine import TrainingCoroutine
 
 
 def run_task(
-    task: Task, run: RunFolder, cache: DeviceCache, execution: ExecutionSettings, notify: Notify
+    task: Task, run: RunFolder, cache: DeviceCache, execution: ExecutionSettings, listener: ProgressListener
 ) -> TrainingCoroutine[str | None]:
     """Does one task, in turns; an error that concerns this cell alone is recorded in its folder and returned.
 
@@ -24,21 +25,21 @@ def run_task(
         run: Where results go.
         cache: What outlives the task in this process.
         execution: Where and how it runs.
-        notify: Called after every epoch.
+        listener: Gets an event after every epoch.
 
     Raises:
         WarmstartError: An error that concerns the whole run.
     """
     log = TensorBoardLog(run.path / "tensorboard" / task.folder(run).path.name) if execution.tensorboard else None
 
-    def tell(progress: Progress) -> None:
+    def notify(progress: Progress) -> None:
         if log is not None:
             log.write(progress.total_epochs, progress.epoch_row, progress.round_row)
-        notify(progress)
+        listener(task.event("epoch", progress=progress))
 
     try:
         yield from (first_phase_coroutine if task.first_phase else cell_coroutine)(
-            task.cell, run, cache, execution, tell
+            task.cell, run, cache, execution, notify
         )
     except WarmstartError:
         raise

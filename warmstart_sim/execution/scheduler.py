@@ -1,91 +1,75 @@
-"""What is to be done, by whom, and what becomes of what is lost: the same for every executor."""
+"""Task queue shared by all executors: assignment, failures, retries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from warmstart_sim.execution.progress import ProgressEvent, ProgressListener
 from warmstart_sim.execution.tasks import Task, TaskQueue
-
-if TYPE_CHECKING:
-    from warmstart_sim.experiment.run_cell import Progress
 
 RETRIES = 2  # of a task whose worker died
 
 
-class ProgressListener(Protocol):
-    """Is told how the run goes: the progress display, TensorBoard."""
-
-    def started(self, task: Task) -> None:
-        """A worker has taken a task."""
-
-    def progress(self, task: Task, progress: Progress) -> None:
-        """An epoch has ended (not every epoch is told)."""
-
-    def lost(self, task: Task, reason: str) -> None:
-        """The task's worker died, and the task will be taken again."""
-
-    def ended(self, task: Task, error: str | None) -> None:
-        """A task is complete, or has failed."""
-
-
 @dataclass
 class Scheduler:
-    """What is to be done, what failed, and who is told.
+    """Hands out tasks, records failures, and passes progress events on.
 
-    Args:
-        queue: The tasks that are left.
-        listener: Is told how it goes.
-        retries: How often a task is tried again whose worker died.
+    Attributes:
+        queue: The tasks to run.
+        listeners: Called with every progress event.
+        retries: How often a task is tried again after its worker died. A task that raised an exception is not.
+        failures: The reason for every failed task, by its id.
+        deaths: How often a task's worker died, by the task's id.
     """
 
     queue: TaskQueue
-    listener: ProgressListener
+    listeners: Sequence[ProgressListener] = ()
     retries: int = RETRIES
     failures: dict[str, str] = field(default_factory=dict)
-    losses: dict[str, int] = field(default_factory=dict)
+    deaths: dict[str, int] = field(default_factory=dict)
 
-    def take(self, idle: bool) -> Task | None:
+    def take(self, idle: bool = False) -> Task | None:
         """The next task that can run now."""
         if task := self.queue.take():
-            self.listener.started(task)
+            self.report(task.event("started"))
         return task
 
-    def progress(self, task: Task, progress: Progress) -> None:
-        """An epoch of it has ended."""
-        self.listener.progress(task, progress)
-
-    def ended(self, task: Task, error: str | None) -> None:
-        """It is complete, or has failed."""
-        self.listener.ended(task, error)
-        if error is None:
-            self.queue.done(task)
+    def report(self, event: ProgressEvent) -> None:
+        """Passes an event on; after a task has finished, the tasks that wait for it become ready, or fail with it."""
+        for listener in self.listeners:
+            listener(event)
+        if event.kind != "finished":
             return
-        self.failures[task.id] = error
-        for orphan in self.queue.failed(task):
-            self.failures[orphan.id] = f"its first phase failed: {error}"
+        waiting = self.queue.pop_waiting(event.task_id)
+        if event.error is None:
+            self.queue.put_first(*waiting)  # so that the arms of a seed finish close together
+            return
+        self.failures[event.task_id] = event.error
+        for task in waiting:
+            self.report(task.event("finished", error=f"its first phase failed: {event.error}"))
 
-    def lost(self, task: Task, reason: str) -> None:
-        """Its worker died: it is put back, or has failed where that happened too often."""
-        count = self.losses[task.id] = self.losses.get(task.id, 0) + 1
+    def retry_or_fail(self, task: Task, reason: str) -> None:
+        """Handles the death of a task's worker: the task goes back into the queue, or fails after too many deaths."""
+        count = self.deaths[task.id] = self.deaths.get(task.id, 0) + 1
         folder = task.folder(self.queue.run)
         folder.lose(reason)
         if count <= self.retries:
-            self.listener.lost(task, reason)
-            self.queue.put_back(task)
+            self.report(task.event("retried", error=reason))
+            self.queue.put_first(task)  # other tasks may be waiting for it
             return
-        tried = f"; tried {count} times" if count > 1 else ""
-        folder.fail(f"{reason}{tried}")
-        self.ended(task, f"{reason}{tried}")
+        error = f"{reason}; tried {count} times" if count > 1 else reason
+        folder.fail(error)
+        self.report(task.event("finished", error=error))
 
 
 class Worker(Protocol):
-    """Another process, as the driver sees it."""
+    """A worker process, as the main process sees it."""
 
     @property
     def tasks(self) -> dict[str, Task]:
-        """What it has been given and has not ended."""
+        """The tasks that it was given and has not finished."""
         ...
 
     def give(self, task: Task) -> None:
@@ -95,30 +79,30 @@ class Worker(Protocol):
 def assign_tasks(
     scheduler: Scheduler, workers: Sequence[Worker], slots: int, start: Callable[[], Worker | None] = lambda: None
 ) -> None:
-    """Gives tasks to the least busy workers while there are both.
+    """Gives tasks to the least busy workers until no task or no free slot is left.
 
-    A task whose worker has died is tried again alone: if it was at fault, it takes no others with it; if it was not,
-    nothing else can take it again.
+    A task whose worker has died runs alone on its worker: if it caused the death, no other task dies with it; if it did
+    not, no other task can take it down again.
 
     Args:
-        scheduler: Whose tasks.
-        workers: All that there are.
-        slots: How many tasks each takes.
-        start: Starts one more worker for a task, or gives None.
+        scheduler: Hands out the tasks.
+        workers: The running workers.
+        slots: The number of tasks that each worker runs at a time.
+        start: Starts one more worker, or returns None.
     """
 
-    def room(worker: Worker, alone: bool) -> bool:
-        return len(worker.tasks) < (1 if alone or scheduler.losses.keys() & worker.tasks.keys() else slots)
+    def has_room(worker: Worker, alone: bool) -> bool:
+        return len(worker.tasks) < (1 if alone or scheduler.deaths.keys() & worker.tasks.keys() else slots)
 
     workers = list(workers)
     while scheduler.queue.ready:
-        alone = scheduler.queue.ready[0].id in scheduler.losses
+        alone = scheduler.queue.ready[0].id in scheduler.deaths
         worker = min(workers, key=lambda worker: len(worker.tasks), default=None)
         if (worker is None or worker.tasks) and (new := start()):
             workers.append(worker := new)
-        if worker is None or not room(worker, alone):
+        if worker is None or not has_room(worker, alone):
             return
-        task = scheduler.take(idle=False)
+        task = scheduler.take()
         assert task is not None
         worker.tasks[task.id] = task
         worker.give(task)

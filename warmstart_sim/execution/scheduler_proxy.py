@@ -1,21 +1,19 @@
-"""The driver as a worker in another process sees it: where tasks come from, and who is told how they go."""
+"""The scheduler of the main process as its workers see it, over a channel."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.tasks import Task
 
-if TYPE_CHECKING:
-    from warmstart_sim.experiment.run_cell import Progress
-
-NOTIFY_SECONDS = 0.2  # a worker says how it is going at most this often
+EVENT_SECONDS = 0.2  # for each task, epoch events within a round are sent at most this often
 
 
 class Channel(Protocol):
-    """A worker's way to its driver and back."""
+    """A worker's connection to the main process."""
 
     def poll(self) -> bool:
         """Whether there is something to receive."""
@@ -24,19 +22,19 @@ class Channel(Protocol):
     def recv(self) -> Any:
         """The next task; EOFError when there will be none."""
 
-    def send(self, message: tuple[str, str | None, Any], /) -> None:
-        """Tells (what, the task's id, more about it)."""
+    def send(self, event: ProgressEvent, /) -> None:
+        """Sends an event."""
 
 
 @dataclass
 class SchedulerProxy:
-    """The driver as a worker sees it: a source of tasks."""
+    """Takes tasks from a channel, and sends progress events to it."""
 
     channel: Channel
-    told: dict[str, float] = field(default_factory=dict)
+    last_sent: dict[str, float] = field(default_factory=dict)
 
     def take(self, idle: bool) -> Task | None:
-        """The next task that was sent; an idle worker waits for it until the driver closes the channel."""
+        """The next task; an idle worker waits for it until the main process closes the channel."""
         if not idle and not self.channel.poll():
             return None
         try:
@@ -45,14 +43,11 @@ class SchedulerProxy:
             return None
         return task
 
-    def progress(self, task: Task, progress: Progress) -> None:
-        """Passes on the ends of rounds, and of the epochs between them at most one every NOTIFY_SECONDS."""
+    def report(self, event: ProgressEvent) -> None:
+        """Sends an event, but drops epochs within a round that follow each other quickly."""
         now = time.monotonic()
-        if progress.round_row is not None or now - self.told.get(task.id, 0.0) >= NOTIFY_SECONDS:
-            self.told[task.id] = now
-            self.channel.send(("progress", task.id, progress))
-
-    def ended(self, task: Task, error: str | None) -> None:
-        """Tells the driver."""
-        self.told.pop(task.id, None)
-        self.channel.send(("ended", task.id, error))
+        within_round = event.progress is not None and event.progress.round_row is None
+        if within_round and now - self.last_sent.get(event.task_id, 0.0) < EVENT_SECONDS:
+            return
+        self.last_sent[event.task_id] = now
+        self.channel.send(event)

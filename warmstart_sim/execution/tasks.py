@@ -1,10 +1,12 @@
-"""The order in which cells can run: a shared first phase before the cells that start from it."""
+"""Tasks of a run, and the order in which they can run: a shared first phase before the cells that start from it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
@@ -12,7 +14,7 @@ from warmstart_sim.scenario import Cell
 
 @dataclass(frozen=True)
 class Task:
-    """One thing for a worker to do: a cell, or a cell that is the first phase of others."""
+    """A cell to run, or a cell that is the first phase of others."""
 
     cell: Cell
     first_phase: bool
@@ -22,24 +24,36 @@ class Task:
         """Unique in a run."""
         return self.cell.id
 
+    @property
+    def title(self) -> str:
+        """The task's name for users, such as "shrink_perturb, lambda 0.6, seed 0"."""
+        cell = self.cell
+        varied = [f"{key.rpartition('.')[2]} {value}" for key, value in cell.varied.items() if value is not None]
+        name = f"first phase on {cell.data.name}" if self.first_phase else cell.arm.label
+        return ", ".join([name, *varied, f"seed {cell.seed}"])
+
     def folder(self, run: RunFolder) -> CellFolder:
-        """Where its result goes."""
+        """The folder of the task's results."""
         return run.first_phase(self.cell.id) if self.first_phase else run.cell(self.cell.id)
+
+    def event(self, kind: Literal["started", "epoch", "retried", "finished"], **details: Any) -> ProgressEvent:
+        """A progress event of this task, with `progress` or `error`."""
+        return ProgressEvent(kind, self.id, self.title, **details)
 
 
 @dataclass
 class TaskQueue:
-    """What is left to do. A cell becomes ready when the first phase that it needs is done.
+    """Tasks that have not been taken yet. A cell becomes ready when the first phase that it needs is complete.
 
     Args:
         cells: In the order in which they should run.
-        run: What is complete there is left out.
+        run: The run's folder; tasks that are complete there are left out.
     """
 
     cells: Sequence[Cell]
     run: RunFolder
     ready: list[Task] = field(init=False)
-    waiting: dict[str, list[Task]] = field(init=False)
+    waiting: dict[str, list[Task]] = field(init=False)  # by the id of the first phase that they wait for
 
     def __post_init__(self) -> None:
         self.ready, self.waiting = [], {}
@@ -56,18 +70,17 @@ class TaskQueue:
                 self.waiting[phase.id] = [task]
                 self.ready.append(phase)
 
+    def __len__(self) -> int:
+        return len(self.ready) + sum(map(len, self.waiting.values()))
+
     def take(self) -> Task | None:
         """The next task that can run now."""
         return self.ready.pop(0) if self.ready else None
 
-    def done(self, task: Task) -> None:
-        """Frees the cells that waited for `task`; they go first, so that a seed's arms end close together."""
-        self.ready[:0] = self.waiting.pop(task.id, [])
+    def put_first(self, *tasks: Task) -> None:
+        """Makes tasks the next ones."""
+        self.ready[:0] = tasks
 
-    def put_back(self, task: Task) -> None:
-        """A task that was taken is to be done again, before all others: cells may be waiting for it."""
-        self.ready.insert(0, task)
-
-    def failed(self, task: Task) -> list[Task]:
-        """The tasks that cannot run because `task` failed."""
-        return self.waiting.pop(task.id, [])
+    def pop_waiting(self, task_id: str) -> list[Task]:
+        """Removes and returns the tasks that wait for a first phase."""
+        return self.waiting.pop(task_id, [])

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from warmstart_sim import preemption
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution.pickling import pickled, unpickled
+from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.scheduler import Scheduler, assign_tasks
 from warmstart_sim.execution.scheduler_proxy import SchedulerProxy
 from warmstart_sim.execution.tasks import Task
@@ -81,16 +82,15 @@ class WorkerPool:
 
     def _hear(self, worker: _Worker) -> None:
         try:
-            kind, task_id, content = worker.connection.recv()
+            message: ProgressEvent | WarmstartError = worker.connection.recv()
         except (EOFError, ConnectionResetError):
             self.on_worker_death(worker)
             return
-        if kind == "progress":
-            self.scheduler.progress(worker.tasks[task_id], content)
-        elif kind == "fatal":
-            raise content
-        else:
-            self.scheduler.ended(worker.tasks.pop(task_id), content)
+        if isinstance(message, WarmstartError):
+            raise message
+        if message.kind == "finished":
+            del worker.tasks[message.task_id]
+        self.scheduler.report(message)
 
     def on_worker_death(self, worker: _Worker) -> None:
         """Puts a dead worker's tasks back into the queue."""
@@ -102,7 +102,7 @@ class WorkerPool:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self.workers.remove(worker)
         for task in lost.values():
-            self.scheduler.lost(task, f"its worker process died ({how}; a SIGKILL often means out of memory)")
+            self.scheduler.retry_or_fail(task, f"its worker process died ({how}; a SIGKILL often means out of memory)")
 
 
 @dataclass
@@ -136,7 +136,7 @@ def _work(connection: Connection, run: RunFolder, execution: ExecutionSettings) 
         try:
             run_slots(SchedulerProxy(_Pipe(connection)), run, execution)
         except WarmstartError as error:
-            connection.send(("fatal", None, error))
+            connection.send(error)
 
 
 @dataclass
@@ -155,8 +155,8 @@ class _Pipe:
         task: Task = unpickled(parcel, self.datasets.__getitem__)
         return task
 
-    def send(self, message: tuple[str, str | None, Any], /) -> None:
-        self.connection.send(message)
+    def send(self, event: ProgressEvent, /) -> None:
+        self.connection.send(event)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,9 @@ from warmstart_sim.execution.ray.cluster import Cluster, Remote
 from warmstart_sim.execution.ray.files import Files, write_files
 from warmstart_sim.execution.ray.wanted import import_ray
 from warmstart_sim.execution.ray.worker import HEAR_SECONDS, Message, WorkerInfo, versions
-from warmstart_sim.execution.scheduler import ProgressListener, Scheduler, assign_tasks
-from warmstart_sim.execution.tasks import TaskQueue
+from warmstart_sim.execution.scheduler import Scheduler, assign_tasks
 from warmstart_sim.execution.worker_pool import LOOK_SECONDS
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.scenario import Cell
 
 if TYPE_CHECKING:
     from warmstart_sim.experiment.settings import ExecutionSettings
@@ -30,38 +28,27 @@ MAX_FAILED_STARTS = 3  # workers that died before they were ready, with none ali
 
 def run_cells(
     cluster: Cluster,
-    cells: Sequence[Cell],
-    run: RunFolder,
+    scheduler: Scheduler,
     execution: ExecutionSettings,
     workers: int,
-    listener: ProgressListener,
-    retries: int,
     digests: Mapping[str, str],
     say: Callable[[str], None],
-) -> dict[str, str]:
-    """Runs all cells that are not complete yet, as `execute.execute` does on this machine.
+) -> None:
+    """Runs all tasks of a scheduler on a cluster, as `run_local` does on this machine.
 
     Args:
         cluster: Whose workers run them.
-        cells: In the order in which they should run.
-        run: The run's folder, locked by the caller.
+        scheduler: Its run folder is locked by the caller.
         execution: Where and how cells run.
         workers: How many.
-        listener: Is told how it goes.
-        retries: How often a cell is tried again whose worker or machine was lost.
         digests: Of the data sets, by their settings, for workers to compare with theirs.
         say: Tells a user something.
-
-    Returns:
-        The cells that failed, and why.
 
     Raises:
         WarmstartError: Something that no other cell would survive either.
         Preempted: The process got SIGTERM, and what was under way is checkpointed.
     """
-    scheduler = Scheduler(TaskQueue(cells, run), listener, retries)
-    RayExecutor(cluster, scheduler, run, execution, workers, digests, say).run_cells()
-    return scheduler.failures
+    RayExecutor(cluster, scheduler, scheduler.queue.run, execution, workers, digests, say).run_cells()
 
 
 @dataclass
@@ -123,12 +110,12 @@ class RayExecutor:
         kind, task_id, content = message
         if kind == "ready":
             self._welcome(worker, content)
-        elif kind == "progress" and task_id in worker.tasks:
-            self.scheduler.progress(worker.tasks[task_id], content)
-        elif kind == "ended" and task_id in worker.tasks:
-            error, files = content
+        elif kind == "event" and task_id in worker.tasks:
+            event, files = content
             self._store(files)
-            self.scheduler.ended(worker.tasks.pop(task_id), error)
+            if event.kind == "finished":
+                del worker.tasks[task_id]
+            self.scheduler.report(event)
         elif kind == "fatal":
             raise content
         elif kind == "broken":
@@ -176,7 +163,7 @@ class RayExecutor:
                 raise RunError(f"--ray: no worker can be started: {why}")
         for task in lost.values():
             host = worker.sight.host if worker.sight else "a machine"
-            self.scheduler.lost(task, f"its Ray worker on {host} died ({why})")
+            self.scheduler.retry_or_fail(task, f"its Ray worker on {host} died ({why})")
 
     def _stop(self, ray: Any) -> None:
         """Asks the workers to checkpoint what they do, and waits for that."""

@@ -24,6 +24,7 @@ from warmstart_sim import preemption
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution.pickling import unpickled
+from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.ray.files import Files, read_files, write_files
 from warmstart_sim.execution.scheduler_proxy import SchedulerProxy
 from warmstart_sim.execution.tasks import Task
@@ -102,7 +103,7 @@ def versions() -> dict[str, str]:
 class RayWorker:
     """One worker. Its driver calls `hear` again and again; the first message is ("ready", None, Sight).
 
-    The other messages are ("progress", task, Progress), ("ended", task, (error, files)), ("fatal", None, error),
+    The other messages are ("event", task, (ProgressEvent, files or None)), ("fatal", None, error),
     ("broken", None, reason), and at the end of everything ("stopped", None, files of what is checkpointed).
 
     Args:
@@ -269,11 +270,9 @@ class _Mail:
         self.taken[task.id] = task
         return task
 
-    def send(self, message: Message, /) -> None:
-        kind, task_id, content = message
-        if kind == "ended" and task_id is not None:
-            content = content, self.collect(self.taken.pop(task_id))
-        self.outbox.put((kind, task_id, content))
+    def send(self, event: ProgressEvent, /) -> None:
+        files = self.collect(self.taken.pop(event.task_id)) if event.kind == "finished" else None
+        self.outbox.put(("event", event.task_id, (event, files)))
 
 
 def _sees(setup: Setup) -> bool:
