@@ -28,7 +28,9 @@ from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
-REGISTRIES = (registry.STRATEGIES, registry.PARTS, registry.DATASETS, registry.STREAMS, registry.MODELS)
+REGISTRIES = (
+    registry.STRATEGIES, registry.PARTS, registry.PROBES, registry.DATASETS, registry.STREAMS, registry.MODELS,
+)  # fmt: skip
 MINIMAL = {"name": "fragment", "data": "digits", "strategies": {"random_init": {}}}
 MODULES = ["warmstart_sim", *(m.name for m in pkgutil.walk_packages(warmstart_sim.__path__, "warmstart_sim."))]
 
@@ -82,6 +84,7 @@ def documented_modules(monkeypatch) -> dict[str, types.ModuleType]:
         monkeypatch.setattr(each, "_targets", own)
         monkeypatch.setattr(each, "_loaded", own)
         monkeypatch.setattr(each, "_traits", dict(each._traits))
+        monkeypatch.setattr(each, "_details", dict(each._details))
     modules = {name: types.ModuleType(name) for name in shown}
     for name, block in shown.items():
         monkeypatch.setitem(sys.modules, name, modules[name])
@@ -126,13 +129,37 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
 
 def test_modules_shown_for_the_package_register_something_with_a_schema(documented_modules):
     kinds = {module.split(".")[1] for module in documented_modules}
-    assert kinds == {"strategies", "data", "streams", "models", "parts"}
+    assert kinds == {"strategies", "datasets", "streams", "models", "parts", "probes"}
     for name in documented_modules:
         entries = [(e, n) for e in REGISTRIES for n in e.names() if getattr(e.get(n), "__module__", "") == name]
         assert len(entries) == 1, name
         (each, registered) = entries[0]
         assert each.schema(registered).model_json_schema()["additionalProperties"] is False
         assert each.summary(registered)
+
+
+def test_what_is_shown_for_the_package_trains_beside_what_is_there(documented_modules, tiny_scenario, tmp_path):
+    """Each example is one file and no other change: a scenario names it, and its cells train and measure."""
+    tiny_scenario |= {
+        "model": {"name": "two_layers", "units": 12},
+        "strategies": {
+            "random_init": {},
+            "renew": {},
+            "rescale_blocks": {"samples": 40},
+            "taught": {"start": "random_init", "distill_last_round": {"beta": 2.0}},
+            "reset": {"start": "warm_start", "reset_weak_units": {"share": 0.5, "every": 2}},
+            "noisy": {"start": "warm_start", "pixel_noise": {"deviation": 0.5}},
+        },
+        "training": {"batch_size": 32, "until": {"epochs": 4}},
+        "seeds": [0],
+        "measure": {"each_epoch": [{"logit_scale": {"samples": 20}}]},
+    }
+    results = api.run(tiny_scenario, out=tmp_path, workers=1, quiet=True)
+    last = results.rounds[results.rounds["round"] == 2].set_index("strategy")
+    assert list(last.index) == list(tiny_scenario["strategies"])
+    assert last["train_loss"].nunique() == len(last)  # none of them is without effect
+    assert (results.epochs["logit_scale"] > 0).all()
+    assert results.failures == {}
 
 
 def test_tests_shown_for_the_package_pass(documented_modules):
@@ -177,11 +204,12 @@ def test_every_column_and_every_name_is_explained():
     assert columns == set()
     names = {name for each in (registry.STRATEGIES, registry.PARTS) for name in each.names()}
     assert {name for name in names if f"\n## `{name}`" not in text["strategies_and_parts"]} == set()
+    assert {name for name in registry.PROBES.names() if f"\n| `{name}` |" not in text["strategies_and_parts"]} == set()
     names = {name for each in (registry.DATASETS, registry.STREAMS, registry.MODELS) for name in each.names()}
     assert {name for name in names if f"`{name}`" not in text["scenarios"]} == set()
     options = {
         option
-        for each in (registry.STRATEGIES, registry.PARTS)
+        for each in (registry.STRATEGIES, registry.PARTS, registry.PROBES)
         for name in each.names()
         for option in fields(each, name)
     }

@@ -20,6 +20,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.training.loop import train
 
@@ -156,6 +157,22 @@ def test_a_strategy_may_prepare_the_first_round(tiny_scenario, tmp_path, executi
     ours = result(cell, tmp_path / "ours", execution)
     theirs = result(cell, tmp_path / "theirs", replace(execution, engine=avalanche_engine))
     assert_same_training(ours, theirs)
+
+
+def test_a_shared_first_round_cannot_be_prepared_by_one_arm(tiny_scenario, tmp_path, execution, monkeypatch):
+    split = {"name": "split", "fraction": 0.5}
+    cell = cell_of(tiny_scenario, "tests.experiment.own_parts:doubled", stream=split)
+    with pytest.raises(WarmstartError, match="prepares the first round, but in stream split all arms share it"):
+        result(cell, tmp_path, execution)
+
+    STRATEGIES.names()  # a registered one says so, and its first round is its own
+    monkeypatch.setitem(STRATEGIES._targets, "doubled", own_parts.Doubled)
+    monkeypatch.setitem(STRATEGIES._traits, "doubled", frozenset({"prepares_first_round"}))
+    cell = cell_of(tiny_scenario, "doubled", stream=split)
+    assert cell.first_phase is None
+    rounds = result(cell, tmp_path / "own", execution)["rounds"]
+    assert [(row["round"], row["shared"]) for row in rounds] == [(0, False), (1, False)]
+    assert cell_of(tiny_scenario, "warm_start", stream=split).first_phase is not None
 
 
 class Pretrained(nn.Sequential):

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from warmstart_sim.acceleration.device_cache import DeviceCache
+from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.engine import RoundTrainer
 from warmstart_sim.experiment.probing import Probing
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.models.weights import read_weights, transfer_weights
 from warmstart_sim.preemption import requested, stop_if_requested
+from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.columns import SECONDS, Row
 from warmstart_sim.results.store import RunFolder
@@ -109,6 +111,11 @@ def _initial_history(
     """What a cell starts from: nothing, a first phase (trained now if it is not complete), or a file of weights."""
     cell = trainer.cell
     history = CellHistory()
+    if cell.first_phase and hasattr(cell.arm.start.make(STRATEGIES), "prepare_first_round"):
+        raise WarmstartError(
+            f"strategy '{cell.arm.start.name}' prepares the first round, but in stream {cell.stream.name} all arms share "
+            "it; choose another stream, such as online"
+        )
     if cell.first_phase:
         yield from first_phase_coroutine(cell.first_phase, run, cache, trainer.execution, notify)
         folder = run.first_phase(cell.first_phase.id)

@@ -143,7 +143,9 @@ class Cell:
     @property
     def shares_first_round(self) -> bool:
         """Whether the first phase is this cell's own first round."""
-        return STREAMS.has_trait(self.stream.name, "shared_first_round") and self.arm.label != FIRST_PHASE
+        prepares = STRATEGIES.has_trait(self.arm.start.name, "prepares_first_round")
+        shared = STREAMS.has_trait(self.stream.name, "shared_first_round")
+        return shared and not prepares and self.arm.label != FIRST_PHASE
 
     @cached_property
     def digest(self) -> str:

@@ -40,9 +40,9 @@ class ShrinkPerturb:
         pydantic.ValidationError: A value outside its range (a `ValueError`).
 
     >>> import torch
-    >>> from warmstart_sim.types import Context, Layout
+    >>> from warmstart_sim.types import Layout, RoundContext
     >>> layout = Layout(parameters=frozenset({"w"}), norm_affine=frozenset(), blocks=(), head="head")
-    >>> context = Context(round=1, layout=layout, generator=lambda purpose: torch.Generator())
+    >>> context = RoundContext(round=1, layout=layout, generator=lambda purpose: torch.Generator())
     >>> ShrinkPerturb(lam=0.5, sigma=0.25)({"w": torch.tensor(4.0)}, {"w": torch.tensor(1.0)}, context)
     {'w': tensor(2.2500)}
     """
