@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line, what was found, what is valid, the nearest match."""
+"""Errors that a user can fix, with one-line messages: what was found, what is valid, the nearest match."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterable
 
 
 class WarmstartError(Exception):
-    """A user's mistake: the command line prints its one line on stderr and exits with `exit_code`."""
+    """A user's mistake. The command line prints the message, one line, to stderr and exits with `exit_code`."""
 
     exit_code = 2
 
 
 class DataError(WarmstartError):
-    """A data set that is missing, truncated or corrupt; the line says how to get it."""
+    """A missing, truncated or corrupt data set; the message says how to get it."""
 
     exit_code = 3
 
 
 class RunError(WarmstartError):
-    """The run could not finish (a full disk, failed cells); what is complete stays, and the run can go on."""
+    """The run could not finish (full disk, failed cells). Completed cells are kept, and the run can be resumed."""
 
     exit_code = 1
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:
-    """A hint that names the valid choice closest to `name`, or nothing when none is close.
+    """Returns a hint with the valid choice closest to `name`, or an empty string if none is close.
 
     >>> nearest("warm_strat", ["random_init", "warm_start"])
     "; did you mean 'warm_start'?"
@@ -34,18 +34,18 @@ def nearest(name: object, valid: Iterable[str]) -> str:
     >>> nearest("zebra", ["random_init", "warm_start"])
     ''
     """
-    spelt = {_letters(choice): choice for choice in valid}
-    matches = difflib.get_close_matches(_letters(name), spelt, n=1, cutoff=0.6)
-    return f"; did you mean '{spelt[matches[0]]}'?" if matches else ""
+    choices = {_normalized(choice): choice for choice in valid}
+    matches = difflib.get_close_matches(_normalized(name), choices, n=1, cutoff=0.6)
+    return f"; did you mean '{choices[matches[0]]}'?" if matches else ""
 
 
-def _letters(name: object) -> str:
-    """A name without what people write in different ways: `ResNet-18` is close to `resnet18`."""
+def _normalized(name: object) -> str:
+    """Ignores case, hyphens and spaces, so that `ResNet-18` is close to `resnet18`."""
     return str(name).lower().replace("-", "_").replace(" ", "_")
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
-    """The line for a name that does not exist.
+    """Returns the error message for an unknown name.
 
     >>> unknown("strategy", "warmstart", ["random_init", "warm_start"])
     "unknown strategy 'warmstart'; did you mean 'warm_start'? (there are: random_init, warm_start)"

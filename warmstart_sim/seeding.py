@@ -1,8 +1,8 @@
-"""Every random draw comes from a generator made from (seed, purpose, place): nothing touches the global ones.
+"""Seeds for every random draw, derived from (seed, purpose, indices); the global generators are never used.
 
-Two draws share a generator only if their seed, purpose and place (round, epoch ...) are the same. So all arms of a
-seed see the same split, chunks, fresh weights and batch order, a resumed epoch draws what the interrupted one would
-have drawn, and no generator's state has to be stored in a checkpoint.
+Two draws use the same random numbers only if their seed, purpose and indices (round, epoch, ...) are equal. So all arms
+of a seed get the same split, chunks, fresh weights and batch order, a resumed epoch draws the same numbers as the
+interrupted one, and checkpoints need not store generator states.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ if TYPE_CHECKING:
     import torch
 
 
-def derive_seed(seed: int, purpose: str, *place: int) -> int:
-    """A 63-bit seed for one purpose at one place: the hash of all three.
+def derive_seed(seed: int, purpose: str, *indices: int) -> int:
+    """Hashes the arguments to a 63-bit seed.
 
     Args:
         seed: The experiment's seed.
         purpose: What is drawn, such as "order" or "init".
-        *place: Where, such as the round and the epoch.
+        *indices: For example the round and the epoch.
 
     >>> derive_seed(0, "order", 1, 2) == derive_seed(0, "order", 1, 2) != derive_seed(0, "order", 2, 1)
     True
     """
-    text = "/".join([str(seed), purpose, *map(str, place)])
+    text = "/".join([str(seed), purpose, *map(str, indices)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def numpy_generator(seed: int, purpose: str, *place: int) -> np.random.Generator:
-    """A NumPy generator for one purpose at one place."""
-    return np.random.default_rng(derive_seed(seed, purpose, *place))
+def numpy_generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
+    """Returns a NumPy generator with the derived seed."""
+    return np.random.default_rng(derive_seed(seed, purpose, *indices))
 
 
-def torch_generator(seed: int, purpose: str, *place: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """A torch generator for one purpose at one place, on `device`."""
+def torch_generator(seed: int, purpose: str, *indices: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """Returns a torch generator on `device` with the derived seed."""
     import torch
 
-    return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, *place))
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, purpose, *indices))
 
 
 @contextlib.contextmanager
-def scoped_torch_seed(seed: int, purpose: str, *place: int, device: str | torch.device = "cpu") -> Iterator[None]:
-    """Seeds torch's default generators inside the block only, and puts them back afterwards.
+def scoped_torch_seed(seed: int, purpose: str, *indices: int, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Seeds torch's default generators inside the block, and restores their states afterwards.
 
-    For the two things that take no generator: a module's own initialisation, and dropout.
+    Needed for the two things that accept no generator: the initialisation of modules, and dropout.
     """
     import torch
 
     cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(derive_seed(seed, purpose, *place))
+        torch.default_generator.manual_seed(derive_seed(seed, purpose, *indices))
         for each in cuda:
             with torch.cuda.device(each):
-                torch.cuda.manual_seed(derive_seed(seed, purpose, *place))
+                torch.cuda.manual_seed(derive_seed(seed, purpose, *indices))
         yield

@@ -183,8 +183,8 @@ def test_read_only_arrays_are_read_and_left_as_they_are():
         ),
         (
             (4, 8, 8), (3, 8, 8), "resize",
-            "stream.source: drawn has inputs of shape (4, 8, 8), the target of shape (3, 8, 8); only grey and "
-            "three-channel images become each other",
+            "stream.source: drawn has inputs of shape (4, 8, 8), the target of shape (3, 8, 8); "
+            "channels can only be converted between 1 and 3",
         ),
         (
             (64,), (1, 8, 8), "pad",

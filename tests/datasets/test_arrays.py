@@ -84,7 +84,7 @@ NAN = np.full((12, 2), np.nan, dtype=np.float32)
         ({"y_train": LABELS.astype(str)}, "y_train is <U"),
         ({"y_train": LABELS.astype(bool)}, "y_train is bool"),
         ({"y_train": LABELS[:, None]}, r"y_train is int64 of shape \(12, 1\)"),
-        ({"y_train": LABELS - 1}, "y_train holds -1; labels count from 0"),
+        ({"y_train": LABELS - 1}, "y_train holds -1; labels start at 0"),
         ({"y_train": LABELS + 1}, "y_train holds 3 but no 0"),
         ({"y_train": LABELS * 10**12}, "y_train holds 2000000000000 but no 1"),
         ({"y_train": LABELS.astype(np.uint64) + np.uint64(2**63)}, "y_train holds -"),
@@ -133,7 +133,7 @@ def test_a_file_that_is_absent_or_none_of_numpys_is_named(tmp_path):
 def test_a_file_cut_short_is_named(npz, share):
     path = npz()
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(DataError, match=r"own.npz is not a .npz file, or it is cut short"):
+    with pytest.raises(DataError, match=r"own.npz is not a .npz file, or it is truncated"):
         read(path=path)
 
 

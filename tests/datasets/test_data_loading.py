@@ -35,9 +35,9 @@ def test_a_function_of_ones_own_is_loaded_anew_for_each_seed_and_option():
 def test_only_the_last_few_stay_in_memory():
     name = f"{__name__}:drawn"
     first = load(name, {}, Path(), 0)
-    for seed in range(1, loading.KEPT + 1):
+    for seed in range(1, loading.MAX_KEPT + 1):
         load(name, {}, Path(), seed)
-    assert len(loading._recent) == loading.KEPT
+    assert len(loading._recent) == loading.MAX_KEPT
     assert load(name, {}, Path(), 0) is not first
 
 

@@ -50,7 +50,7 @@ def test_an_empty_test_set_is_allowed():
         ({"labels": np.zeros(5, np.int64)}, "6 inputs but 5 labels"),
         ({"labels": np.array([0, 1, 2, 0, 1, 3])}, "training labels hold 3; with 3 classes they are 0 to 2"),
         ({"labels": np.array([0, 1, 2, 0, 1, -1])}, "training labels hold -1"),
-        ({"labels": np.full(6, 2)}, "the training labels are all 2: there is one class only"),
+        ({"labels": np.full(6, 2)}, "the training labels are all 2: there is only one class"),
         (
             {"test": Samples(np.zeros((2, 1, 4, 5), np.uint8), np.zeros(2, np.int64))},
             r"test inputs are uint8 of shape \(1, 4, 5\)",

@@ -155,7 +155,7 @@ def sixteen_bits(path, write_images):
         (no_folder, "there is no folder .*absent"),
         (no_images, "no images in the folders of .*empty"),
         (no_class_folders, "no images in the folders of .*flat"),
-        (one_class, r"one class only \(only\)"),
+        (one_class, r"only one class \(only\)"),
         (an_empty_class, "class 'c' in .* has no images"),
         (an_unknown_test_class, "class 'c' in .*test is not in .*train"),
         (no_test_images, "no images in the folders of .*test"),

@@ -138,7 +138,7 @@ def test_an_archive_that_reaches_outside_is_refused_and_nothing_is_written(pack,
         each.name, each.linkname = each.name.format(outside=outside), each.linkname.format(outside=outside)
     root = pack(*malicious)
     before = everything_below(tmp_path)
-    with pytest.raises(DataError, match=r"cannot unpack .* is no plain file or folder inside it") as caught:
+    with pytest.raises(DataError, match=r"cannot unpack .* is not a plain file or folder inside it") as caught:
         imdb(root, 0)
     assert "\n" not in str(caught.value)
     assert everything_below(tmp_path) == before
@@ -180,11 +180,11 @@ def test_what_is_no_archive_is_refused(tmp_path, content):
 def test_an_archive_of_something_else_or_of_a_part_is_refused(pack, reviews):
     (reviews / "aclImdb" / "train" / "pos" / "0.txt").unlink()
     root = pack()
-    with pytest.raises(DataError, match="does not hold the whole set: aclImdb/train/pos holds 2 texts instead of 3"):
+    with pytest.raises(DataError, match="is not complete: aclImdb/train/pos holds 2 texts instead of 3"):
         imdb(root, 0)
     assert os.listdir(root) == [ARCHIVE]
     shutil.rmtree(root)
-    with pytest.raises(DataError, match="does not hold the whole set: aclImdb/train/neg holds 0 texts"):
+    with pytest.raises(DataError, match="is not complete: aclImdb/train/neg holds 0 texts"):
         imdb(pack(folder="other"), 0)
 
 

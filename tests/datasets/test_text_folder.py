@@ -145,7 +145,7 @@ def test_options_reach_the_tokens(folders):
 
 def test_an_empty_file_is_one_unknown_word_and_the_user_is_told(folders):
     (folders / "cat" / "0.txt").write_text(" \n")
-    assert "without any word" in read(path=folders).notes[0]
+    assert "texts without words" in read(path=folders).notes[0]
 
 
 @pytest.mark.parametrize("kind", ["folder", "table"])
@@ -213,7 +213,7 @@ def an_empty_test_folder(path, write_texts):
         (lambda path, _: write(path / "flat" / "a.txt", "x").parent, r"no texts in the folders of .*flat \(\.txt\)"),
         (in_folders({"a": [], "b": []}), "no texts in the folders of"),
         (an_empty_class, "class 'c' in .*own has no texts"),
-        (in_folders({"only": ["x"]}), r"own has one class only \(only\)"),
+        (in_folders({"only": ["x"]}), r"own has only one class \(only\)"),
         (in_folders({"a": ["x"], "b": ["x"]}, {"c": ["x"]}), "class 'c' in .*test is not in .*train"),
         (in_folders({"1": ["x"], "2": ["x"]}, {"1": ["x"], "x": ["x"]}), "class 'x' in .*test is not in .*train"),
         (an_empty_test_folder, "no texts in the folders of .*test"),
@@ -229,7 +229,7 @@ def an_empty_test_folder(path, write_texts):
         (table("text,label\nx,a\ny,b,c\n"), r"cannot read the table .*own\.csv .* line 3"),
         (table("text,label\nx,a,c\ny,b,d\n"), "rows of .* have more fields than its header"),
         (table('text,label\n"x,a\ny,b\n'), "cannot read the table"),
-        (table("text,label\nx,a\ny,a\n"), r"own\.csv has one class only \(a\)"),
+        (table("text,label\nx,a\ny,a\n"), r"own\.csv has only one class \(a\)"),
         (table(b"text,label\ncaf\xe9,a\ny,b\n"), r"own\.csv is not UTF-8"),
         (table("text,label\n...,a\n!,b\n"), "the vocabulary is empty; lower `min_count`"),
         (two_tables(TRAIN, "text,label\nx,mixed\n"), r"class 'mixed' in .*test\.csv is not in .*train\.csv"),

@@ -19,11 +19,11 @@ from warmstart_sim.datasets.paths import cache_root
 from warmstart_sim.datasets.tokenizing import (
     TextOptions,
     Texts,
+    build_vocabulary,
     plain,
     read_text,
     text_dataset,
-    tokens_of,
-    vocabulary_of,
+    tokenize,
 )
 from warmstart_sim.errors import DataError
 
@@ -86,10 +86,10 @@ def test_vocabulary_and_tokens_are_those_of_a_plain_tokenizer(train, test, optio
     words = reference_vocabulary(train, options)
     if not words:
         with pytest.raises(DataError, match="the vocabulary is empty"):
-            vocabulary_of("own", train, options)
+            build_vocabulary("own", train, options)
         return
-    assert vocabulary_of("own", train, options) == words
-    assert tokens_of(train + test, words, options).tolist() == reference_tokens(train + test, words, options)
+    assert build_vocabulary("own", train, options) == words
+    assert tokenize(train + test, words, options).tolist() == reference_tokens(train + test, words, options)
 
 
 @pytest.mark.parametrize(
@@ -108,32 +108,32 @@ def test_vocabulary_and_tokens_are_those_of_a_plain_tokenizer(train, test, optio
 )
 def test_what_counts_as_a_word(text, words):
     ordered = sorted(set(words))
-    tokens = tokens_of([text], ordered, replace(OPTIONS, length=len(words) + 1))
+    tokens = tokenize([text], ordered, replace(OPTIONS, length=len(words) + 1))
     assert [ordered[token - 2] for token in tokens[0, :-1]] == words
     assert tokens[0, -1] == 0
 
 
 def test_kept_punctuation_marks_are_words_of_their_own():
     words = ["!", "$", "'", "-", "don't", "made", "well"]
-    tokens = tokens_of(["'Well-made'!! $ don't"], words, replace(OPTIONS, length=9, punctuation="keep"))
+    tokens = tokenize(["'Well-made'!! $ don't"], words, replace(OPTIONS, length=9, punctuation="keep"))
     assert [words[token - 2] for token in tokens[0]] == ["'", "well", "-", "made", "'", "!", "!", "$", "don't"]
 
 
 def test_capitals_differ_if_they_are_to():
-    assert vocabulary_of("own", ["It it IT it"], replace(OPTIONS, lowercase=False)) == ["it", "IT", "It"]
-    assert vocabulary_of("own", ["It it IT it"], OPTIONS) == ["it"]
+    assert build_vocabulary("own", ["It it IT it"], replace(OPTIONS, lowercase=False)) == ["it", "IT", "It"]
+    assert build_vocabulary("own", ["It it IT it"], OPTIONS) == ["it"]
 
 
 def test_equal_counts_are_in_alphabetical_order_and_the_cut_falls_after_them():
     texts = ["b a c b a c d e e e f"]
-    assert vocabulary_of("own", texts, OPTIONS) == ["e", "a", "b", "c", "d", "f"]
-    assert vocabulary_of("own", texts, replace(OPTIONS, vocabulary=3)) == ["e", "a", "b"]
-    assert vocabulary_of("own", texts, replace(OPTIONS, min_count=2)) == ["e", "a", "b", "c"]
+    assert build_vocabulary("own", texts, OPTIONS) == ["e", "a", "b", "c", "d", "f"]
+    assert build_vocabulary("own", texts, replace(OPTIONS, vocabulary=3)) == ["e", "a", "b"]
+    assert build_vocabulary("own", texts, replace(OPTIONS, min_count=2)) == ["e", "a", "b", "c"]
 
 
 def test_names_that_tokenizers_use_are_words_like_any_other_in_a_text():
     words = ["pad", "unk"]
-    assert tokens_of(["[PAD] [UNK] <unknown> x"], words, OPTIONS).tolist() == [[2, 3, 1, 0, 0, 0]]
+    assert tokenize(["[PAD] [UNK] <unknown> x"], words, OPTIONS).tolist() == [[2, 3, 1, 0, 0, 0]]
 
 
 def texts(*each: str) -> Texts:
@@ -150,7 +150,7 @@ def test_the_vocabulary_is_of_the_training_texts_alone():
 
 @pytest.mark.parametrize(("keep", "kept"), [("start", [2, 3, 4]), ("end", [4, 5, 6])])
 def test_a_long_text_keeps_its_start_or_its_end_and_a_short_one_is_padded_behind(keep, kept):
-    tokens = tokens_of(["a b c d e", "b"], list("abcde"), replace(OPTIONS, length=3, keep=keep))
+    tokens = tokenize(["a b c d e", "b"], list("abcde"), replace(OPTIONS, length=3, keep=keep))
     assert tokens.tolist() == [kept, [3, 0, 0]]
 
 
@@ -160,14 +160,14 @@ def test_texts_without_words_become_one_unknown_word_and_are_counted():
     assert dataset.test.inputs[:, 0].tolist() == [2, 1, 1]
     assert not dataset.train.inputs[:, 1:].any()
     (note,) = dataset.notes
-    assert "3 to train on, 1 to test on" in note
+    assert "3 training texts, 1 test texts" in note
     assert text_dataset("own", texts("a"), texts("zzz"), 2, OPTIONS).notes == ()
 
 
 @pytest.mark.parametrize("train", [("a b", "c"), ("...", ""), ()])
 def test_an_empty_vocabulary_says_which_options_to_change(train):
     with pytest.raises(DataError, match=r"own: no word occurs min_count = 2 times.*`min_count`.*punctuation: keep"):
-        vocabulary_of("own", train, replace(OPTIONS, min_count=2))
+        build_vocabulary("own", train, replace(OPTIONS, min_count=2))
     assert list(cache_root().iterdir()) == []
 
 
@@ -210,9 +210,9 @@ def test_every_option_is_part_of_what_is_cached(changed):
 
 
 def test_other_texts_and_other_boundaries_between_texts_are_other_data():
-    one, other = (vocabulary_of("own", each, OPTIONS) for each in (["ab", "c"], ["a", "bc"]))
+    one, other = (build_vocabulary("own", each, OPTIONS) for each in (["ab", "c"], ["a", "bc"]))
     assert (one, other) == (["ab", "c"], ["a", "bc"])
-    tokens = [tokens_of(each, ["ab", "c"], OPTIONS)[:, 0].tolist() for each in (["ab", "c"], ["c", "ab"], ["ab", "d"])]
+    tokens = [tokenize(each, ["ab", "c"], OPTIONS)[:, 0].tolist() for each in (["ab", "c"], ["c", "ab"], ["ab", "d"])]
     assert tokens == [[2, 3], [3, 2], [2, 1]]
 
 
@@ -227,7 +227,7 @@ def test_a_cache_cut_short_is_made_anew(damaged):
 @pytest.mark.parametrize(("count", "dtype"), [(253, np.uint8), (254, np.uint16), (70_000, np.uint32)])
 def test_tokens_take_the_least_room_on_disk_that_holds_them(count, dtype):
     words = [f"w{number}" for number in range(count)]
-    assert tokens_of([words[-1]], words, OPTIONS)[0, 0] == count + 1
+    assert tokenize([words[-1]], words, OPTIONS)[0, 0] == count + 1
     (stored,) = cache_root().iterdir()
     assert np.load(stored).dtype == dtype
 
@@ -239,8 +239,8 @@ def test_threads_change_nothing(monkeypatch):
     for number, threads in enumerate(("true", "false")):
         monkeypatch.setenv("TOKENIZERS_PARALLELISM", threads)
         monkeypatch.setenv("WARMSTART_SIM_CACHE", str(cache_root() / str(number)))
-        words = vocabulary_of("own", many, OPTIONS)
-        found.append((words, tokens_of(many, words, OPTIONS).tolist()))
+        words = build_vocabulary("own", many, OPTIONS)
+        found.append((words, tokenize(many, words, OPTIONS).tolist()))
     assert found[0] == found[1]
 
 
@@ -248,10 +248,10 @@ def test_threads_change_nothing(monkeypatch):
 def test_tokenising_starts_no_threads_and_leaves_no_variable_behind():
     """The hazard: after threads have run, older versions of the library warn at every fork of the process."""
     code = (
-        "import os; from warmstart_sim.datasets.tokenizing import TextOptions, tokens_of, vocabulary_of;"
+        "import os; from warmstart_sim.datasets.tokenizing import TextOptions, tokenize, build_vocabulary;"
         f"options, texts, before = {OPTIONS!r}, ['a b'] * 3000, dict(os.environ);"
         "import tokenizers; threads = os.listdir('/proc/self/task');"
-        "tokens_of(texts, vocabulary_of('own', texts, options), options);"
+        "tokenize(texts, build_vocabulary('own', texts, options), options);"
         "assert os.listdir('/proc/self/task') == threads;"
         "assert dict(os.environ) == before"
     )

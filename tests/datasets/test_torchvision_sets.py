@@ -128,7 +128,7 @@ def test_a_damaged_cifar_file_is_named(small_cifar, damage):
     file = small_cifar / "cifar-10-batches-py" / "data_batch_2"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(
-        DataError, match=r"cifar10: damaged or cut short in .*: cifar-10-batches-py/data_batch_2; delete"
+        DataError, match=r"cifar10: damaged or truncated in .*: cifar-10-batches-py/data_batch_2; delete"
     ):
         cifar10(small_cifar, 0)
 
@@ -148,7 +148,7 @@ def test_a_damaged_cifar_file_is_named(small_cifar, damage):
 def test_a_damaged_mnist_file_is_named(small_mnist, name, damage):
     file = small_mnist / "MNIST" / "raw" / name
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(DataError, match=f"mnist: damaged or cut short in .*: MNIST/raw/{name}; delete"):
+    with pytest.raises(DataError, match=f"mnist: damaged or truncated in .*: MNIST/raw/{name}; delete"):
         mnist(small_mnist, 0)
 
 
@@ -271,5 +271,5 @@ def test_a_real_file_cut_short_is_named(file, tmp_path):
     (tmp_path / file).unlink()
     (tmp_path / file).write_bytes((data_root() / file).read_bytes()[:-1000])
     name = {"cifar-10-batches-py": "cifar10", "cifar-100-python": "cifar100", "MNIST": "mnist"}[folder]
-    with pytest.raises(DataError, match=f"{name}: damaged or cut short in .*: {file}; delete"):
+    with pytest.raises(DataError, match=f"{name}: damaged or truncated in .*: {file}; delete"):
         load(name, {}, tmp_path, 0)

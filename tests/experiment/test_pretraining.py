@@ -296,7 +296,7 @@ def test_weights_of_another_architecture_are_one_line(tmp_path, execution):
     with pytest.raises(WarmstartError) as caught:
         result(cell, tmp_path / "run", execution)
     assert str(caught.value) == (
-        "the pre-trained weights are of another architecture: 'hidden1.0.weight' is (7, 64) there "
+        "the pre-trained weights have another architecture: 'hidden1.0.weight' is (7, 64) there "
         "and (6, 64) in the model"
     )
 

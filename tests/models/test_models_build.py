@@ -47,9 +47,9 @@ def fails(input_shape, classes):
         ("no_such_module:build", {}, r"model 'no_such_module:build': cannot import no_such_module .*"),
         (linear_model, {"widht": 3}, r"model 'linear_model' cannot be built .*\(5,\): TypeError: .*'widht'.*"),
         (fails, {}, r"model 'fails' cannot be built for inputs of shape \(5,\): ValueError: first line"),
-        (lambda shape, classes: "net", {}, r"model '.*<lambda>' gave a str, not a torch.nn.Module"),
-        (nn.Linear(5, 2), {}, r"model 'Linear' is a Linear; give a function f\(input_shape, classes, \*\*options\) .*"),
-        ("math:pi", {}, r"model 'math:pi' is a float; give a function .*"),
+        (lambda shape, classes: "net", {}, r"model '.*<lambda>' returned a str, not a torch.nn.Module"),
+        (nn.Linear(5, 2), {}, r"model 'Linear' is a Linear; pass a function f\(input_shape, classes, \*\*options\) .*"),
+        ("math:pi", {}, r"model 'math:pi' is a float; pass a function .*"),
         ("resnet18", {}, r"model 'resnet18' needs images \(channels, height, width\), but one input has shape \(5,\)"),
     ],
 )
@@ -94,7 +94,7 @@ def test_layout_takes_the_users_word():
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 2), nn.Sequential(nn.Flatten())])
 def test_a_model_without_a_nameable_head_is_one_line(model):
-    with pytest.raises(WarmstartError, match="no layer inside it that could be its head"):
+    with pytest.raises(WarmstartError, match="no submodule that could be its head"):
         layout(model)
 
 
@@ -109,13 +109,13 @@ def test_tied_parameters_are_parameters_under_all_their_names():
     [
         (nn.Linear(4, 3), (5,), r"the model cannot take inputs of shape \(5,\): RuntimeError: .*"),
         (nn.Conv2d(1, 3, 9), (1, 4, 4), r"the model cannot take inputs of shape \(1, 4, 4\): RuntimeError: .*"),
-        (nn.Linear(4, 2), (4,), r"the model must give logits of shape \(2, 3\) for two inputs, but it gave \(2, 2\)"),
+        (nn.Linear(4, 2), (4,), r"the model must return logits of shape \(2, 3\) for two inputs, but it returned \(2, 2\)"),
         (
             nn.Linear(4, 3),
             (6, 4),
-            r"the model must give logits of shape \(2, 3\) for two inputs, but it gave \(2, 6, 3\)",
+            r"the model must return logits of shape \(2, 3\) for two inputs, but it returned \(2, 6, 3\)",
         ),
-        (nn.LSTM(4, 3), (6, 4), r"the model must give logits of shape \(2, 3\) for two inputs, but it gave tuple"),
+        (nn.LSTM(4, 3), (6, 4), r"the model must return logits of shape \(2, 3\) for two inputs, but it returned tuple"),
     ],
 )
 def test_wrong_output_is_one_line(model, shape, line):

@@ -113,7 +113,7 @@ def test_what_is_no_torch_file_is_one_line(tmp_path, content):
     with pytest.raises(DataError) as caught:
         read_weights(path)
     said = str(caught.value)
-    assert said.startswith(f"stream.checkpoint: {path} is not a file of plain weights, or is cut short (")
+    assert said.startswith(f"stream.checkpoint: {path} is not a file of plain weights, or is truncated (")
     assert said.endswith("); save `model.state_dict()` with torch.save")
     assert "\n" not in said
 
@@ -227,7 +227,7 @@ def test_other_precisions_become_the_models_own(dtype):
 def test_weights_of_another_architecture_are_one_line_with_the_first_misfit(weights, line):
     with pytest.raises(WarmstartError) as caught:
         transfer_weights(weights(), state(), layout())
-    assert str(caught.value) == f"the pre-trained weights are of another architecture: {line}"
+    assert str(caught.value) == f"the pre-trained weights have another architecture: {line}"
 
 
 @pytest.mark.parametrize("name", ["mlp", "logistic_regression", "small_cnn", "resnet18"])

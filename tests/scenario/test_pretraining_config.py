@@ -224,8 +224,8 @@ def test_the_inputs_that_are_known_without_the_data_are_those_of_the_data(name, 
         ),
         (
             {"stream.source": "synthetic", "stream.source.shape": [2, 8, 8], "stream.source.adapt": "resize"},
-            "stream.source: synthetic has inputs of shape (2, 8, 8), the target of shape (1, 8, 8); only grey and "
-            "three-channel images become each other",
+            "stream.source: synthetic has inputs of shape (2, 8, 8), the target of shape (1, 8, 8); "
+            "channels can only be converted between 1 and 3",
         ),
         (
             {"stream.source.fraction": 1e-4},

@@ -59,7 +59,7 @@ def test_an_option_that_changes_the_size_is_heeded(edited, tmp_path):
 def test_a_stream_that_does_not_fit_the_data_is_one_line_with_the_file(edited, tmp_path):
     _, cells = scenarios.plan(edited({"vary": {"stream.chunk_size": [100, 5000]}}), "f.yaml")
     with pytest.raises(
-        WarmstartError, match=r"^f.yaml: stream.chunk_size: 5000 is more than the 1198 training samples"
+        WarmstartError, match=r"^f.yaml: stream.chunk_size: 5000 is more than the 1198 available training samples"
     ):
         splits.all_training_sizes(cells, tmp_path, "f.yaml")
 

@@ -1,4 +1,4 @@
-"""Images of one data set in the shape of another's, so that one model takes both."""
+"""Converts images to the shape of another data set, so that one model can train on both."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ BLOCK = 5000  # images resized at a time, which bounds the memory
 
 
 def adapt_images(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pad"] | None) -> Dataset:
-    """The data set with inputs of another shape.
+    """Returns the data set with inputs of `shape`.
 
-    Channels: 1 becomes 3 by repetition, 3 become 1 by luminance, 0.299 R + 0.587 G + 0.114 B. Sides: "resize" is
-    bilinear, with antialiasing where images shrink; "pad" puts the image at the centre of zeros (black pixels), or
-    crops at the centre, each side for itself.
+    Channels: 1 becomes 3 by repetition; 3 become 1 by luminance, 0.299 R + 0.587 G + 0.114 B. Height and width:
+    "resize" is bilinear, with antialiasing where images shrink; "pad" centres the image and adds zeros (black pixels),
+    or crops around the centre, separately for each side.
 
     Args:
-        dataset: Images, uint8 or float32 (n, channels, height, width); anything else must have the shape already.
+        dataset: Images, uint8 or float32 (n, channels, height, width). Other inputs must already have `shape`.
         shape: (channels, height, width).
-        how: None refuses another shape.
+        how: How to change height and width; None raises an error if the shapes differ.
 
     Raises:
-        WarmstartError: The shapes differ and nothing says what to do, or nothing can be done.
+        WarmstartError: The shapes differ and `how` is None, or the inputs cannot be converted.
 
     >>> images = Samples(np.full((2, 1, 2, 2), 7, dtype=np.uint8), np.array([0, 1]))
     >>> adapt_images(Dataset("grey", images, images, classes=2), (3, 4, 4), "pad").train.inputs[0, 2].tolist()
@@ -48,16 +48,16 @@ def adapt_images(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize"
 def check_adaptable(
     name: str, before: tuple[int, ...], shape: tuple[int, ...], how: Literal["resize", "pad"] | None
 ) -> None:
-    """Makes sure that `adapt_images` can do it, without the data.
+    """Checks that `adapt_images` can convert a data set, without loading it.
 
     Args:
-        name: What the data set is called in messages.
+        name: The data set's name, for error messages.
         before: The shape of one of its inputs.
-        shape: The shape that they are to have.
+        shape: The required shape.
         how: As for `adapt_images`.
 
     Raises:
-        WarmstartError: The shapes differ and nothing says what to do, or nothing can be done.
+        WarmstartError: The shapes differ and `how` is None, or the inputs cannot be converted.
     """
     if before == shape:
         return
@@ -67,7 +67,7 @@ def check_adaptable(
     if how is None:
         raise WarmstartError(f"stream.source.adapt: {difference}; say how to adapt them: resize or pad")
     if {before[0], shape[0]} - {1, 3} and before[0] != shape[0]:
-        raise WarmstartError(f"stream.source: {difference}; only grey and three-channel images become each other")
+        raise WarmstartError(f"stream.source: {difference}; channels can only be converted between 1 and 3")
 
 
 def _with_channels(images: NDArray[np.generic], channels: int) -> NDArray[np.generic]:
@@ -84,7 +84,7 @@ def _resized(images: NDArray[np.generic], height: int, width: int) -> NDArray[np
     from torchvision.transforms.v2.functional import resize
 
     def block(start: int) -> NDArray[np.generic]:
-        # As floats: torch's own way with uint8 differs from CPU to CPU, and fails for an output of one pixel.
+        # Resize floats: torch's uint8 kernel gives different results on different CPUs and fails for 1-pixel outputs.
         floats = torch.from_numpy(images[start : start + BLOCK].astype(np.float32))
         return _stored_as(images.dtype, resize(floats, [height, width], antialias=True).numpy())
 

@@ -1,4 +1,4 @@
-"""Anyone's arrays: images, features or tokens in one .npz file."""
+"""Your own arrays: images, features or tokens in one .npz file."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def arrays(
     classes: Annotated[int, Field(ge=2)] | None = None,
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
 ) -> Dataset:
-    """Your own arrays: a .npz file with x_train, y_train and, unless a part is to be held out, x_test, y_test.
+    """Your own arrays: a .npz file with x_train and y_train, and optionally x_test and y_test.
 
-    Inputs are uint8 images, (n, height, width) with 1 or 3 channels before or after the sides, or floats (n, ...), used
-    as they are, or tokens: integers other than uint8, (n, length), a text's tokens first and then zeros up to the
-    length. Labels are integers 0 to k - 1, shape (n,).
+    Inputs are uint8 images (n, height, width), with 1 or 3 channels before or after height and width if there are any;
+    floats (n, ...), used as they are; or tokens: integers other than uint8, (n, length), padded with zeros at the end.
+    Labels are integers 0 to k - 1, shape (n,).
 
     Args:
         root: Not used.
         seed: Not used: the split is the same for every seed.
         path: The file.
-        classes: The number of classes k; by default the largest training label + 1, and then no label may be absent.
-        test_fraction: The share of each class held out, in (0, 1); where there is x_test it has no effect.
+        classes: The number of classes k. Default: the largest training label + 1; every label must then occur.
+        test_fraction: The share of each class held out for testing, in (0, 1). Ignored if there is an x_test.
 
     Raises:
-        DataError: No such file, other keys, or arrays that do not fit together.
+        DataError: The file does not exist, has other keys, or holds arrays that do not fit together.
     """
     path = path.expanduser()
     found = _read(path)
@@ -63,11 +63,11 @@ def _read(path: Path) -> Mapping[str, NDArray[Any]]:
     if not path.is_file():
         raise DataError(f"arrays: there is no file {path}")
     if not zipfile.is_zipfile(path):
-        raise DataError(f"arrays: {path} is not a .npz file, or it is cut short")
+        raise DataError(f"arrays: {path} is not a .npz file, or it is truncated")
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = {key: archive[key] for key in archive.files}
-    except Exception as error:  # zipfile, zlib and NumPy raise half a dozen kinds for a damaged file
+    except Exception as error:  # zipfile, zlib and NumPy raise many different errors for a damaged file
         raise DataError(f"arrays: {path} does not hold plain arrays, or is damaged ({error})") from error
     for key in found:
         if key not in KEYS:
@@ -88,9 +88,9 @@ def _samples(path: Path, found: Mapping[str, NDArray[Any]], part: str) -> Sample
 
 
 def _inputs(path: Path, x: NDArray[Any], part: str) -> NDArray[Any]:
-    """uint8 (n, channels, height, width), float32 (n, ...), or int64 (n, length)."""
+    """Converts to uint8 (n, channels, height, width), float32 (n, ...), or int64 (n, length)."""
     if np.issubdtype(x.dtype, np.floating):
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which `validate` refuses
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite, and `validate` rejects those
             return x.astype(np.float32)
     if x.dtype == np.uint8 and x.ndim == 3:
         return x[:, None]
@@ -99,7 +99,7 @@ def _inputs(path: Path, x: NDArray[Any], part: str) -> NDArray[Any]:
     if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in CHANNELS:
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     if np.issubdtype(x.dtype, np.integer) and x.dtype != np.uint8 and x.ndim == 2:
-        return x.astype(np.int64)  # `validate` refuses negative ones, and what is too large for int64 becomes one
+        return x.astype(np.int64)  # values too large for int64 become negative, and `validate` rejects those
     raise DataError(
         f"arrays: {path}: x_{part} is {x.dtype} of shape {x.shape}; inputs are uint8 images (n, height, width) with "
         "1 or 3 channels before or after the sides, floats (n, ...), or integer tokens (n, length) other than uint8"
@@ -109,11 +109,11 @@ def _inputs(path: Path, x: NDArray[Any], part: str) -> NDArray[Any]:
 def _count_classes(path: Path, labels: IntArray) -> int:
     present = np.unique(labels)
     if present[0] < 0:
-        raise DataError(f"arrays: {path}: y_train holds {present[0]}; labels count from 0")
+        raise DataError(f"arrays: {path}: y_train holds {present[0]}; labels start at 0")
     gaps = np.flatnonzero(present != np.arange(len(present)))
     if len(gaps):
         raise DataError(
-            f"arrays: {path}: y_train holds {present[-1]} but no {gaps[0]}; labels count from 0 without gaps, unless "
-            "`classes` says how many there are"
+            f"arrays: {path}: y_train holds {present[-1]} but no {gaps[0]}; labels start at 0 and have no gaps, unless "
+            "`classes` gives their number"
         )
     return len(present)

@@ -1,4 +1,4 @@
-"""Scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: the data set that needs no download."""
+"""Scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, which need no download."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BRIGHTEST = 16  # the largest value in scikit-learn's images
 def digits(root: Path, seed: int) -> Dataset:
     """Handwritten digits of 8 x 8 pixels, a third of each class for testing; easy, and offline.
 
-    Values 0 to 16 become pixels: `round(255 * value / 16)`, uint8 (n, 1, 8, 8). 1,198 images to train on and 599 to
-    test on, the same for every seed.
+    Values 0 to 16 become pixels: `round(255 * value / 16)`, uint8 (n, 1, 8, 8). There are 1,198 training and 599 test
+    images, the same for every seed.
     """
     images, labels = _images()
     train, test = stratified_split(labels, 1 / 3, numpy_generator(0, "digits_split"))
@@ -42,18 +42,18 @@ def noisy_digits(
 ) -> Dataset:
     """The 8 x 8 digits with pixel noise, so that models overfit (a small MLP tests at about 61 %); quick, and offline.
 
-    `x = (v - m) / d + noise * z`, with m and d the mean and the deviation of all training pixels together and z
-    standard normal, drawn once for each image: float32 (n, 1, 8, 8).
+    `x = (v - m) / d + noise * z`, float32 (n, 1, 8, 8), where m and d are the mean and the standard deviation of all
+    training pixels and z is standard normal, drawn once for each image.
 
     Args:
         root: Not used: the images come with scikit-learn.
         seed: Draws the split and the noise.
-        noise: The noise's deviation, in deviations of the training pixels; at least 0.
+        noise: The standard deviation of the noise, in units of d; at least 0.
         test_fraction: The share of each class held out for testing, in (0, 1).
-        test_draws: How many copies of each test image there are, each with noise of its own: more copies measure the
-            same accuracy more exactly. Training images have one.
-        split: "by_seed" (default), or "as_digits": where `test_fraction` is 1/3, the test images are those of `digits`,
-            so that a model trained on either set has not seen the other's test images.
+        test_draws: How many copies of each test image there are, each with its own noise. More copies measure the same
+            accuracy more precisely. Training images have one copy.
+        split: "by_seed" (default), or "as_digits": if `test_fraction` is 1/3, the test images are those of `digits`, so
+            that a model trained on either set has not seen the other's test images.
     """
     images, labels = _images()
     train, test = stratified_split(

@@ -1,4 +1,4 @@
-"""Decoded images and tokens on disk, so that they are made once; worker processes share an image array's memory."""
+"""Caches decoded images and tokens on disk. Worker processes share the memory of a cached array."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Array = NDArray[Any]
 
 
 def cached(key: str, shape: tuple[int | None, ...], build: Callable[[], Array], dtype: DTypeLike = np.uint8) -> Array:
-    """The array stored under `key`, or what `build()` returns, which is stored then.
+    """Returns the array stored under `key`, or stores and returns the result of `build()`.
 
     Args:
-        key: A hash of everything that the array depends on; it becomes the file's name.
-        shape: The shape that the array must have, None for any length; a stored one that has not, or cannot be read, is
+        key: The file's name: a hash of everything that the array depends on.
+        shape: The expected shape, None for any length. A stored array of another shape, or one that cannot be read, is
             built again.
-        build: Makes the array.
-        dtype: The type that it must have.
+        build: Computes the array.
+        dtype: The expected type.
     """
     path = cache_root() / f"{key}.npy"
     stored = _read(path)
     if stored is not None and stored.dtype == dtype and _fits(stored.shape, shape):
         return stored
     array = build()
-    with contextlib.suppress(OSError):  # a full or read-only disk costs time, not the run
+    with contextlib.suppress(OSError):  # on a full or read-only disk the run goes on without the cache
         _write(path, array)
     return array
 
@@ -43,15 +43,15 @@ def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
 
 def _read(path: Path) -> Array | None:
     try:
-        # "c": the pages are shared with other processes and the file is never written to; unlike "r", torch can
-        # wrap the array without a copy.
+        # Copy-on-write: processes share the pages, and the file is never changed. Unlike mode "r", torch can wrap the
+        # array without a copy.
         return np.asarray(np.load(path, mmap_mode="c"))
-    except Exception:  # absent, cut short, garbage: whatever it is, it is built again
+    except Exception:  # missing, truncated or damaged: it is built again
         return None
 
 
 def _write(path: Path, array: Array) -> None:
-    """Writes beside `path` and moves into place, so that another process sees all of it or nothing."""
+    """Writes a temporary file and renames it, so that other processes never see a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:

@@ -1,4 +1,4 @@
-"""Downloads that are all or nothing, quiet unless somebody watches, and given up when a server falls silent."""
+"""Downloads a data set completely or not at all, without output unless stderr is a terminal, and with a timeout."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pathlib import Path
 
 from warmstart_sim.errors import DataError
 
-TIMEOUT_SECONDS = 15  # without an answer from a server, before a download is given up
+TIMEOUT_SECONDS = 15  # of silence from the server
 
 
 def download(name: str, root: Path, wanted: Sequence[str], fetch: Callable[[Path], object], missing: str) -> None:
-    """Fetches into a folder beside the set's place and moves each file in whole, so that no part passes for the set.
+    """Downloads into a temporary folder in `root`, then moves each file, so that a partial download is never used.
 
     Args:
         name: The data set's name, for errors.
         root: The folder of the data sets.
-        wanted: What `fetch` makes, files or folders, relative to its folder; it is moved to the same place in `root`.
-        fetch: Downloads into the folder that it is given.
-        missing: What was looked for in `root`, for errors.
+        wanted: The files or folders that `fetch` creates, relative to its folder; they get the same path in `root`.
+        fetch: Downloads into the given folder.
+        missing: What was not found in `root`, for errors.
 
     Raises:
-        DataError: It cannot be fetched; nothing stays behind.
+        DataError: The download failed. Nothing is left behind.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def download(name: str, root: Path, wanted: Sequence[str], fetch: Callable[[Path
             for each in wanted:
                 (root / each).parent.mkdir(parents=True, exist_ok=True)
                 move(Path(folder) / each, root / each)
-    except Exception as error:  # torchvision lets through whatever sockets, archives and pickles raise
+    except Exception as error:  # torchvision passes on whatever sockets, archives and pickles raise
         raise DataError(
             f"{name}: {missing} not found in {root}, and the download failed ({' '.join(str(error).split())}); run "
             f"`warmstart-sim data {name}` on a machine with network, point --data-root or WARMSTART_SIM_DATA to a "
@@ -45,18 +45,18 @@ def download(name: str, root: Path, wanted: Sequence[str], fetch: Callable[[Path
         ) from error
 
 
-def move(source: Path, place: Path) -> None:
-    """Moves a file or folder to `place` at once; a folder that another process has put there meanwhile stays."""
+def move(source: Path, target: Path) -> None:
+    """Moves a file or folder atomically; keeps a target folder that another process has created in the meantime."""
     try:
-        os.replace(source, place)
+        os.replace(source, target)
     except OSError:
-        if not (source.is_dir() and place.is_dir()):
+        if not (source.is_dir() and target.is_dir()):
             raise
 
 
 @contextlib.contextmanager
 def _quiet_unless_on_terminal() -> Iterator[None]:
-    """Torchvision prints, and draws a progress bar on stderr, which is of use to somebody who watches only."""
+    """Silences torchvision's messages and progress bar unless stderr is a terminal."""
     if sys.stderr.isatty():
         yield
         return
@@ -66,7 +66,7 @@ def _quiet_unless_on_terminal() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Sockets opened inside the block give up after `seconds` of silence; torchvision sets no limit itself."""
+    """Sets the timeout of sockets opened inside the block, because torchvision sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""Anyone's images: a folder with a folder for each class."""
+"""Your own images: a folder with one folder per class."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from warmstart_sim.types import Dataset, Samples
 Pixels = NDArray[np.uint8]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-CACHE_FORMAT = 1  # to be raised when decoding changes
+CACHE_FORMAT = 1  # increment when decoding changes
 
 
 @DATASETS.register("image_folder", "same_for_every_seed")
@@ -37,26 +37,26 @@ def image_folder(
 ) -> Dataset:
     """Your own images: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* with a part held out for testing.
 
-    Images are scaled (bilinear) to cover `size` and cropped at the centre. The decoded pixels are kept on disk, under a
-    hash of the files' names and contents: a changed folder is decoded anew. Classes are numbered in the names' order.
+    Images are scaled (bilinear) to cover `size` and cropped at the centre. Decoded pixels are cached on disk under a
+    hash of the files' names and contents, so a changed folder is decoded again. Classes are numbered by sorted name.
 
     Args:
         root: Not used.
         seed: Not used: the split is the same for every seed.
-        path: The folder. In place of `test`, `val` or `valid` will do. Class folders may have folders inside.
+        path: The folder. `val` or `valid` can replace `test`. Class folders may contain subfolders.
         size: Height and width, or one number for both.
         channels: 3 for colour, 1 for grey.
-        test_fraction: The share of each class held out, in (0, 1); where there is a test folder it has no effect.
+        test_fraction: The share of each class held out for testing, in (0, 1). Ignored if there is a test folder.
 
     Raises:
-        DataError: No such folder, no images, fewer than two classes, an unknown class in the test folder, or an image
-            that cannot be read.
+        DataError: The folder does not exist or has no images, there are fewer than two classes, the test folder has an
+            unknown class, or an image cannot be read.
     """
     path = path.expanduser()
     train_folder, test_folder = train_and_test_folders("image_folder", path)
     train_files = files_by_class("image_folder", train_folder, "images", SUFFIXES)
     if len(train_files) < 2:
-        raise DataError(f"image_folder: {train_folder} has one class only ({next(iter(train_files))})")
+        raise DataError(f"image_folder: {train_folder} has only one class ({next(iter(train_files))})")
     number = {name: index for index, name in enumerate(train_files)}
     train = [(file, number[name]) for name, files in train_files.items() for file in files]
     if test_folder is None:
@@ -79,7 +79,7 @@ def image_folder(
 
 
 def _pixels(path: Path, files: Sequence[Path], shape: tuple[int, int, int]) -> Pixels:
-    """The decoded `files`, uint8 (n, *shape), from the cache if they were decoded before."""
+    """Decodes `files` to uint8 (n, *shape), or reads them from the cache."""
     digest = hashlib.blake2b(repr((CACHE_FORMAT, shape)).encode(), digest_size=20)
     for file in files:
         with file.open("rb") as stream:
@@ -103,6 +103,6 @@ def _decoded(file: Path, shape: tuple[int, int, int]) -> Pixels:
             fitted = ImageOps.fit(
                 image.convert("RGB" if channels == 3 else "L"), (width, height), Image.Resampling.BILINEAR
             )
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # raised by Pillow's decoders
         raise DataError(f"image_folder: cannot read the image {file} ({error})") from error
     return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""The Large Movie Review Dataset: a folder, the archive as distributed, or a download."""
+"""The Large Movie Review Dataset, from a folder, the archive as distributed, or a download."""
 
 from __future__ import annotations
 
@@ -38,22 +38,21 @@ def imdb(
 ) -> Dataset:
     """IMDB: 25,000 + 25,000 film reviews, negative (0) or positive (1), as tokens (Maas et al., 2011).
 
-    Samples are in the order of the classes, then of the files' names. Reviews are tokenised once; the tokens are kept
-    on disk.
+    Samples are sorted by class, then by file name. Reviews are tokenised once; the tokens are cached on disk.
 
     Args:
-        root: The folder that holds `aclImdb`, or the archive `aclImdb_v1.tar.gz`, which is unpacked (without its
-            reviews that have no label); with neither, the archive is downloaded.
+        root: The folder that contains `aclImdb`, or the archive `aclImdb_v1.tar.gz`, which is then unpacked (without
+            the unlabelled reviews). If neither is there, the archive is downloaded.
         seed: Not used: the reviews and their split are fixed.
-        vocabulary: The most words that are known: the most frequent ones of the training texts.
-        min_count: Words that the training texts hold less often are unknown.
-        length: Words of a text; shorter ones are padded with 0 at the end.
+        vocabulary: The size of the vocabulary: the most frequent words of the training texts.
+        min_count: Words that occur less often in the training texts are unknown.
+        length: The length of a text in words; shorter texts are padded with 0 at the end.
         keep: Which part of a longer text is kept: its "start" or its "end".
-        lowercase: Whether capital letters count as small ones.
-        punctuation: "drop" punctuation marks and symbols, or "keep" each as a word of its own.
+        lowercase: Whether to convert texts to lower case.
+        punctuation: "drop" punctuation marks and symbols, or "keep" each as a separate word.
 
     Raises:
-        DataError: The set is missing and cannot be downloaded, is not complete, or the archive is damaged.
+        DataError: The set is missing and cannot be downloaded, is incomplete, or the archive is damaged.
     """
     place = root / FOLDER
     if not place.is_dir():
@@ -75,7 +74,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _lacking(place: Path) -> str:
-    """What is wrong with the number of files, or nothing."""
+    """Describes a wrong number of files; empty if the set is complete."""
     known = TEXT_SETS["imdb"]
     for part, count in (("train", known.train_samples // 2), ("test", known.test_samples // 2)):
         for label in CLASSES:
@@ -98,17 +97,17 @@ def _fetch(folder: Path) -> None:
 
 
 def _unpack_beside(archive: Path) -> None:
-    """Unpacks a complete set to a folder beside the archive, all or nothing."""
+    """Unpacks the archive to a folder beside it, completely or not at all."""
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=archive.parent) as folder:
         try:
             _unpack(archive, Path(folder))
-        except Exception as error:  # tarfile, zlib and the disk raise half a dozen kinds
+        except Exception as error:  # tarfile, zlib and the disk raise many different errors
             raise DataError(
                 f"imdb: cannot unpack {archive} ({' '.join(str(error).split())}); if it is damaged, delete it and run "
                 "`warmstart-sim data imdb` on a machine with network"
             ) from error
         if lacking := _lacking(Path(folder) / FOLDER):
-            raise DataError(f"imdb: {archive} does not hold the whole set: {FOLDER}/{lacking}")
+            raise DataError(f"imdb: {archive} is not complete: {FOLDER}/{lacking}")
         move(Path(folder) / FOLDER, archive.parent / FOLDER)
 
 
@@ -116,13 +115,13 @@ def _unpack(archive: Path, folder: Path) -> None:
     with gzip.open(archive) as stream:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             tar.extractall(folder, filter=_plain_and_labelled)
-        while stream.read(2**20):  # to the end, where gzip's checksum is
+        while stream.read(2**20):  # read to the end: gzip's checksum is there
             pass
 
 
 def _plain_and_labelled(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """Refuses all but plain files and folders inside `folder` (no links at all); leaves out reviews without label."""
+    """Rejects links and paths outside `folder`; leaves out the unlabelled reviews."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-        raise tarfile.TarError(f"{member.name!r} is no plain file or folder inside it")
+        raise tarfile.TarError(f"{member.name!r} is not a plain file or folder inside it")
     return None if path.parts[:3] == (FOLDER, "train", "unsup") else tarfile.data_filter(member, folder)

@@ -1,4 +1,4 @@
-"""Where data sets lie, and where decoded ones are kept."""
+"""The folders of raw data sets and of decoded ones."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def data_root(explicit: Path | None = None) -> Path:
-    """The folder of the raw data sets.
+    """Returns the folder of the raw data sets.
 
     Args:
-        explicit: What the user gave as `--data-root`; it wins over the environment variable `WARMSTART_SIM_DATA`,
-            which wins over `warmstart-sim/data` in the user's cache folder.
+        explicit: The value of `--data-root`. If None, the environment variable `WARMSTART_SIM_DATA` is used, and
+            without it `warmstart-sim/data` in the user's cache folder.
     """
     if explicit is not None:
         return explicit.expanduser()
@@ -19,7 +19,7 @@ def data_root(explicit: Path | None = None) -> Path:
 
 
 def cache_root() -> Path:
-    """The folder of decoded data sets, safe to delete: `WARMSTART_SIM_CACHE`, or one in the user's cache folder."""
+    """Returns the folder of decoded data sets, which can be deleted: `WARMSTART_SIM_CACHE`, or in the user's cache."""
     return _from_environment("WARMSTART_SIM_CACHE") or _user_cache() / "decoded"
 
 

@@ -1,4 +1,4 @@
-"""The split into training and test samples, for data that come without one."""
+"""Splits data that come without a test set."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from warmstart_sim.types import IntArray
 def stratified_split(
     labels: IntArray, test_fraction: float, generator: np.random.Generator
 ) -> tuple[IntArray, IntArray]:
-    """Holds out the same share of every class, drawn at random.
+    """Holds out the same share of every class at random.
 
-    Of a class of m samples, `round(test_fraction * m)` are held out, but at least one, and one at least stays to train
-    on (a class of a single sample is trained on).
+    Of a class of m samples, `round(test_fraction * m)` are held out: at least one, and at most m - 1 (so a class with a
+    single sample is only trained on).
 
     Args:
-        labels: One label a sample, shape (n,).
+        labels: The label of each sample, shape (n,).
         test_fraction: The share held out, in (0, 1).
-        generator: What draws them.
+        generator: The random generator.
 
     Returns:
         (train, test): disjoint int64 indices, each sorted, together 0 to n - 1.

@@ -1,4 +1,4 @@
-"""Random images that can be learnt, in the shape of a known image set: rehearsals and tests without any download."""
+"""Random images that can be learnt, in the shape of a known image set, for rehearsals and tests without a download."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from warmstart_sim.types import Dataset, Samples
 
 FloatArray = NDArray[np.float32]
 
-WAVES = 2.0  # of a smooth field across an image: its detail
-CONTRAST = (0.2, 0.8)  # range of the pattern's strength in an image
-CLUTTER = 1.0  # strength of a smooth field that belongs to the image alone, as detailed as the pattern
-GRAIN = 0.5  # strength of the noise of single pixels
-SPREAD = 45  # pixel values for one unit of strength, around mid-grey
-BLOCK = 1000  # images that are drawn at a time, which bounds the memory
+WAVES = 2.0  # of a smooth field across an image: more waves, finer detail
+CONTRAST = (0.2, 0.8)  # range of the class pattern's strength
+CLUTTER = 1.0  # strength of each image's own smooth field
+GRAIN = 0.5  # strength of the white noise
+SPREAD = 45  # pixel values per unit of strength, around mid-grey
+BLOCK = 1000  # images drawn at a time, which bounds the memory
 
 
 @DATASETS.register("synthetic", "same_for_every_seed")
@@ -35,21 +35,20 @@ def synthetic(
     train_samples: PositiveInt = 5000,
     test_samples: PositiveInt = 1000,
 ) -> Dataset:
-    """Random images to learn from offline, in the shape of a known image set: no result of it means anything.
+    """Random images for offline tests, in the shape of a known image set. Results on them say nothing about real data.
 
-    Each class has a smooth random pattern p. An image is `128 + 45 * (c * p + f + 0.5 * z)`, cut to 0..255: the pattern
-    shifted by up to an eighth of the side (around the edges), at a random contrast c in [0.2, 0.8], under a smooth
-    field f of the image's own, with white noise z.
+    Each class has a smooth random pattern p. An image is `128 + 45 * (c * p + f + 0.5 * z)`, clipped to 0..255, where p
+    is shifted by up to an eighth of each side (with wrap-around), c in [0.2, 0.8] is a random contrast, f is a smooth
+    random field drawn for this image, and z is white noise.
 
     Args:
         root: Not used.
         seed: Not used: the images are the same for every seed.
-        like: The set whose shape and classes it takes. Two sets have different patterns, so that there is something
-            to transfer from one to the other.
+        like: The set whose shape and number of classes are used. Each set has its own patterns.
         shape: (channels, height, width), instead of that set's.
-        classes: The number of classes, instead of that set's; the classes have equal shares.
-        train_samples: Images to train on.
-        test_samples: Images to test on; they do not depend on `train_samples`.
+        classes: The number of classes, instead of that set's; classes are equally frequent.
+        train_samples: The number of training images.
+        test_samples: The number of test images; they do not depend on `train_samples`.
     """
     shape = shape or IMAGE_SETS[like].shape
     classes = classes or IMAGE_SETS[like].classes
@@ -67,7 +66,7 @@ def _samples(patterns: FloatArray, count: int, generator: np.random.Generator) -
 
 
 def _images(patterns: FloatArray, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """One image for each pattern; both (n, channels, height, width)."""
+    """Draws one image for each pattern; both have shape (n, channels, height, width)."""
     count = len(patterns)
     contrast = generator.uniform(*CONTRAST, size=(count, 1, 1, 1)).astype(np.float32)
     clutter = _smooth_fields(count, patterns.shape[1:], generator)
@@ -77,7 +76,7 @@ def _images(patterns: FloatArray, generator: np.random.Generator) -> NDArray[np.
 
 
 def _shifted(images: FloatArray, generator: np.random.Generator) -> FloatArray:
-    """Each image rolled by up to an eighth of its side, down and to the right."""
+    """Rolls each image by up to an eighth of its height and width."""
     count, channels, height, width = images.shape
     rows = np.arange(height) + generator.integers(0, height // 8 + 1, size=(count, 1))
     columns = np.arange(width) + generator.integers(0, width // 8 + 1, size=(count, 1))
@@ -91,7 +90,7 @@ def _shifted(images: FloatArray, generator: np.random.Generator) -> FloatArray:
 
 
 def _smooth_fields(count: int, shape: tuple[int, ...], generator: np.random.Generator) -> FloatArray:
-    """Fields (count, *shape) of mean square 1 that wrap around: white noise without its high frequencies."""
+    """Draws periodic fields (count, *shape) with mean square 1: white noise without its high frequencies."""
     height, width = shape[-2:]
     down, across = np.fft.fftfreq(height, 1 / height), np.fft.rfftfreq(width, 1 / width)  # in waves across the image
     kept = np.exp(-(down[:, None] ** 2 + across**2) / (2 * WAVES**2)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Anyone's texts: a folder with a folder for each class, or tables of texts and labels."""
+"""Your own texts: a folder with one folder per class, or tables of texts and labels."""
 
 from __future__ import annotations
 
@@ -41,32 +41,32 @@ def text_folder(
     """Your own texts: a folder of class folders with .txt files, a folder with train.csv, or a .csv or .tsv file.
 
     PATH/train/CLASS/*.txt and PATH/test/CLASS/*.txt, PATH/train.csv and PATH/test.csv, or PATH/CLASS/*.txt or one table
-    with a part held out for testing. Classes are numbered in the order of their names, as numbers if all are. Texts are
-    UTF-8; they are tokenised once, and the tokens are kept on disk under a hash of the texts.
+    with a part held out for testing. Classes are numbered in the order of their names, numerically if all names are
+    numbers. Texts are UTF-8; they are tokenised once, and the tokens are cached on disk under a hash of the texts.
 
     Args:
         root: Not used.
         seed: Not used: the split is the same for every seed.
-        path: The folder or file. In place of `test`, `val` or `valid` will do. Class folders may have folders inside.
-        test_fraction: The share of each class held out, in (0, 1); where there are test texts it has no effect.
-        text_column: The column of the texts, in a table.
-        label_column: The column of the classes, words or numbers, in a table.
-        vocabulary: The most words that are known: the most frequent ones of the training texts.
-        min_count: Words that the training texts hold less often are unknown.
-        length: Words of a text; shorter ones are padded with 0 at the end.
+        path: The folder or file. `val` or `valid` can replace `test`. Class folders may contain subfolders.
+        test_fraction: The share of each class held out for testing, in (0, 1). Ignored if there are test texts.
+        text_column: The table's column of texts.
+        label_column: The table's column of classes, words or numbers.
+        vocabulary: The size of the vocabulary: the most frequent words of the training texts.
+        min_count: Words that occur less often in the training texts are unknown.
+        length: The length of a text in words; shorter texts are padded with 0 at the end.
         keep: Which part of a longer text is kept: its "start" or its "end".
-        lowercase: Whether capital letters count as small ones.
-        punctuation: "drop" punctuation marks and symbols, or "keep" each as a word of its own.
+        lowercase: Whether to convert texts to lower case.
+        punctuation: "drop" punctuation marks and symbols, or "keep" each as a separate word.
 
     Raises:
-        DataError: No such path, no texts, fewer than two classes, an unknown class among the test texts, a table
-            without the columns or with a row that lacks a text or a label, or a file that is not UTF-8.
+        DataError: The path does not exist or has no texts, there are fewer than two classes, the test texts have an
+            unknown class, a table lacks a column or has a row without text or label, or a file is not UTF-8.
     """
-    train, test = _found(path.expanduser(), text_column, label_column)
-    train_labels, test_labels, classes = _numbered(train, test)
+    train, test = _find_texts(path.expanduser(), text_column, label_column)
+    train_labels, test_labels, classes = _number_classes(train, test)
     if test is None:
         kept, held_out = stratified_split(train_labels, test_fraction, numpy_generator(0, "held_out"))
-        parts = (_chosen(train.texts, train_labels, kept), _chosen(train.texts, train_labels, held_out))
+        parts = (_subset(train.texts, train_labels, kept), _subset(train.texts, train_labels, held_out))
     else:
         parts = (Texts(train.texts, train_labels), Texts(test.texts, test_labels))
     options = TextOptions(vocabulary, min_count, length, keep, lowercase, punctuation)
@@ -74,51 +74,54 @@ def text_folder(
 
 
 @dataclass(frozen=True)
-class _Named:
-    """Texts with the names of their classes, and where they are from."""
+class _LabelledTexts:
+    """Texts with the names of their classes, and the folder or file that they come from."""
 
-    place: Path
+    source: Path
     texts: list[str]
-    names: list[str]
+    class_names: list[str]
 
 
-def _found(path: Path, text_column: str, label_column: str) -> tuple[_Named, _Named | None]:
-    """The training texts and, if there are any, the test texts."""
+def _find_texts(path: Path, text_column: str, label_column: str) -> tuple[_LabelledTexts, _LabelledTexts | None]:
+    """Reads the training texts and, if there are any, the test texts."""
     if not path.exists():
         raise DataError(f"text_folder: there is no file or folder {path}")
     if path.is_file():
-        return _table(path, text_column, label_column), None
-    if train := _table_called(["train"], path):
-        test = _table_called(TEST_NAMES, path)
-        return _table(train, text_column, label_column), _table(test, text_column, label_column) if test else None
+        return _read_table(path, text_column, label_column), None
+    if train := _find_table(["train"], path):
+        test = _find_table(TEST_NAMES, path)
+        return (
+            _read_table(train, text_column, label_column),
+            _read_table(test, text_column, label_column) if test else None,
+        )
     train_folder, test_folder = train_and_test_folders("text_folder", path)
-    return _folder(train_folder), _folder(test_folder) if test_folder else None
+    return _read_folder(train_folder), _read_folder(test_folder) if test_folder else None
 
 
-def _table_called(names: Sequence[str], folder: Path) -> Path | None:
+def _find_table(names: Sequence[str], folder: Path) -> Path | None:
     files = (folder / f"{name}{suffix}" for name in names for suffix in SEPARATORS)
     return next((file for file in files if file.is_file()), None)
 
 
-def _folder(folder: Path) -> _Named:
+def _read_folder(folder: Path) -> _LabelledTexts:
     files = files_by_class("text_folder", folder, "texts", (".txt",))
     texts = [read_text("text_folder", file) for each in files.values() for file in each]
-    return _Named(folder, texts, [name for name, each in files.items() for _ in each])
+    return _LabelledTexts(folder, texts, [name for name, each in files.items() for _ in each])
 
 
-def _table(file: Path, text_column: str, label_column: str) -> _Named:
+def _read_table(file: Path, text_column: str, label_column: str) -> _LabelledTexts:
     import pandas as pd
 
     if file.suffix.lower() not in SEPARATORS:
         raise DataError(f"text_folder: {file} is neither a folder nor a .csv or .tsv file")
     try:
-        # As strings, and "NA" and "null" as they stand: they can be words and classes.
+        # Read strings only, and keep "NA" and "null": they can be words or classes.
         frame = pd.read_csv(
             file, sep=SEPARATORS[file.suffix.lower()], dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
     except UnicodeDecodeError as error:
         raise DataError(f"text_folder: {file} is not UTF-8 ({error.reason}); convert it") from error
-    except ValueError as error:  # what pandas raises for an empty file, ragged rows or open quotes
+    except ValueError as error:  # raised by pandas for an empty file, ragged rows or open quotes
         raise DataError(f"text_folder: cannot read the table {file} ({' '.join(str(error).split())})") from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise DataError(f"text_folder: the rows of {file} have more fields than its header")
@@ -130,20 +133,21 @@ def _table(file: Path, text_column: str, label_column: str) -> _Named:
     for column, what in ((text_column, "text"), (label_column, "label")):
         if len(rows := np.flatnonzero(frame[column].str.strip() == "")):
             raise DataError(f"text_folder: {file}: row {rows[0] + 1} below the header has no {what} ('{column}')")
-    return _Named(file, frame[text_column].tolist(), frame[label_column].str.strip().tolist())
+    return _LabelledTexts(file, frame[text_column].tolist(), frame[label_column].str.strip().tolist())
 
 
-def _numbered(train: _Named, test: _Named | None) -> tuple[IntArray, IntArray, int]:
-    """The labels of the training and the test texts, and the number of classes."""
-    test_names = test.names if test else []
-    keys: list[Any] = _as_numbers([*train.names, *test_names]) or [*train.names, *test_names]
-    train_keys, test_keys = keys[: len(train.names)], keys[len(train.names) :]
+def _number_classes(train: _LabelledTexts, test: _LabelledTexts | None) -> tuple[IntArray, IntArray, int]:
+    """Returns the labels of the training and the test texts, and the number of classes."""
+    test_names = test.class_names if test else []
+    names = [*train.class_names, *test_names]
+    keys: list[Any] = _as_numbers(names) or names
+    train_keys, test_keys = keys[: len(train.class_names)], keys[len(train.class_names) :]
     number = {key: index for index, key in enumerate(sorted(set(train_keys)))}
     if len(number) < 2:
-        raise DataError(f"text_folder: {train.place} has one class only ({train.names[0]})")
+        raise DataError(f"text_folder: {train.source} has only one class ({train.class_names[0]})")
     for name, key in zip(test_names, test_keys, strict=True):
         if key not in number:
-            raise DataError(f"text_folder: class '{name}' in {test and test.place} is not in {train.place}")
+            raise DataError(f"text_folder: class '{name}' in {test and test.source} is not in {train.source}")
     train_labels, test_labels = (
         np.array([number[key] for key in part], dtype=np.int64) for part in (train_keys, test_keys)
     )
@@ -151,7 +155,7 @@ def _numbered(train: _Named, test: _Named | None) -> tuple[IntArray, IntArray, i
 
 
 def _as_numbers(names: Sequence[str]) -> list[Decimal] | None:
-    """The names as numbers, or None if one is none: 10 comes after 9, and 1.0 is 1."""
+    """Converts all names to numbers, or returns None if one is not a number: 10 comes after 9, and 1.0 equals 1."""
     try:
         numbers = [Decimal(name) for name in names]
     except InvalidOperation:
@@ -159,5 +163,5 @@ def _as_numbers(names: Sequence[str]) -> list[Decimal] | None:
     return numbers if all(number.is_finite() for number in numbers) else None
 
 
-def _chosen(texts: Sequence[str], labels: IntArray, indices: IntArray) -> Texts:
+def _subset(texts: Sequence[str], labels: IntArray, indices: IntArray) -> Texts:
     return Texts([texts[index] for index in indices], labels[indices])

@@ -1,8 +1,8 @@
-"""From texts to tokens: the vocabulary is the words of the training texts, and each text its words' numbers.
+"""Builds a vocabulary from the training texts and converts texts to tokens, the numbers of their words.
 
-A word is a run of letters, marks and digits, of any script. An apostrophe between two of them belongs to it, and a
-typographic one counts as a plain one: don't, film's, o'clock. Anything else ends a word. Before that, tags become
-spaces (`good<br />film`) and HTML entities the characters that they stand for, and accents join their letters.
+A word is a sequence of letters, marks and digits of any script, and may contain apostrophes, plain or typographic:
+don't, film's, o'clock. Any other character ends a word. Before the texts are split, HTML tags become spaces
+(`good<br />film`), HTML entities become characters, and accents are combined with their letters.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Keep = Literal["start", "end"]
 Punctuation = Literal["drop", "keep"]
 
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
-RESERVED = {"<padding>": PADDING, "<unknown>": UNKNOWN}  # no text has these words: brackets end a word
+RESERVED = {"<padding>": PADDING, "<unknown>": UNKNOWN}  # these words never occur in a text: brackets end a word
 
 MARKUP = re.compile(r"</?[A-Za-z!][^<>]*>")
 WORD = r"[\p{L}\p{M}\p{N}]+(?:'[\p{L}\p{M}\p{N}]+)*"
 WORD_OR_MARK = rf"{WORD}|[\p{{P}}\p{{S}}]"
-BATCH = 1000  # texts that are tokenised at a time, which bounds the memory
-CACHE_FORMAT = 1  # to be raised when tokenising changes
+BATCH = 1000  # texts tokenised at a time, which bounds the memory
+CACHE_FORMAT = 1  # increment when tokenising changes
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How texts become tokens; the data sets document them."""
+    """How to convert texts to tokens; documented in the data sets' functions."""
 
     vocabulary: int
     min_count: int
@@ -62,10 +62,10 @@ class TextOptions:
 
 
 def read_text(name: str, file: Path) -> str:
-    """The content of a UTF-8 file, with or without a byte order mark.
+    """Reads a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        DataError: It is not UTF-8; the line begins with the data set's `name`.
+        DataError: The file is not UTF-8. The message begins with the data set's `name`.
     """
     try:
         return file.read_text("utf-8-sig")
@@ -74,16 +74,16 @@ def read_text(name: str, file: Path) -> str:
 
 
 def text_dataset(name: str, train: Texts, test: Texts, classes: int, options: TextOptions) -> Dataset:
-    """The texts as tokens, int64 (n, length): 0 is padding, 1 an unknown word, from 2 on words by falling count.
+    """Tokenises texts, int64 (n, length): 0 is padding, 1 an unknown word, 2 the most frequent word, and so on.
 
-    Vocabulary and tokens are kept on disk under a hash of the texts and the options, so texts are tokenised once. A
-    text without words becomes one unknown word, and the data set's notes say how many there were.
+    Vocabulary and tokens are cached on disk under a hash of the texts and the options, so texts are tokenised once. A
+    text without words becomes one unknown word, and the data set's notes report how many such texts there are.
 
     Raises:
-        DataError: No training text has a word that is frequent enough.
+        DataError: No word of the training texts is frequent enough.
     """
-    words = vocabulary_of(name, train.texts, options)
-    tokens = tokens_of([*train.texts, *test.texts], words, options)
+    words = build_vocabulary(name, train.texts, options)
+    tokens = tokenize([*train.texts, *test.texts], words, options)
     empty = tokens[:, 0] == PADDING
     tokens[empty, 0] = UNKNOWN
     end = len(train.texts)
@@ -100,11 +100,11 @@ def text_dataset(name: str, train: Texts, test: Texts, classes: int, options: Te
 def _notes(train: int, test: int) -> tuple[str, ...]:
     if train + test == 0:
         return ()
-    return (f"texts without any word, each of which became one unknown word: {train} to train on, {test} to test on",)
+    return (f"texts without words, each replaced by one unknown word: {train} training texts, {test} test texts",)
 
 
-def vocabulary_of(name: str, texts: Sequence[str], options: TextOptions) -> list[str]:
-    """The words of `texts` by falling count, ties in alphabetical order.
+def build_vocabulary(name: str, texts: Sequence[str], options: TextOptions) -> list[str]:
+    """Returns the words of `texts`, the most frequent first, ties in alphabetical order.
 
     Args:
         name: The data set's name, for errors.
@@ -112,7 +112,7 @@ def vocabulary_of(name: str, texts: Sequence[str], options: TextOptions) -> list
         options: At most `vocabulary` words, each seen at least `min_count` times.
 
     Raises:
-        DataError: There is none.
+        DataError: There is no such word.
     """
 
     def count() -> NDArray[np.uint8]:
@@ -124,22 +124,22 @@ def vocabulary_of(name: str, texts: Sequence[str], options: TextOptions) -> list
         tokenizer = _tokenizer([], options.punctuation)
         with _one_thread():
             tokenizer.train_from_iterator((plain(text, options.lowercase) for text in texts), trainer)
-        place = tokenizer.get_vocab()
-        if not place:
+        rank = tokenizer.get_vocab()
+        if not rank:
             raise DataError(
                 f"{name}: no word occurs min_count = {options.min_count} times in the {len(texts)} training texts, so "
                 "the vocabulary is empty; lower `min_count`, or choose punctuation: keep for texts without letters"
             )
-        return np.frombuffer("\n".join(sorted(place, key=place.__getitem__)).encode(), dtype=np.uint8)
+        return np.frombuffer("\n".join(sorted(rank, key=rank.__getitem__)).encode(), dtype=np.uint8)
 
     counting = (options.vocabulary, options.min_count, options.lowercase, options.punctuation)
     return cached(f"vocabulary-{_digest(texts, counting)}", (None,), count).tobytes().decode().split("\n")
 
 
-def tokens_of(texts: Sequence[str], words: Sequence[str], options: TextOptions) -> IntArray:
-    """Each text's words as numbers, int64 (n, length), padded with 0; `words[i]` is i + 2, and any other word 1.
+def tokenize(texts: Sequence[str], words: Sequence[str], options: TextOptions) -> IntArray:
+    """Converts texts to tokens, int64 (n, length), padded with 0: `words[i]` becomes i + 2, and any other word 1.
 
-    A text that is too long keeps its start or its end, as `options.keep` says.
+    Texts that are too long are cut to their start or their end (`options.keep`).
     """
     dtype = np.min_scalar_type(FIRST_WORD + len(words))
 
@@ -161,7 +161,7 @@ def tokens_of(texts: Sequence[str], words: Sequence[str], options: TextOptions) 
 
 
 def plain(text: str, lowercase: bool) -> str:
-    """The text without markup, in composed characters (NFC), with plain apostrophes.
+    """Removes markup, composes characters (NFC) and replaces typographic apostrophes by plain ones.
 
     >>> plain("Rock &amp; roll:<br />it’s FINE", lowercase=True)
     "rock & roll: it's fine"
@@ -182,9 +182,9 @@ def _tokenizer(words: Sequence[str], punctuation: Punctuation) -> Tokenizer:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keeps the library to this thread, unless the user has set its variable.
+    """Makes the tokenizers library use one thread, unless the user has set its variable.
 
-    Cores are filled with cells; and after threads have run, older versions warn at every fork of the process.
+    Cells already use all cores, and after using threads, older versions warn at every fork of the process.
     """
     if "TOKENIZERS_PARALLELISM" in os.environ:
         yield

@@ -1,4 +1,4 @@
-"""The public image sets that torchvision knows: found and verified, or downloaded, or one line that says what to do."""
+"""The public image sets that torchvision provides, verified and downloaded if they are missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset, Samples
 
-# The files of a set, relative to the root, each with the check that it is intact.
+# The files of a set, relative to the root, each with a function that checks it.
 Files = Mapping[str, Callable[[Path], bool]]
 
 
@@ -73,14 +73,14 @@ def _cifar(name: ImageSetName, kind: Any, root: Path) -> Dataset:
     files = {f"{kind.base_folder}/{file}": partial(check_integrity, md5=md5) for file, md5 in listed}
     _provide(name, root, files, partial(kind, download=True))
     train, test = (
-        _samples(part.data.transpose(0, 3, 1, 2), part.targets)  # torchvision hands out channels last
+        _samples(part.data.transpose(0, 3, 1, 2), part.targets)  # torchvision stores channels last
         for part in (kind(root, train=True), kind(root, train=False))
     )
     return _dataset(name, train, test)
 
 
 def _mnist(name: ImageSetName, kind: Any, root: Path) -> Dataset:
-    # torchvision checks the archives only, and of the extracted files nothing but that they exist.
+    # torchvision verifies only the archives; of the extracted files it checks only that they exist.
     known = IMAGE_SETS[name]
     files: dict[str, Callable[[Path], bool]] = {}
     for prefix, count in (("train", known.train_samples), ("t10k", known.test_samples)):
@@ -95,7 +95,7 @@ def _mnist(name: ImageSetName, kind: Any, root: Path) -> Dataset:
 
 
 def _is_idx(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether `path` is a complete idx file of bytes: 0, 0, 8 for uint8, the number of dimensions, each as int32."""
+    """Whether `path` is a complete idx file of bytes: header 0, 0, 8 (uint8), number of dimensions, sizes as int32."""
     header = struct.pack(f">4B{len(shape)}i", 0, 0, 8, len(shape), *shape)
     with path.open("rb") as file:
         return file.read(len(header)) == header and path.stat().st_size == len(header) + math.prod(shape)
@@ -110,10 +110,10 @@ def _dataset(name: ImageSetName, train: Samples, test: Samples) -> Dataset:
 
 
 def _provide(name: str, root: Path, files: Files, fetch: Callable[[Path], object]) -> None:
-    """Makes sure that all `files` lie in `root` and are intact; downloads the set where some are absent.
+    """Downloads the set if some of `files` are missing from `root`, and checks that all are intact.
 
     Raises:
-        DataError: They are absent and cannot be fetched, or damaged.
+        DataError: A file is missing and cannot be downloaded, or is damaged.
     """
     absent = [file for file in files if not (root / file).is_file()]
     if absent:
@@ -122,6 +122,6 @@ def _provide(name: str, root: Path, files: Files, fetch: Callable[[Path], object
     damaged = [file for file, intact in files.items() if not intact(root / file)]
     if damaged:
         raise DataError(
-            f"{name}: damaged or cut short in {root}: {', '.join(damaged)}; "
+            f"{name}: damaged or truncated in {root}: {', '.join(damaged)}; "
             f"delete that and run `warmstart-sim data {name}` on a machine with network"
         )

@@ -1,4 +1,4 @@
-"""The one check that every loaded data set goes through."""
+"""Validates every data set when it is loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from warmstart_sim.errors import DataError
 from warmstart_sim.types import Dataset, Samples
 
-# What an input may be: its type, the number of dimensions of the array with the sample's, and how to say it.
+# Valid inputs: type -> (number of dimensions of the whole array, description).
 KINDS = {
     np.dtype(np.uint8): (range(4, 5), "pixels (n, channels, height, width)"),
     np.dtype(np.float32): (range(2, 6), "values (n, ...)"),
@@ -18,13 +18,12 @@ KINDS = {
 
 
 def validate(dataset: Dataset) -> Dataset:
-    """Returns `dataset` if it keeps the contract of `Dataset` and `Samples`.
+    """Returns `dataset` if it meets the contract of `Dataset` and `Samples`.
 
-    It is the same object, unless it holds tokens and does not say how many: then its `vocabulary_size` becomes the
-    largest token + 1.
+    The result is the same object, except that tokens without a `vocabulary_size` get the largest token + 1.
 
     Raises:
-        DataError: One line that says which part is wrong, and what was found.
+        DataError: Something is wrong; the message says what was found and where.
     """
     if dataset.classes < 2:
         raise DataError(f"{dataset.name}: there is nothing to learn with {dataset.classes} class")
@@ -33,7 +32,7 @@ def validate(dataset: Dataset) -> Dataset:
     _check(dataset.train, f"{dataset.name}: the training", dataset.classes)
     _check(dataset.test, f"{dataset.name}: the test", dataset.classes)
     if len(np.unique(labels := dataset.train.labels)) == 1:
-        raise DataError(f"{dataset.name}: the training labels are all {labels[0]}: there is one class only")
+        raise DataError(f"{dataset.name}: the training labels are all {labels[0]}: there is only one class")
     train, test = dataset.train.inputs, dataset.test.inputs
     if (train.shape[1:], train.dtype) != (test.shape[1:], test.dtype):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Models: building one by name or by the user's own function, and finding its blocks and its head."""
+"""Builds models by name or with the user's own function, and finds their blocks and head."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def build(
     classes: int,
     vocabulary_size: int | None = None,
 ) -> nn.Module:
-    """A model with fresh weights, on the CPU, drawn from torch's default generator.
+    """Builds a model with fresh weights on the CPU, drawn from torch's default generator.
 
     Args:
         name: A registered name, `my_package.my_module:function`, or a function. All are called as
@@ -30,11 +30,12 @@ def build(
         options: The function's own options.
         input_shape: The shape of one input, such as (3, 32, 32).
         classes: The number of classes.
-        vocabulary_size: For tokens: they are below it. It is passed on as the option of that name to a function that
-            has one, unless `options` says otherwise.
+        vocabulary_size: For tokens: the number of tokens. It is passed to functions that have an option of this name,
+            unless `options` sets it.
 
     Raises:
-        WarmstartError: There is no such model, it fails, it is not a `torch.nn.Module`, or a part of it grows.
+        WarmstartError: There is no such model, the function fails or does not return a `torch.nn.Module`, or a module
+            grows with the classes.
 
     >>> build("logistic_regression", {}, (1, 8, 8), 10).head
     Linear(in_features=64, out_features=10, bias=True)
@@ -45,7 +46,7 @@ def build(
     label = name if isinstance(name, str) else getattr(name, "__qualname__", type(name).__name__)
     if isinstance(factory, nn.Module) or not callable(factory):
         raise WarmstartError(
-            f"model '{label}' is a {type(factory).__name__}; give a function f(input_shape, classes, **options) that "
+            f"model '{label}' is a {type(factory).__name__}; pass a function f(input_shape, classes, **options) that "
             "builds the model, because every round and seed needs fresh weights"
         )
     try:
@@ -60,24 +61,24 @@ def build(
             f"model '{label}' cannot be built for inputs of shape {tuple(input_shape)}: {_first_line(error)}"
         ) from error
     if not isinstance(model, nn.Module):
-        raise WarmstartError(f"model '{label}' gave a {type(model).__name__}, not a torch.nn.Module")
-    # Avalanche's dynamic modules (growing and multiple heads) have this method, which its loop calls and ours does not.
+        raise WarmstartError(f"model '{label}' returned a {type(model).__name__}, not a torch.nn.Module")
+    # Avalanche's dynamic modules (growing or multiple heads) have this method. Its loop calls it; ours does not.
     if growing := next(
         (name for name, each in model.named_modules() if callable(getattr(each, "adaptation", None))), None
     ):
         raise WarmstartError(
-            f"model '{label}': its module '{growing}' grows with the classes; our engine trains one head that has all "
-            "classes from the beginning, so use torch.nn.Linear there, or Avalanche's own loop with StrategyPlugin"
+            f"model '{label}': its module '{growing}' grows with the classes, but our engine trains one head that has "
+            "all classes from the beginning; use torch.nn.Linear there, or Avalanche's own loop with StrategyPlugin"
         )
     return model
 
 
 def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *, tokens: bool = False) -> None:
-    """Makes sure, before anything is trained, that a model takes the inputs and gives logits of shape (n, classes).
+    """Checks before training that a model accepts the inputs and returns logits of shape (n, classes).
 
-    It runs a copy of the model in evaluation mode on two inputs of ones (zeros would be texts of padding alone), with
-    tokens also on shorter texts, because a batch is cut to its longest. The model itself, its buffers and its mode stay
-    as they are.
+    A copy of the model runs in evaluation mode on two inputs of ones (zeros would be texts of padding only). Models for
+    tokens are also tried on shorter texts, because a batch is cut to its longest text. The model itself, its buffers
+    and its mode do not change.
 
     Args:
         model: A model on the CPU.
@@ -86,7 +87,7 @@ def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *
         tokens: Whether inputs are int64 tokens rather than float32 values.
 
     Raises:
-        WarmstartError: The model fails on these inputs, or gives something else.
+        WarmstartError: The model fails on these inputs, or returns something else.
     """
     import torch
 
@@ -103,26 +104,26 @@ def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if found != (2, classes):
             raise WarmstartError(
-                f"the model must give logits of shape (2, {classes}) for two inputs, but it gave {found}"
+                f"the model must return logits of shape (2, {classes}) for two inputs, but it returned {found}"
             )
 
 
 def layout(model: nn.Module) -> Layout:
-    """Where a model has its parameters, normalisation layers, blocks and head.
+    """Finds a model's parameters, normalisation layers, blocks and head.
 
-    Our models say what their blocks and head are (`block_names`, `head_name`), and a user's may. Otherwise the head is
-    the last linear layer (or, without one, the last layer with parameters), and the blocks are the largest modules
-    with parameters that do not hold the head.
+    Our models declare their blocks and head (`block_names`, `head_name`), and a user's model may do so too. Otherwise
+    the head is the last linear layer (or, without one, the last layer with parameters), and the blocks are the largest
+    modules with parameters that do not contain the head.
 
     Raises:
-        WarmstartError: The model has no head that can be named, or names a module that it does not have.
+        WarmstartError: The model has no submodule that could be the head, or declares a module that does not exist.
 
     >>> layout(build("mlp", {"widths": (5,)}, (4,), 3)).blocks
     ('hidden1',)
     """
     head = getattr(model, "head_name", None) or _find_head(model)
     found = Layout(
-        # Tied parameters keep all their names: each is an entry of the state dict.
+        # Tied parameters are listed under all their names, as in the state dict.
         parameters=frozenset(name for name, _ in model.named_parameters(remove_duplicate=False)),
         norm_affine=frozenset(_norm_affine(model)),
         blocks=tuple(getattr(model, "block_names", None) or _find_blocks(model, head)),
@@ -136,10 +137,10 @@ def layout(model: nn.Module) -> Layout:
 
 
 def takes_channels_last(model: nn.Module) -> bool:
-    """Whether batches should be channels-last, on which convolutions are quicker, on CPUs too.
+    """Whether to use channels-last batches, which make convolutions faster, on CPUs too.
 
-    A model without convolutions would have to copy them back. And strided 1x1 convolutions of fewer than 8 channels
-    must not have them: their backward pass writes outside its memory on CPUs with AVX2 (oneDNN in torch 2.15).
+    A model without convolutions would have to copy them back. Strided 1x1 convolutions with fewer than 8 channels must
+    not get them: on CPUs with AVX2, their backward pass writes outside its memory (oneDNN in torch 2.15).
     """
     from torch import nn
 
@@ -151,7 +152,7 @@ def takes_channels_last(model: nn.Module) -> bool:
 def _norm_affine(model: nn.Module) -> Iterator[str]:
     from torch import nn
 
-    # _NormBase is all that BatchNorm, SyncBatchNorm and InstanceNorm of any dimension share.
+    # _NormBase is the base class of BatchNorm, SyncBatchNorm and InstanceNorm of any dimension.
     norms = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
     for prefix, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, norms):
@@ -166,8 +167,8 @@ def _find_head(model: nn.Module) -> str:
     head: str = (linear or list(layers) or [""])[-1]
     if not head:
         raise WarmstartError(
-            f"the model ({type(model).__name__}) has no layer inside it that could be its head; a single layer can be "
-            "put into torch.nn.Sequential, which gives it a name"
+            f"the model ({type(model).__name__}) has no submodule that could be its head; put a single layer into "
+            "torch.nn.Sequential, which gives it a name"
         )
     return head
 

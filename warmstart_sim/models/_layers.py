@@ -1,4 +1,4 @@
-"""The torch modules that the models are made of. It imports torch, so models import it only when they build."""
+"""Torch modules that the models share. Models import it only when they are built, because it imports torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from warmstart_sim.errors import WarmstartError
 
 
 class Network(nn.Sequential):
-    """Named modules that run one after another, and which of them are the blocks and which the head.
+    """A sequence of named modules that declares its blocks and its head.
 
     Attributes:
-        block_names: The modules with parameters from input to output, the head not among them.
+        block_names: The modules with parameters, from input to output, without the head.
         head_name: The last module, whose output is the logits.
     """
 
@@ -31,8 +31,8 @@ class Network(nn.Sequential):
 class BasicBlock(nn.Module):
     """The residual block of ResNet-18: relu(norm(conv(relu(norm(conv(x))))) + shortcut(x)).
 
-    He et al. 2016, https://arxiv.org/abs/1512.03385. The shortcut is the identity where the shapes allow it, and
-    otherwise a 1x1 convolution with BatchNorm.
+    He et al. 2016, https://arxiv.org/abs/1512.03385. The shortcut is the identity if the shapes agree, otherwise a 1x1
+    convolution with BatchNorm.
     """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
@@ -54,10 +54,10 @@ class BasicBlock(nn.Module):
 
 
 def image_shape(input_shape: tuple[int, ...], model: str) -> tuple[int, int, int]:
-    """The shape of one image, (channels, height, width).
+    """Returns the shape of one image, (channels, height, width).
 
     Raises:
-        WarmstartError: The inputs are no images.
+        WarmstartError: The inputs are not images.
     """
     if len(input_shape) != 3:
         raise WarmstartError(

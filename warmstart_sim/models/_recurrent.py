@@ -1,9 +1,8 @@
-"""The torch modules of the recurrent network. It imports torch, so models import it only when they build.
+"""Torch modules of the recurrent network. Models import it only when they are built, because it imports torch.
 
-Texts of a batch are padded at their ends. Their lengths are found on the device and nothing waits for them: a packed
-sequence would need them on the CPU. Instead each direction is a layer of its own, and the one from right to left reads
-texts that are reversed within their length. Then padding comes after the text both ways, and what a recurrent layer
-makes of it is never used.
+The texts of a batch are padded at the end. Packed sequences would need their lengths on the CPU and so synchronise with
+the device. Instead, each direction is a separate layer, and the right-to-left layer reads texts that are reversed
+within their length. Padding then follows the text in both directions, and the states at padding are never used.
 """
 
 from __future__ import annotations
@@ -73,19 +72,19 @@ class RecurrentClassifier(nn.Module):
 
 
 def _reversal(lengths: torch.Tensor, length: int) -> torch.Tensor:
-    """Where each place of a (length, n) batch, flattened, comes from when texts are reversed and padding stays."""
+    """Returns the indices that reverse each text of a flattened (length, n) batch and leave its padding in place."""
     time = torch.arange(length, device=lengths.device)[:, None]
     source = torch.where(time < lengths, lengths - 1 - time, time)
     return (source * len(lengths) + torch.arange(len(lengths), device=lengths.device)).flatten()
 
 
 def _reordered(states: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    # Copies whole states; a gather along time would look up every feature for itself and take four times as long.
+    # Copies whole states; a gather along time would index every feature separately and take four times as long.
     return states.flatten(0, 1).index_select(0, order).view_as(states)
 
 
 def _last_states(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """From left to right the state at a text's last token, from right to left that at its first."""
+    """The left-to-right state at a text's last token and the right-to-left state at its first."""
     onward, backward = states.chunk(2, dim=2)
     return torch.cat((onward[lengths - 1, torch.arange(len(lengths), device=lengths.device)], backward[0]), dim=1)
 

@@ -25,30 +25,30 @@ def bilstm(
 ) -> Any:
     """Bidirectional recurrent network for texts: embedding, recurrent layers in both directions, a linear head.
 
-    The "two-layer bidirectional RNN" of Ash & Adams 2020 (Figure 13), of which the paper says no more. Padding never
-    changes a prediction: the direction from right to left starts at a text's own last token. A text without tokens
-    counts as one padding.
+    The "two-layer bidirectional RNN" of Ash & Adams 2020 (Figure 13); the paper gives no more details. Padding never
+    changes a prediction: the right-to-left direction starts at each text's own last token. A text without tokens is
+    treated as one padding token.
 
     All layers start from PyTorch's default initialisation: the embedding standard normal with zeros for the padding,
     the recurrent weights and biases uniform in +- 1 / sqrt(hidden).
 
     Args:
-        input_shape: (length,): the most tokens that a text can have.
+        input_shape: (length,): the maximum number of tokens of a text.
         classes: The number of logits.
-        vocabulary_size: Tokens are below it. It comes with the data set, and need not be given.
+        vocabulary_size: The number of tokens. By default the data set's.
         cell: "lstm" (default), "gru", or "rnn", Elman's with tanh.
         embedding: Features of a token. Default 100.
-        hidden: Units of each direction of each layer. Default 128.
+        hidden: Units per direction and layer. Default 128.
         layers: Recurrent layers. Default 2.
-        dropout: The probability in [0, 1) that an input of a recurrent layer or of the head is dropped. Default 0.5.
-        pooling: What the head sees: "last" (default): the state of either direction at the end of its way, that is, at
-            the text's last and at its first token; "mean": the mean of the last layer's states over the tokens.
+        dropout: The probability in [0, 1) of dropping an input of a recurrent layer or of the head. Default 0.5.
+        pooling: The head's input: "last" (default) is the final state of both directions, that is, at the text's last
+            and at its first token; "mean" is the mean of the last layer's states over the tokens.
 
     Returns:
         A module with blocks embedding, layer1, layer2, ... and the head `head`.
 
     Raises:
-        WarmstartError: The inputs are no tokens, or nobody says how many there are.
+        WarmstartError: The inputs are not tokens, or their number is unknown.
     """
     if len(input_shape) != 1 or vocabulary_size is None:
         raise WarmstartError(

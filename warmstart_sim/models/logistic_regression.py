@@ -12,8 +12,8 @@ from warmstart_sim.registry import MODELS
 def logistic_regression(input_shape: tuple[int, ...], classes: int) -> Any:
     """Logistic regression: one linear layer on flattened inputs.
 
-    Its loss is convex, so that, trained to the end, every start leads to the same solution: the control in the papers'
-    tables.
+    Its loss is convex, so every initialisation leads to the same solution if training converges. It is the control in
+    the papers' tables.
 
     Args:
         input_shape: Any shape; inputs are flattened.

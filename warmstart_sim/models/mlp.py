@@ -22,20 +22,20 @@ def mlp(
 ) -> Any:
     """Multilayer perceptron: hidden layers of linear, (BatchNorm,) activation, and a linear head.
 
-    The papers' "three layers" of 100 are read in two ways. Kireev et al. 2021 (section 3.1 and their code) have three
-    hidden layers and the head: the default here. The public code of Ash & Adams 2020 has three linear layers in all,
-    that is, two hidden ones: `widths: [100, 100]`. Both start from PyTorch's default initialisation.
+    The papers' "three layers" of 100 units can mean two things. Kireev et al. 2021 (section 3.1 and their code) use
+    three hidden layers and the head: the default here. The public code of Ash & Adams 2020 has three linear layers in
+    total, that is, two hidden ones: `widths: [100, 100]`. Both start from PyTorch's default initialisation.
 
     Without biases and BatchNorm, and with ReLU, shrinking all weights by lambda > 0 scales the logits by
-    lambda^layers and leaves every prediction as it is (Ash & Adams 2020, Proposition 1).
+    lambda^layers and changes no prediction (Ash & Adams 2020, Proposition 1).
 
     Args:
         input_shape: Any shape; inputs are flattened.
         classes: The number of logits.
         widths: Units of the hidden layers, from input to output.
         activation: The nonlinearity after each hidden layer.
-        bias: Whether the linear layers, the head among them, have biases.
-        batch_norm: Whether BatchNorm stands before each activation.
+        bias: Whether the linear layers, including the head, have biases.
+        batch_norm: Whether to apply BatchNorm before each activation.
 
     Returns:
         A module with blocks hidden1, hidden2, ... and the head `head`.

@@ -1,4 +1,4 @@
-"""ResNet-18 as each of the papers has it."""
+"""ResNet-18 in the papers' variants."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def resnet18(
 ) -> Any:
     """ResNet-18: a stem, four layers of two residual blocks, global average pooling, a linear head.
 
-    "ResNet-18 for CIFAR" means two things in the papers' code, so the stem has to be named. Each stem comes with the
-    initialisation of the code it stands for, because the noise of shrink-perturb is a scaled fresh network:
+    "ResNet-18 for CIFAR" means two things in the papers' code, so the stem is an option. Each stem uses the
+    initialisation of the corresponding code, because the noise of shrink-perturb is a scaled fresh network:
 
     | stem            | first convolution | max-pooling | initial convolutions       | code                        |
     |-----------------|-------------------|-------------|----------------------------|-----------------------------|
@@ -32,16 +32,16 @@ def resnet18(
     width 64 with either of the first two stems, of which `cifar_maxpool` needs four times fewer FLOPs.
 
     Args:
-        input_shape: (channels, height, width); any size of image will do.
+        input_shape: (channels, height, width); any image size.
         classes: The number of logits.
         width: Channels of the first layer; the four layers have width x {1, 2, 4, 8}.
-        stem: What comes before the first layer.
+        stem: The layers before the first residual layer.
 
     Returns:
         A module with blocks stem, layer1, layer2, layer3, layer4 and the head `head`.
 
     Raises:
-        WarmstartError: The inputs are no images.
+        WarmstartError: The inputs are not images.
     """
     from torch import nn
 

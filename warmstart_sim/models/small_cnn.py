@@ -23,13 +23,13 @@ def small_cnn(
         input_shape: (channels, height, width); each convolution after the first halves height and width, rounded up.
         classes: The number of logits.
         channels: Output channels of the convolutions, from input to output.
-        batch_norm: Whether BatchNorm follows each convolution (which otherwise has a bias).
+        batch_norm: Whether to apply BatchNorm after each convolution; without it, the convolution has a bias.
 
     Returns:
         A module with blocks conv1, conv2, ... and the head `head`.
 
     Raises:
-        WarmstartError: The inputs are no images.
+        WarmstartError: The inputs are not images.
     """
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: reading a file of them, and fitting them to a model whose head has another size."""
+"""Reads checkpoint files, and transfers their weights to a model whose head may have another size."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from warmstart_sim.types import Layout, StateDict
 if TYPE_CHECKING:
     import torch
 
-INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts put a model's state
-WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")  # under which training scripts store a state dict
+NAME_PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The file of weights that a user names, with `~` spelt out.
+    """Returns the path of an existing checkpoint file, with `~` expanded.
 
     Raises:
-        DataError: There is no such file.
+        DataError: The file does not exist.
     """
     if not path.expanduser().is_file():
         raise DataError(f"stream.checkpoint: there is no file {path}")
@@ -30,38 +30,38 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """A digest of a file of weights.
+    """Returns a digest of a checkpoint file.
 
     Raises:
-        DataError: There is no such file.
+        DataError: The file does not exist.
     """
     with find_checkpoint(path).open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file that `torch.save` wrote, on the CPU; nothing in the file is executed.
+    """Reads a state dict that `torch.save` wrote, to the CPU, without executing code from the file.
 
-    It may stand under "state_dict", "model_state_dict" or "model", and all names may begin with "module." or
-    "_orig_mod.".
+    The state dict may be stored under "state_dict", "model_state_dict" or "model". The prefixes "module." and
+    "_orig_mod." are removed if all names have them.
 
     Raises:
-        DataError: There is no such file, or it is no file of weights.
+        DataError: The file does not exist, or does not contain a state dict.
     """
     import torch
 
     try:
-        with warnings.catch_warnings():  # about pickles of other kinds, before it refuses them
+        with warnings.catch_warnings():  # torch warns of other pickles before it rejects them
             warnings.simplefilter("ignore")
             found = torch.load(find_checkpoint(path), map_location="cpu", weights_only=True)
     except WarmstartError:
         raise
-    except Exception as error:  # torch.load raises whatever the unpickler or the zip reader met
+    except Exception as error:  # torch.load passes on whatever the unpickler or the zip reader raises
         raise DataError(
-            f"stream.checkpoint: {path} is not a file of plain weights, or is cut short ({type(error).__name__}); "
+            f"stream.checkpoint: {path} is not a file of plain weights, or is truncated ({type(error).__name__}); "
             "save `model.state_dict()` with torch.save"
         ) from error
-    for name in INSIDE:
+    for name in STATE_DICT_KEYS:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
     if (
@@ -70,49 +70,49 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         or not all(isinstance(name, str) and isinstance(each, torch.Tensor) for name, each in found.items())
     ):
         raise DataError(f"stream.checkpoint: {path} holds no state dict (a mapping of names to tensors)")
-    return _unwrapped(found)
+    return _without_prefix(found)
 
 
-def _unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:
-    for prefix in WRAPPERS:
+def _without_prefix(weights: Mapping[str, Any]) -> dict[str, Any]:
+    for prefix in NAME_PREFIXES:
         if all(name.startswith(prefix) for name in weights):
-            return _unwrapped({name.removeprefix(prefix): tensor for name, tensor in weights.items()})
+            return _without_prefix({name.removeprefix(prefix): tensor for name, tensor in weights.items()})
     return dict(weights)
 
 
 def transfer_weights(
     weights: StateDict, fresh: StateDict, layout: Layout, head: Literal["keep", "fresh"] = "keep"
 ) -> dict[str, torch.Tensor]:
-    """The weights of another task in a model for this one: its body, and its head where that has the right size.
+    """Transfers weights trained on another task: all of the body, and the head if its shape agrees.
 
-    Where the head is absent or of another size, or is not to be kept, all of it is taken from `fresh`: the same head as
-    random init's with the same seed. (Shrink-perturb then makes (lambda + sigma) times that head.)
+    If the head is missing, has another shape, or `head` is "fresh", the whole head comes from `fresh`. It is then the
+    same as random init's with this seed (and shrink-perturb yields (lambda + sigma) times that head).
 
     Args:
         weights: The other task's state dict.
         fresh: A fresh state of the model.
-        layout: What is the model's head.
+        layout: Says which parameters belong to the head.
         head: "keep" or "fresh".
 
     Raises:
-        WarmstartError: The body is another architecture's; the message has the first entry that does not fit.
+        WarmstartError: The body has another architecture; the message names the first entry that differs.
     """
     own_head = {name for name in fresh if layout.in_head(name)}
-    fits = all(name in weights and weights[name].shape == fresh[name].shape for name in own_head)
-    taken_fresh = own_head if head == "fresh" or not fits else set()
+    head_agrees = all(name in weights and weights[name].shape == fresh[name].shape for name in own_head)
+    taken_fresh = own_head if head == "fresh" or not head_agrees else set()
     body = [name for name in fresh if name not in own_head]
     surplus = [name for name in weights if name not in fresh and not layout.in_head(name)]
-    problem = next((text for name in body if (text := _misfit(name, weights, fresh))), "")
+    problem = next((text for name in body if (text := _mismatch(name, weights, fresh))), "")
     if problem or surplus:
         problem = problem or f"they have '{surplus[0]}', which the model does not have"
-        raise WarmstartError(f"the pre-trained weights are of another architecture: {problem}")
+        raise WarmstartError(f"the pre-trained weights have another architecture: {problem}")
     return {
         name: tensor.clone() if name in taken_fresh else weights[name].to(tensor.device, tensor.dtype)
         for name, tensor in fresh.items()
     }
 
 
-def _misfit(name: str, weights: StateDict, fresh: StateDict) -> str:
+def _mismatch(name: str, weights: StateDict, fresh: StateDict) -> str:
     if name not in weights:
         return f"they lack '{name}'"
     found, expected = tuple(weights[name].shape), tuple(fresh[name].shape)

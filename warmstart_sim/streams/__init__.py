@@ -1,4 +1,4 @@
-"""Scenario generators: how samples arrive. Each is a function (labels, pool, seed, options) -> rounds of indices."""
+"""Streams: how samples arrive. Each is a function (labels, pool, seed, options) -> rounds of sample indices."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from warmstart_sim.types import IntArray
 
 
 def split_validation(labels: IntArray, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
-    """Splits the indices of `labels` at random into a pool to train on and validation data that never are.
+    """Splits the indices of `labels` at random into a training pool and validation data.
 
     Args:
         labels: Training labels, shape (n,).
-        fraction: The share held out, in [0, 1); `round(fraction * n)` samples.
+        fraction: The share held out for validation, in [0, 1); `round(fraction * n)` samples.
         seed: The experiment's seed: every arm of a seed gets the same split.
 
     Returns:
@@ -29,7 +29,7 @@ def split_validation(labels: IntArray, fraction: float, seed: int) -> tuple[IntA
 
 
 def random_subset(indices: IntArray, count: int | None, seed: int, purpose: str) -> IntArray:
-    """A random subset of at most `count` indices; all of them when `count` is None. Nested: a larger count adds."""
+    """Draws at most `count` indices; None keeps all. Subsets are nested: a larger count only adds indices."""
     if count is None or count >= len(indices):
         return indices
     return np.sort(numpy_generator(seed, purpose).permutation(indices)[:count])

@@ -1,4 +1,4 @@
-"""Streams of indices: chunks that accumulate, a first fraction and then all, a fraction only, everything at once."""
+"""The built-in streams: accumulating chunks, a fraction and then all samples, only a fraction, and all at once."""
 
 from __future__ import annotations
 
@@ -23,26 +23,24 @@ def online(
 ) -> list[Round]:
     """Samples arrive `chunk_size` at a time and accumulate (Ash & Adams 2020, section 2.2).
 
-    Round t trains on the first (t + 1) * chunk_size samples. A last chunk that is not full is kept.
+    Round t trains on the first (t + 1) * chunk_size samples. A partial last chunk is kept.
 
     Args:
         labels: All training labels, shape (n,).
         pool: Indices of the samples that arrive.
         seed: The experiment's seed.
-        chunk_size: Samples that each round adds, at least 1. Default 1000, the papers'.
-        order: "random" (default), or "balanced": each chunk holds the classes in proportion.
+        chunk_size: Samples added in each round, at least 1. Default 1000, as in the papers.
+        order: "random" (default), or "balanced": the class proportions are the same in every chunk.
 
     Raises:
-        WarmstartError: A chunk larger than the pool.
+        WarmstartError: The chunk is larger than the pool.
 
     >>> import numpy as np
     >>> [len(each.train) for each in online(np.zeros(5, dtype=np.int64), np.arange(5), 0, chunk_size=2)]
     [2, 4, 5]
     """
     if chunk_size > len(pool):
-        raise WarmstartError(
-            f"stream.chunk_size: {chunk_size} is more than the {len(pool)} training samples there are to deal out"
-        )
+        raise WarmstartError(f"stream.chunk_size: {chunk_size} is more than the {len(pool)} available training samples")
     arriving = arrival_order(labels, pool, seed, order)
     ends = [*range(chunk_size, len(pool), chunk_size), len(pool)]
     return [
@@ -60,9 +58,9 @@ def split(
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5,
     order: Order = "random",
 ) -> list[Round]:
-    """A first fraction of the data, then all of them (Ash & Adams 2020, section 2.1: 50 %, then 100 %).
+    """A fraction of the data, then all of it (Ash & Adams 2020, section 2.1: 50 %, then 100 %).
 
-    The first round does not depend on how the second starts: it is trained once for each seed, and all arms share it.
+    The first round does not depend on how the second starts, so it is trained once per seed and shared by all arms.
 
     Args:
         labels: All training labels, shape (n,).
@@ -72,7 +70,7 @@ def split(
         order: "random" (default) or "balanced".
 
     Raises:
-        WarmstartError: A fraction that leaves either round without a new sample.
+        WarmstartError: The fraction leaves one of the rounds without new samples.
 
     >>> import numpy as np
     >>> [len(each.new) for each in split(np.zeros(10, dtype=np.int64), np.arange(10), 0, fraction=0.3)]
@@ -97,18 +95,18 @@ def pretrain(
 ) -> list[Round]:
     """A fraction of the data, after training on another data set (Ash & Adams 2020, section 4.2 and Figure 9).
 
-    The other data set is named by `stream.source`; training on it is a first phase that all arms and fractions share,
-    and round 0. A file of weights, `stream.checkpoint`, can take its place.
+    `stream.source` names the other data set. Training on it is round 0, a first phase shared by all arms and fractions.
+    `stream.checkpoint`, a file of weights, can replace it.
 
     Args:
         labels: All training labels, shape (n,).
-        pool: Indices of the samples that there are.
+        pool: Indices of the available samples.
         seed: The experiment's seed.
-        fraction: The share p of the pool that is trained on, in (0, 1]. Default 1. Subsets are nested.
-        order: Which samples come first: "random" (default), or "balanced": each class in proportion.
+        fraction: The share p of the pool to train on, in (0, 1]. Default 1. Subsets are nested.
+        order: "random" (default), or "balanced": the fraction keeps the class proportions.
 
     Raises:
-        WarmstartError: A fraction that leaves no sample.
+        WarmstartError: The fraction leaves no samples.
 
     >>> import numpy as np
     >>> small, large = (pretrain(np.zeros(9, dtype=np.int64), np.arange(9), 0, fraction=p)[0].train for p in (0.3, 0.6))
@@ -124,13 +122,13 @@ def pretrain(
 
 @STREAMS.register("static")
 def static(labels: IntArray, pool: IntArray, seed: int, *, rounds: Annotated[int, Field(ge=1)] = 1) -> list[Round]:
-    """All samples at once, for one round or for several rounds on the same data.
+    """All samples at once, in one or several rounds on the same data.
 
     Args:
         labels: All training labels, shape (n,).
         pool: Indices of the samples to train on.
         seed: The experiment's seed.
-        rounds: How often to train on them, each time started anew by the strategy; at least 1. Default 1.
+        rounds: The number of rounds, each started by the strategy; at least 1. Default 1.
 
     >>> import numpy as np
     >>> [len(each.train) for each in static(np.zeros(4, dtype=np.int64), np.arange(4), 0, rounds=2)]

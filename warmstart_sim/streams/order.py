@@ -13,10 +13,10 @@ Order = Literal["random", "balanced"]
 
 
 def arrival_order(labels: IntArray, pool: IntArray, seed: int, order: Order) -> IntArray:
-    """The indices of `pool` in the order in which they arrive.
+    """Returns the indices of `pool` in the order in which they arrive.
 
-    "random" is a plain permutation. "balanced" also permutes, then deals the classes evenly: every prefix holds each
-    class in proportion to its share of the pool, to within one sample or so.
+    "random" is a permutation. "balanced" is a permutation in which every prefix has the class proportions of the pool,
+    up to about one sample per class.
 
     >>> labels = np.array([0, 0, 0, 1, 1, 1])
     >>> sorted(labels[arrival_order(labels, np.arange(6), seed=3, order="balanced")[:2]].tolist())
@@ -26,7 +26,7 @@ def arrival_order(labels: IntArray, pool: IntArray, seed: int, order: Order) -> 
     permuted = generator.permutation(pool)
     if order == "random":
         return permuted
-    # The j-th of a class's m samples arrives at time (j + u) / m, with one random offset u in [0, 1) for each class.
+    # Sample j of a class with m samples arrives at time (j + u) / m, with one random offset u in [0, 1) per class.
     arrival = np.empty(len(permuted))
     for label in np.unique(labels[permuted]):
         members = np.flatnonzero(labels[permuted] == label)
