@@ -113,8 +113,8 @@ def _initial_history(
     history = CellHistory()
     if cell.first_phase and hasattr(cell.arm.start.make(STRATEGIES), "prepare_first_round"):
         raise WarmstartError(
-            f"strategy '{cell.arm.start.name}' prepares the first round, but in stream {cell.stream.name} all arms share "
-            "it; choose another stream, such as online"
+            f"strategy '{cell.arm.start.name}' prepares the first round, but in stream {cell.stream.name} all arms "
+            "share it; choose another stream, such as online"
         )
     if cell.first_phase:
         yield from first_phase_coroutine(cell.first_phase, run, cache, trainer.execution, notify)
