@@ -95,7 +95,7 @@ def test_streams_hold_what_our_engine_deals_and_normalises(data, accumulate, tmp
 
 def test_inputs_are_normalised_with_the_training_sets_statistics():
     everything = digits(Path(), 0).train.inputs.astype(np.float64)
-    (experience,) = to_benchmark(scenario(data="digits", scenario="static")).train_stream
+    (experience,) = to_benchmark(scenario(data="digits", stream="static")).train_stream
     inputs, _ = arrays(experience)
     spread = everything.std(axis=(0, 2, 3), keepdims=True)
     expected = (everything - everything.mean(axis=(0, 2, 3), keepdims=True)) / spread
@@ -135,7 +135,7 @@ def test_a_scenario_without_a_benchmark_is_refused(changes, options, line):
 
 
 def test_a_round_without_new_samples_is_refused_where_only_those_are_wanted():
-    raw = scenario(scenario={"name": "static", "rounds": 2})
+    raw = scenario(stream={"name": "static", "rounds": 2})
     assert [len(each.dataset) for each in to_benchmark(raw).train_stream] == [70, 70]
     with pytest.raises(WarmstartError, match="round 1 has no new samples; leave accumulate=True"):
         to_benchmark(raw, accumulate=False)
