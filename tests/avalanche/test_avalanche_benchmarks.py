@@ -123,8 +123,8 @@ def test_the_seed_decides_the_order():
 @pytest.mark.parametrize(
     ("changes", "options", "line"),
     [
-        ({"vary": {"stream.chunk_size": [20, 30]}}, {}, "varies what its rounds are made of; choose one value"),
-        ({"stream": {"name": "pretrain", "source": "digits"}}, {}, "begins with another data set or weights"),
+        ({"vary": {"stream.chunk_size": [20, 30]}}, {}, "varies settings that change its rounds; choose a value"),
+        ({"stream": {"name": "pretrain", "source": "digits"}}, {}, "starts from another data set or from weights"),
         ({"stream": "statik"}, {}, "unknown stream 'statik'; did you mean 'static'"),
         ({"data": "digts"}, {}, "unknown data set 'digts'; did you mean 'digits'"),
     ],
@@ -277,7 +277,7 @@ def test_tokens_stay_tokens():
             lambda: task_incremental_benchmark(
                 class_incremental_benchmark({"train": dataset(torch.eye(4), range(4))}, num_experiences=2, seed=0)
             ),
-            "has task labels 0, 1, and the engine trains one head without them; make the benchmark without",
+            "has task labels 0, 1, but the engine trains one head without them; make the benchmark without",
         ),
         (
             lambda: benchmark_from_datasets(train=[dataset(torch.eye(3), range(3)), dataset(torch.eye(4), range(4))]),
@@ -340,6 +340,6 @@ def test_a_head_that_grows_is_refused_by_our_engine(tens, tmp_path):
 
     raw = from_benchmark(benchmark_from_datasets(train=[dataset(*tens)]), model=Growing, seeds=[0])
     with pytest.raises(
-        (WarmstartError, RunError), match="its module 'head' grows with the classes; our engine trains one"
+        (WarmstartError, RunError), match="its module 'head' grows with the classes, but our engine trains one"
     ):
         warmstart_sim.run(raw, out=tmp_path, quiet=True)

@@ -1,12 +1,12 @@
-"""Adapters for Avalanche 0.6: strategies as plugins, scenarios as benchmarks, benchmarks as scenarios.
+"""Adapters for Avalanche 0.6: our strategies as plugins, and conversion between our scenarios and its benchmarks.
 
-Nothing else in the package imports Avalanche, which takes seconds.
+No other module of the package imports Avalanche, because the import takes seconds.
 """
 
 import warnings
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Avalanche's modules warn of what they use themselves
+    warnings.simplefilter("ignore")  # Avalanche's imports emit deprecation warnings
     import avalanche.benchmarks
     import avalanche.training.supervised  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""Our scenarios as Avalanche's benchmarks, and theirs as scenarios of ours."""
+"""Converts our scenarios to Avalanche benchmarks, and Avalanche benchmarks to our scenarios."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from torch.utils.data import TensorDataset
 
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.scenario import Cell, plan
+from warmstart_sim.scenario import plan
 from warmstart_sim.scenario.overrides import prepare
 from warmstart_sim.scenario.splits import load_component, split_rounds
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.types import Dataset, IntArray, Round, Samples
 
-PIECE = 10_000  # samples that are normalised at a time
+BLOCK = 10_000  # samples normalised at a time, which bounds the memory
 
 
 def to_benchmark(
@@ -35,24 +35,24 @@ def to_benchmark(
     set: Iterable[str] = (),
     data_root: str | Path | None = None,
 ) -> CLScenario:
-    """A scenario's rounds as the experiences of an Avalanche benchmark, with the data, split and order of our engine.
+    """Converts a scenario's rounds to the experiences of an Avalanche benchmark, with our engine's split and order.
 
-    Streams "train" (an experience for each round), "valid" and "test" (one experience each, absent where there are no
-    such samples). Inputs are float32 tensors, normalised as the scenario says, or int64 tokens; there are no task
-    labels. All experiences share one copy in memory.
+    The benchmark has the streams "train" (one experience per round), "valid" and "test" (one experience each, if there
+    are such samples). Inputs are float32 tensors, normalised as in the scenario, or int64 tokens. There are no task
+    labels. All experiences share one copy of the samples.
 
     Args:
         scenario: A file, the name of a bundled scenario, or a mapping with the same keys.
-        data: Instead of the scenario's: a name, a mapping, or a `Dataset` of your own arrays.
-        seed: Decides split and order. Default 0.
-        accumulate: Whether an experience holds all samples up to its round (default, as ours train), or only those that
-            are new, for Avalanche's Cumulative or Replay.
+        data: Replaces the scenario's data: a name, a mapping, or a `Dataset` of your own arrays.
+        seed: Determines split and order. Default 0.
+        accumulate: Whether an experience contains all samples up to its round (default, as in our engine), or only the
+            new ones, as Avalanche's Cumulative and Replay expect.
         set: Settings to change, each "KEY=VALUE".
         data_root: The folder of the data sets.
 
     Raises:
-        WarmstartError: Something is wrong with the scenario or the data, a round has no new samples, the scenario
-            varies what its rounds are made of, or it pre-trains on another data set, whose classes are others.
+        WarmstartError: The scenario or the data are invalid, a round has no new samples, the scenario varies settings
+            that change its rounds, or it pre-trains on another data set with other classes.
 
     >>> benchmark = to_benchmark("digits_online")
     >>> [len(experience.dataset) for experience in benchmark.train_stream][:3]
@@ -65,18 +65,20 @@ def to_benchmark(
     cell = cells[0]
     if cell.pretraining:
         raise WarmstartError(
-            f"{where}: begins with another data set or weights, which have no place in one benchmark; make one of "
-            "each data set, with a stream such as static"
+            f"{where}: starts from another data set or from weights, which one benchmark cannot represent; make one "
+            "benchmark for each data set, with a stream such as static"
         )
     if len({repr((each.data, each.data_settings, each.stream, each.rounds)) for each in cells}) > 1:
-        raise WarmstartError(f"{where}: varies what its rounds are made of; choose one value with set=['KEY=VALUE']")
+        raise WarmstartError(f"{where}: varies settings that change its rounds; choose a value with set=['KEY=VALUE']")
     dataset = load_component(cell.data, seed, find_data_root(Path(data_root) if data_root else None))
     splits = split_rounds(cell, dataset.train.labels, len(dataset.test))
-    train, test = (prepared(each, cell, dataset) for each in (dataset.train, dataset.test))
-    indices = [each.train if accumulate else each.new for each in splits.rounds]
-    if empty := [each.index for each, held in zip(splits.rounds, indices, strict=True) if len(held) == 0]:
+    normalize = normalization(cell.data_settings.normalize, dataset.train.inputs)
+    cpu = torch.device("cpu")
+    train, test = (as_avalanche(DeviceSamples(each, normalize, cpu)) for each in (dataset.train, dataset.test))
+    subsets = [each.train if accumulate else each.new for each in splits.rounds]
+    if empty := [each.index for each, subset in zip(splits.rounds, subsets, strict=True) if len(subset) == 0]:
         raise WarmstartError(f"{where}: round {empty[0]} has no new samples; leave accumulate=True")
-    streams = {"train": [train.subset(held) for held in indices]}
+    streams = {"train": [train.subset(subset) for subset in subsets]}
     if len(splits.validation):
         streams["valid"] = [train.subset(splits.validation)]
     if len(splits.test):
@@ -84,19 +86,13 @@ def to_benchmark(
     return with_classes_timeline(benchmark_from_datasets(**streams))
 
 
-def prepared(samples: Samples, cell: Cell, dataset: Dataset) -> AvalancheDataset:
-    """Samples as an Avalanche data set: inputs normalised as the cell says, labels as `targets`, no task labels."""
-    normalize = normalization(cell.data_settings.normalize, dataset.train.inputs)
-    return as_avalanche(DeviceSamples(samples, normalize, torch.device("cpu")))
-
-
 def as_avalanche(samples: DeviceSamples) -> AvalancheDataset:
-    """Samples of the engine, normalised once and for all, as an Avalanche data set in the CPU's memory."""
+    """Normalises the samples and returns them as an Avalanche data set on the CPU, with labels as `targets`."""
     everything = torch.arange(len(samples), device=samples.labels.device)
-    batches = [samples.batch(index) for index in everything.split(PIECE)] or [samples.batch(everything)]
+    batches = [samples.batch(index) for index in everything.split(BLOCK)] or [samples.batch(everything)]
     inputs, labels = (torch.cat(each).cpu().contiguous() for each in zip(*batches, strict=True))
     tensors = TensorDataset(inputs, labels)
-    tensors.targets = labels.tolist()  # type: ignore[attr-defined]  # Avalanche refuses data without them
+    tensors.targets = labels.tolist()  # type: ignore[attr-defined]  # Avalanche requires them
     return as_classification_dataset(tensors)
 
 
@@ -107,25 +103,25 @@ def from_benchmark(
     name: str = "benchmark",
     **settings: Any,
 ) -> dict[str, Any]:
-    """An Avalanche benchmark's train stream as a scenario for `warmstart_sim.run`.
+    """Converts an Avalanche benchmark's train stream to a scenario for `warmstart_sim.run`.
 
-    Round t trains on experiences 0 to t, or on experience t alone. All classes have an output from the first round on.
-    Samples are read once, with the data sets' "eval" transforms: floats stay as they are, images become uint8 pixels,
-    which the engine normalises. Nothing is held out for validation. The test stream is the test set.
+    Round t trains on experiences 0 to t, or only on experience t. The model has outputs for all classes from the first
+    round on. Samples are read once, with the data sets' "eval" transforms: floats stay unchanged, images become uint8
+    pixels, which the engine normalises. Nothing is held out for validation. The test stream is the test set.
 
     Args:
-        benchmark: With a `train_stream`, and perhaps a `test_stream`.
-        accumulate: See above. Default True.
+        benchmark: An Avalanche benchmark with a `train_stream` and optionally a `test_stream`.
+        accumulate: Whether rounds accumulate the experiences. Default True.
         name: The scenario's name. Default "benchmark".
-        settings: More keys of a scenario, such as `model="resnet18"`, `training={...}`, `seeds=[0, 1]`; by default
-            three strategies (random init, warm start, shrink-perturb).
+        settings: More keys of a scenario, such as `model="resnet18"`, `training={...}`, `seeds=[0, 1]`. Default: three
+            strategies (random init, warm start, shrink-perturb).
 
     Returns:
-        A mapping that `run` takes.
+        A mapping for `run`.
 
     Raises:
         WarmstartError: The benchmark has several task labels (the engine trains one head without them), or samples that
-            are no arrays of one shape with an integer label.
+            are not arrays of the same shape with an integer label.
 
     >>> scenario = from_benchmark(to_benchmark("digits_online", accumulate=False), model="mlp")
     >>> scenario["data"]["name"].input_shape
@@ -134,23 +130,23 @@ def from_benchmark(
     parts = [_samples(experience) for experience in benchmark.train_stream]
     test = [_samples(experience) for experience in getattr(benchmark, "test_stream", ())]
     if not parts:
-        raise WarmstartError("from_benchmark: the train stream has no experience")
+        raise WarmstartError("from_benchmark: the train stream has no experiences")
     tasks = sorted(set().union(*(_tasks(each) for each in benchmark.train_stream)))
     if len(tasks) > 1:
         raise WarmstartError(
-            f"from_benchmark: the stream has task labels {', '.join(map(str, tasks))}, and the engine trains one head "
-            "without them; make the benchmark without (in Avalanche's classic ones, return_task_id=False)"
+            f"from_benchmark: the stream has task labels {', '.join(map(str, tasks))}, but the engine trains one head "
+            "without them; make the benchmark without task labels (in Avalanche's classic ones, return_task_id=False)"
         )
-    _check_alike([each.inputs for each in (*parts, *test)])
-    train = _joined(parts)
-    held = _joined(test) if test else Samples(train.inputs[:0], train.labels[:0])
-    classes = 1 + int(max(each.labels.max(initial=-1) for each in (train, held)))
+    _check_same_kind([each.inputs for each in (*parts, *test)])
+    train = _concatenate(parts)
+    test_samples = _concatenate(test) if test else Samples(train.inputs[:0], train.labels[:0])
+    classes = 1 + int(max(each.labels.max(initial=-1) for each in (train, test_samples)))
     ends = np.cumsum([len(each) for each in parts])
     rounds = np.split(np.arange(len(train), dtype=np.int64), ends[:-1])
     return {
         "name": name,
         "data": {
-            "name": Dataset(name, train, held, classes),
+            "name": Dataset(name, train, test_samples, classes),
             "validation_fraction": 0,
             **({} if train.inputs.dtype == np.uint8 else {"normalize": "none"}),
         },
@@ -162,29 +158,29 @@ def from_benchmark(
 
 @dataclass(frozen=True)
 class Experiences:
-    """A stream of ours: what each experience of a benchmark holds.
+    """A stream with one round per experience of a benchmark.
 
     Attributes:
-        held: Indices of the training samples of each experience.
-        accumulate: Whether a round trains on those of all experiences so far.
+        indices: Indices of the training samples of each experience.
+        accumulate: Whether a round trains on the samples of all experiences so far.
     """
 
-    held: tuple[IntArray, ...] = field(repr=False)
+    indices: tuple[IntArray, ...] = field(repr=False)
     accumulate: bool
-    digest: str = field(init=False)  # of `held`; a stream's representation decides what is another experiment
+    digest: str = field(init=False)  # of `indices`; part of the repr, which identifies the experiment
 
     def __post_init__(self) -> None:
         digest = hashlib.blake2b(digest_size=8)
-        for indices in self.held:
+        for indices in self.indices:
             digest.update(f"{len(indices)} ".encode() + indices.tobytes())
         object.__setattr__(self, "digest", digest.hexdigest())
 
     def __call__(self, labels: IntArray, pool: IntArray, seed: int) -> list[Round]:
-        """The rounds, of those samples that are in the pool."""
+        """Returns the rounds, restricted to the samples in the pool."""
         rounds = []
         so_far = pool[:0]
-        for index, held in enumerate(self.held):
-            new = held[np.isin(held, pool)]
+        for index, indices in enumerate(self.indices):
+            new = indices[np.isin(indices, pool)]
             so_far = np.concatenate((so_far, new)) if self.accumulate else new
             if len(so_far) == 0:
                 raise WarmstartError(f"data.train_samples leaves none of experience {index}'s samples to train on")
@@ -193,36 +189,36 @@ class Experiences:
 
 
 def _samples(experience: Any) -> Samples:
-    """An experience's samples as arrays, with its "eval" transforms."""
+    """Reads an experience's samples into arrays, with its "eval" transforms."""
     dataset = experience.dataset.eval()
     inputs, labels = [], []
     for position in range(len(dataset)):
         value, label, *_ = dataset[position]
         inputs.append(_array(value))
         labels.append(int(label))
-    _check_alike([array[None] for array in inputs])
+    _check_same_kind([array[None] for array in inputs])
     return Samples(np.stack(inputs), np.array(labels, dtype=np.int64))
 
 
-def _check_alike(arrays: Sequence[NDArray[Any]]) -> None:
-    """Makes sure that one data set can hold them all: all dimensions but the first, and the type."""
+def _check_same_kind(arrays: Sequence[NDArray[Any]]) -> None:
+    """Checks that all arrays have the same type and the same shape but for the first dimension."""
     kinds = [f"{array.shape[1:]} of {array.dtype}" for array in arrays]
     if other := next((kind for kind in kinds if kind != kinds[0]), None):
         raise WarmstartError(
             f"from_benchmark: inputs are of several kinds, such as {kinds[0]} and {other}; give all data sets the same "
-            "eval transform, which resizes them"
+            "eval transform, for example one that resizes them"
         )
 
 
 def _array(value: Any) -> NDArray[Any]:
-    """One input as the engine stores it: float32 values, int64 tokens, or uint8 pixels (channels, height, width)."""
+    """Converts an input to the engine's types: float32 values, int64 tokens, or uint8 (channels, height, width)."""
     array = np.asarray(value)
     if isinstance(value, torch.Tensor):
         return array.astype(np.int64 if array.dtype.kind in "iu" and array.dtype != np.uint8 else array.dtype)
     if array.dtype != np.uint8:
         raise WarmstartError(
-            f"from_benchmark: an input is a {type(value).__name__} of {array.dtype}; the engine takes tensors and "
-            "8-bit images: give the benchmark an eval transform such as ToTensor()"
+            f"from_benchmark: an input is a {type(value).__name__} of {array.dtype}; the engine needs tensors or 8-bit "
+            "images: give the benchmark an eval transform such as ToTensor()"
         )
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
 
@@ -231,5 +227,5 @@ def _tasks(experience: Any) -> set[int]:
     return {int(label) for label in getattr(experience, "task_labels", ())}
 
 
-def _joined(parts: Sequence[Samples]) -> Samples:
+def _concatenate(parts: Sequence[Samples]) -> Samples:
     return Samples(np.concatenate([each.inputs for each in parts]), np.concatenate([each.labels for each in parts]))

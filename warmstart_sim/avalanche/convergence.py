@@ -1,4 +1,4 @@
-"""When an experience's training ends: our stop rules as a plugin for Avalanche's strategies."""
+"""Our stop rules as a plugin for Avalanche's strategies."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from warmstart_sim.training.stop_rules import Status, StopRule
 
 
 class NotConverged(UserWarning):
-    """An experience ended without having reached its accuracy."""
+    """An experience ended before its stop rule was met."""
 
 
 class ConvergencePlugin(SupervisedPlugin):
-    """Trains each experience until the model classifies its training samples, by default 99 % of them.
+    """Trains each experience until the model classifies a share of its training samples correctly, by default 99 %.
 
-    After every epoch the share of correctly classified samples is counted in evaluation mode on clean inputs (the
-    data set's "eval" transforms) over all that the experience trains on, for Cumulative also what came before. The pass
-    ends as soon as the share is out of reach. The strategy's `train_epochs` is of no account while this is there.
+    After every epoch, the accuracy is computed in evaluation mode on clean inputs (the data set's "eval" transforms),
+    over all samples that the experience trains on (for Cumulative, including earlier experiences). The pass stops as
+    soon as the accuracy cannot be reached any more. The plugin overrides the strategy's `train_epochs`.
 
-    How it avoids Avalanche's traps: `stop_training()` takes effect where the next epoch would begin, after that epoch's
-    `before_training_epoch` was called (a phantom epoch); when the last epoch was already over, the flag stays and the
-    next experience is skipped. So `train_epochs` is set to one more than the cap, and put back afterwards: the flag is
-    always taken, and by the same experience.
+    It works around two problems of Avalanche's `stop_training()`, which takes effect only where the next epoch would
+    begin: that epoch's `before_training_epoch` is called although the epoch never runs (a phantom epoch), and if the
+    last epoch is already over, the flag stays set and the next experience is skipped. The plugin therefore sets
+    `train_epochs` to the cap plus one and restores it afterwards, so that the same experience consumes the flag.
 
     Args:
-        train_accuracy: The share to reach, in (0, 1]. Default 0.99, the papers'.
+        train_accuracy: The accuracy to reach, in (0, 1]. Default 0.99, as in the papers.
         max_epochs: The cap. An experience that reaches it ends with a warning. Default 500.
         until: Any stop rule of a scenario file instead of these two; see `Until`. `validation_patience` needs
             `validation`.
-        validation: An Avalanche data set on which `validation_patience` looks; None for no such rule.
+        validation: An Avalanche data set for `validation_patience`; None without this rule.
 
     Attributes:
-        status: Of the last experience: "converged", "finished" (a fixed number of epochs or steps), "capped",
-            "gave_up", "diverged" (the loss is no finite number); None before its end.
-        epochs: Of the last experience, or so far.
-        steps: Likewise.
-        samples_seen: Likewise.
-        running_accuracy: The accuracy on the last epoch's batches as they were trained on.
-        running_loss: The mean loss on them.
-        train_accuracy: What was counted after the last epoch; None where it was out of reach, or no rule asks.
-        validation_accuracy: What was counted on `validation`; None where no rule asks.
-        criterion_seconds: What the last count took; it is part of no training time.
-        best_state: With `validation_patience`, the weights that were best on validation data.
+        status: How the last experience ended: "converged", "finished" (a fixed number of epochs or steps), "capped",
+            "gave_up" or "diverged" (the loss is not finite); None while it trains.
+        epochs: Epochs of the current or last experience.
+        steps: Its steps.
+        samples_seen: Its samples, counted once per epoch.
+        running_accuracy: The accuracy on the last epoch's batches during training.
+        running_loss: The mean loss on these batches.
+        train_accuracy: The train accuracy after the last epoch; None if it was out of reach or no rule needs it.
+        validation_accuracy: The accuracy on `validation`; None if no rule needs it.
+        criterion_seconds: Seconds that the last accuracy check took, not part of the training time.
+        best_state: With `validation_patience`, the weights with the best validation accuracy.
 
     Raises:
-        WarmstartError: `validation_patience` without `validation`.
-        pydantic.ValidationError: A value outside its range (a `ValueError`).
+        WarmstartError: `validation_patience` is used without `validation`.
+        pydantic.ValidationError: A value is outside its range (a `ValueError`).
 
     >>> ConvergencePlugin(train_accuracy=0.95, max_epochs=100).until.cap
     100
@@ -88,25 +88,25 @@ class ConvergencePlugin(SupervisedPlugin):
         self.best_state: dict[str, torch.Tensor] | None = None
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Makes sure that there is one of it."""
+        """Checks that the strategy has only one such plugin."""
         only_one_of(ConvergencePlugin, strategy)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Begins to count anew, and takes over the number of epochs."""
+        """Resets all counts, and overrides the strategy's number of epochs."""
         self._rule = StopRule(self.until)
         self.status, self.best_state = None, None
         self.epochs = self.steps = self.samples_seen = 0
         self._train_epochs = strategy.train_epochs
-        strategy.train_epochs = self.until.cap + 1  # in the one beyond, nothing is trained: it takes the flag
+        strategy.train_epochs = self.until.cap + 1  # the extra epoch trains nothing; it consumes the stop flag
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """Clears the sums of the epoch. After the last one it is called once more, for an epoch that never comes."""
+        """Resets the epoch's sums, except in the phantom epoch after the last one."""
         if self.status is None:
             self._sums = torch.zeros(2, dtype=torch.float64, device=strategy.device)
             self._samples = 0
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Adds up hits and losses, on the device; a rule of steps may end the epoch."""
+        """Adds up correct predictions and losses on the device; a `steps` rule may end the epoch."""
         count = len(strategy.mb_y)
         hits = (strategy.mb_output.detach().argmax(1) == strategy.mb_y).sum()
         self._sums += torch.stack((hits.double(), strategy.loss.detach().double().sum() * count))
@@ -116,7 +116,7 @@ class ConvergencePlugin(SupervisedPlugin):
             strategy.stop_training()
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        """Counts, and ends the experience's training where a rule says so."""
+        """Computes the accuracies that the rule needs, and stops training if the rule is met."""
         self.epochs += 1
         self.samples_seen += self._samples
         hits, loss = self._sums.tolist()
@@ -143,7 +143,7 @@ class ConvergencePlugin(SupervisedPlugin):
         )
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Puts the strategy's number of epochs back, and says so where nothing converged."""
+        """Restores the strategy's number of epochs, and warns if training did not converge."""
         strategy.train_epochs = self._train_epochs
         if self.status in ("capped", "gave_up", "diverged"):
             reached = f"train accuracy {self.train_accuracy:.4f}" if self.train_accuracy is not None else "no accuracy"
@@ -156,26 +156,26 @@ class ConvergencePlugin(SupervisedPlugin):
 
     @property
     def converged(self) -> bool:
-        """Whether the last experience ended by its rule rather than at the cap."""
+        """Whether the last experience met its stop rule."""
         return self.status in ("converged", "finished")
 
 
 @torch.no_grad()
 def accuracy(strategy: Any, dataset: Any, at_least: float | None = None) -> float | None:
-    """The share of a data set's samples that the strategy's model classifies correctly, in evaluation mode.
+    """Computes the accuracy of the strategy's model in evaluation mode.
 
     Args:
         strategy: An Avalanche strategy, within an experience.
-        dataset: Of Avalanche's kind; at least one sample.
-        at_least: The share that matters, in [0, 1]; None for a full pass.
+        dataset: An Avalanche data set with at least one sample.
+        at_least: Stop as soon as this accuracy is out of reach; None for a full pass.
 
     Returns:
-        The share; None as soon as `at_least` is out of reach.
+        The accuracy, or None if `at_least` is out of reach.
     """
     model, device = strategy.model, strategy.device
     tasks = hasattr(strategy.experience, "task_labels")
     needed = -1 if at_least is None else fewest_correct(at_least, len(dataset))
-    was_training = {module: module.training for module in model.modules()}  # some may be frozen in evaluation mode
+    was_training = {module: module.training for module in model.modules()}  # some may be frozen in eval mode
     model.eval()
     missed = 0
     try:

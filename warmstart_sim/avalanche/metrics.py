@@ -1,4 +1,4 @@
-"""Train seconds, epochs, steps and convergence of each experience, as Avalanche's metrics."""
+"""Train seconds, epochs, steps and convergence of each experience, as Avalanche metrics."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from warmstart_sim.avalanche.stopwatch import Stopwatch
 
 
 def training_metrics() -> list[PluginMetric[float]]:
-    """What an experience's training took, for an `EvaluationPlugin`: train seconds, epochs, steps, convergence.
+    """Returns the metrics for an `EvaluationPlugin`: train seconds, epochs, steps and convergence of an experience.
 
-    Each is emitted after every epoch, for the experience so far, and once more at the experience's end. Seconds are
-    those of the training iterations: neither evaluation nor the count of a `ConvergencePlugin` is in them. On a GPU the
-    clock waits for each iteration, as Avalanche's own metrics do. `Converged` is 1 or 0, and is there only with a
+    Each is emitted after every epoch, for the experience so far, and again at the experience's end. Seconds count the
+    training iterations only, without evaluation and the accuracy check of a `ConvergencePlugin`. On a GPU, the clock
+    synchronises after each iteration, as Avalanche's own metrics do. `Converged` is 1 or 0, and is emitted only with a
     `ConvergencePlugin`.
 
-    Avalanche's InteractiveLogger, TextLogger, TensorboardLogger and WandBLogger log them as they are. Its CSVLogger has
-    fixed columns; `TrainingCSVLogger` adds a file for them.
+    Avalanche's InteractiveLogger, TextLogger, TensorboardLogger and WandBLogger log them unchanged. Its CSVLogger has
+    fixed columns; `TrainingCSVLogger` writes them to a second file.
 
     >>> [str(metric) for metric in training_metrics()]
     ['Train_Seconds_Exp', 'Train_Epochs_Exp', 'Train_Steps_Exp', 'Converged_Exp']
@@ -31,10 +31,10 @@ def training_metrics() -> list[PluginMetric[float]]:
     return [TrainSeconds(), TrainEpochs(), TrainSteps(), Converged()]
 
 
-class _OfExperience(PluginMetric[float]):
-    """What the metrics here share: a number that begins at zero with each experience, and when it is emitted.
+class _ExperienceMetric(PluginMetric[float]):
+    """A number that is reset at the start of each experience, and emitted after each epoch and at the end.
 
-    Avalanche's loggers know metrics by this class; an epoch that never comes (see `ConvergencePlugin`) adds nothing.
+    Avalanche's loggers require the base class. Phantom epochs (see `ConvergencePlugin`) add nothing.
     """
 
     name: str
@@ -47,23 +47,23 @@ class _OfExperience(PluginMetric[float]):
         return self.name
 
     def result(self) -> float:
-        """The value so far."""
+        """Returns the value so far."""
         return self._value
 
     def reset(self) -> None:
-        """Sets it to zero."""
+        """Sets the value to zero."""
         self._value = 0.0
 
     def before_training_exp(self, strategy: Any) -> None:
-        """Begins anew."""
+        """Resets the value."""
         self.reset()
 
     def after_training_epoch(self, strategy: Any) -> list[MetricValue]:
-        """Emits the value so far."""
+        """Emits the value after an epoch."""
         return self._emitted(strategy)
 
     def after_training_exp(self, strategy: Any) -> list[MetricValue]:
-        """Emits the value."""
+        """Emits the final value."""
         return self._emitted(strategy)
 
     def _emitted(self, strategy: Any) -> list[MetricValue]:
@@ -71,7 +71,7 @@ class _OfExperience(PluginMetric[float]):
         return [MetricValue(self, name, self.result(), strategy.clock.train_iterations)]
 
 
-class TrainSeconds(_OfExperience):
+class TrainSeconds(_ExperienceMetric):
     """Wall-clock seconds of an experience's training iterations."""
 
     name = "Train_Seconds_Exp"
@@ -81,7 +81,7 @@ class TrainSeconds(_OfExperience):
         self._before = self._epoch = 0.0  # seconds of the epoch: up to the last evaluation, and up to now
 
     def before_training_epoch(self, strategy: Any) -> None:
-        """Starts the clock; one that was started for an epoch that never came counts for nothing."""
+        """Starts the clock, discarding that of a phantom epoch."""
         self._before = self._epoch = 0.0
         self._watch = Stopwatch(strategy.device)
 
@@ -90,7 +90,7 @@ class TrainSeconds(_OfExperience):
         self._epoch = self._before + self._watch.seconds()
 
     def after_eval(self, strategy: Any) -> None:
-        """The clock goes on: an evaluation within the epoch does not count."""
+        """Restarts the clock, so that an evaluation within the epoch does not count."""
         self._before, self._watch = self._epoch, Stopwatch(strategy.device)
 
     def after_training_epoch(self, strategy: Any) -> list[MetricValue]:
@@ -99,7 +99,7 @@ class TrainSeconds(_OfExperience):
         return self._emitted(strategy)
 
 
-class TrainEpochs(_OfExperience):
+class TrainEpochs(_ExperienceMetric):
     """Epochs of an experience."""
 
     name = "Train_Epochs_Exp"
@@ -110,7 +110,7 @@ class TrainEpochs(_OfExperience):
         return self._emitted(strategy)
 
 
-class TrainSteps(_OfExperience):
+class TrainSteps(_ExperienceMetric):
     """Optimiser steps of an experience."""
 
     name = "Train_Steps_Exp"
@@ -120,8 +120,8 @@ class TrainSteps(_OfExperience):
         self._value += 1
 
 
-class Converged(_OfExperience):
-    """1 where the `ConvergencePlugin`'s rule was met, 0 where it was not; nothing without that plugin."""
+class Converged(_ExperienceMetric):
+    """1 if the `ConvergencePlugin`'s rule was met, otherwise 0; not emitted without that plugin."""
 
     name = "Converged_Exp"
 
@@ -134,12 +134,12 @@ class Converged(_OfExperience):
 
 
 class TrainingCSVLogger(CSVLogger):
-    """Avalanche's CSVLogger with one more file, `experience_results.csv`: what each experience's training took.
+    """Avalanche's CSVLogger, extended by a file `experience_results.csv` with one line per experience.
 
     Its columns: training_exp, train_seconds, epochs, steps, converged (empty without a `ConvergencePlugin`).
 
     Args:
-        log_folder: Where the files go. Default `csvlogs`.
+        log_folder: The folder of the files. Default `csvlogs`.
     """
 
     def __init__(self, log_folder: str | Path | None = None) -> None:

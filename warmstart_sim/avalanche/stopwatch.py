@@ -1,4 +1,4 @@
-"""A clock that reads when the work on the device is done."""
+"""A clock that synchronises with the device."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ import torch
 
 
 class Stopwatch:
-    """Starts when it is made.
-
-    Args:
-        device: Whose work counts.
-    """
+    """Measures seconds since its creation, including all work queued on `device`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._started = self._now()
 
     def seconds(self) -> float:
-        """Since the start."""
+        """Waits for the device and returns the seconds since the start."""
         return self._now() - self._started
 
     def _now(self) -> float:
