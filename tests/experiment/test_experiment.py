@@ -31,7 +31,8 @@ def result(cell, folder, execution) -> dict:
     run = RunFolder(folder)
     run_cell(cell, run, execution)
     stored = run.cell(cell.id).result()
-    return {name: timeless(rows) for name, rows in stored.items()} | {"weights": run.cell(cell.id).weights()}
+    tables = {name: timeless(stored[name]) for name in ("rounds", "epochs")}
+    return tables | {"weights": run.cell(cell.id).weights()}
 
 
 def same(one: dict, other: dict) -> bool:

@@ -1,4 +1,4 @@
-"""Runs the probes that a scenario's `measure:` asks for, and names the columns of what they return."""
+"""Runs the probes of a scenario's `measure:`, and collects their columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -34,30 +34,46 @@ class Probing:
     measure: Measure
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def after_epoch(self, context: RoundContext) -> Row:
-        """The columns that the probes of `each_epoch` add to an epoch's row, `probe_seconds` among them."""
-        due = [each for each in self.measure.each_epoch if context.epoch % each.every == 0]
-        return self._row(_without_accuracy(due), context, "epoch")
+    def due(self, epoch: int) -> list[MeasuredProbe]:
+        """The probes to run after an epoch (1 for the first).
 
-    def at_start(self, context: RoundContext) -> Row:
-        """The columns that the probes of `each_round` add to a round's row for its start."""
-        return self._row(self.measure.each_round, context, "round", AT_START)
+        Accuracy is not among them: the training loop measures it itself, because its stop rule may need it too.
+        """
+        return [each for each in self.measure.each_epoch if each.probe.name != "accuracy" and epoch % each.every == 0]
 
-    def at_end(self, context: RoundContext) -> Row:
-        """The same for its end."""
-        return self._row(_without_accuracy(self.measure.each_round), context, "round")
+    def at_start(self) -> list[MeasuredProbe]:
+        """The probes to run at a round's start."""
+        return list(self.measure.each_round)
 
-    def _row(self, probes: Iterable[MeasuredProbe], context: RoundContext, table: str, suffix: str = "") -> Row:
+    def at_end(self) -> list[MeasuredProbe]:
+        """The probes to run at a round's end; every round's row has its accuracies in any case."""
+        return [each for each in self.measure.each_round if each.probe.name != "accuracy"]
+
+    def row(
+        self, probes: Iterable[MeasuredProbe], context: RoundContext, table: Literal["epoch", "round"], suffix: str = ""
+    ) -> Row:
+        """Runs probes, and returns their columns and `probe_seconds`.
+
+        Args:
+            probes: Which probes.
+            context: The round's context, with `start`, `weights` and `epoch`.
+            table: Whose row it becomes a part of.
+            suffix: Stands behind every column's name.
+
+        Raises:
+            WarmstartError: A probe returned something else than numbers by columns of its own.
+        """
         row: Row = {}
         started = _now(context)
         for each in probes:
-            for name, value in _values(each.probe.name, each.probe.make(PROBES), context).items():
-                column = f"{name}{suffix}"
+            name = each.probe.name
+            for found, value in _values(name, each.probe.make(PROBES), context).items():
+                column = f"{found}{suffix}"
                 if column in TAKEN[table] or column in row:
-                    raise WarmstartError(f"probe '{each.probe.name}' returned the column '{column}', which is taken")
+                    raise WarmstartError(f"probe '{name}' returned the column '{column}', which is taken")
                 row[column] = value
-                self.columns[column] = {"probe": each.probe.name, "unit": unit(each.probe.name, name)}
-        return {**row, "probe_seconds": _now(context) - started} if row else row
+                self.columns[column] = {"probe": name, "unit": unit(name, found)}
+        return {**row, "probe_seconds": _now(context) - started}
 
 
 def unit(probe: str, column: str) -> str:
@@ -68,11 +84,6 @@ def unit(probe: str, column: str) -> str:
         if column == pattern or (block and column.startswith(head) and column.endswith(tail)):
             return found
     return ""
-
-
-def _without_accuracy(probes: Iterable[MeasuredProbe]) -> list[MeasuredProbe]:
-    """The training loop measures accuracy itself: its stop rule may need it too, and every round ends with it."""
-    return [each for each in probes if each.probe.name != "accuracy"]
 
 
 def _values(name: str, probe: Callable[[RoundContext], Any], context: RoundContext) -> dict[str, float | None]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.engine import RoundTrainer
-from warmstart_sim.experiment.probing import Probing
+from warmstart_sim.experiment.probing import AT_START, Probing
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.models.weights import read_weights, transfer_weights
 from warmstart_sim.preemption import requested, stop_if_requested
@@ -20,6 +20,7 @@ from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.columns import SECONDS, Row
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
+from warmstart_sim.scenario.sections import MeasuredProbe
 from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end
 from warmstart_sim.training.loop import EpochRow, TrainingOutcome
 from warmstart_sim.types import Round, RoundContext, StateDict
@@ -237,7 +238,7 @@ class RoundRecorder:
         setup_seconds = time.perf_counter() - self._created + self.trainer.setup_seconds
         self.trainer.setup_seconds = 0.0
         if unfinished is None:
-            self._probed = self.probing.at_start(self._now(0))
+            self._probed = self._probe(self.probing.at_start(), 0, "round", AT_START)
         else:
             self._seconds, self._epochs, self._probed = (unfinished[key] for key in ("seconds", "epochs", "probed"))
         self._seconds["setup_seconds"] += setup_seconds
@@ -257,7 +258,7 @@ class RoundRecorder:
         seconds = {name: row.pop(name) for name in ("criterion_seconds", "evaluation_seconds")}
         for name, value in {**seconds, "train_seconds": row["train_seconds"]}.items():
             self._seconds[name] += value
-        probed = self.probing.after_epoch(self._now(row["epoch"]))
+        probed = self._probe(self.probing.due(row["epoch"]), row["epoch"], "epoch")
         self._epochs.append({"round": self.round.index, "shared": False, **row, **probed})
         if not last:
             self.report()
@@ -266,7 +267,7 @@ class RoundRecorder:
         """Evaluates the model, runs the probes of the round's end, and returns the row of rounds.csv."""
         trainer, stepper = self.trainer, self.trainer.stepper
         captured_in_training = stepper.capture_seconds - self._captured
-        probed = self.probing.at_end(self._now(outcome.epochs))
+        probed = self._probe(self.probing.at_end(), outcome.epochs, "round")
         started = time.perf_counter()
         if outcome.best_state is not None:  # reported are the best weights on validation data
             trainer.model.load_state_dict(outcome.best_state)
@@ -319,7 +320,12 @@ class RoundRecorder:
             )
         )  # fmt: skip
 
-    def _now(self, epoch: int) -> RoundContext:
-        """The context for probes: with the weights that the model has now."""
+    def _probe(
+        self, probes: Sequence[MeasuredProbe], epoch: int, table: Literal["epoch", "round"], suffix: str = ""
+    ) -> Row:
+        """Runs probes on the weights that the model has now."""
+        if not probes:
+            return {}
         assert self._context is not None
-        return replace(self._context, weights=dict(self.trainer.model.state_dict()), epoch=epoch)
+        context = replace(self._context, weights=self.trainer.model.state_dict(), epoch=epoch)
+        return self.probing.row(probes, context, table, suffix)
