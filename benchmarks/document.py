@@ -1,4 +1,4 @@
-"""A Markdown document of measurements: written as they come, within a time that they share."""
+"""Writes measurements to a Markdown document as they arrive, within a shared time budget."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Section:
 
     Attributes:
         note: What is measured, and how to read it.
-        pieces: What gives the rows, by name: each may be skipped, or fail, for itself.
+        pieces: Functions that yield rows, by name. Each can be skipped or fail without affecting the others.
     """
 
     title: str
@@ -30,7 +30,7 @@ class Section:
 
 
 class Budget:
-    """A time that pieces of work share evenly; what one leaves over is for those that come after it."""
+    """A time that pieces of work share evenly; unused time goes to the pieces that follow."""
 
     def __init__(self, seconds: float, pieces: int) -> None:
         self._end = time.perf_counter() + seconds
@@ -38,7 +38,7 @@ class Budget:
         self._until = self._end
 
     def begin(self) -> bool:
-        """Begins the next piece; whether there is any time for it."""
+        """Begins the next piece; returns whether there is time left for it."""
         now = time.perf_counter()
         self._until = now + (self._end - now) / max(self._pieces, 1)
         self._pieces -= 1
@@ -46,13 +46,13 @@ class Budget:
 
     @property
     def over(self) -> bool:
-        """Whether the piece should come to its end."""
+        """Whether the current piece has used up its share."""
         return time.perf_counter() >= self._until
 
 
 @dataclass
 class Document:
-    """What is printed, and written to a file if one is named; each line as soon as it is known."""
+    """Prints each line, and appends it to the file `path` if there is one."""
 
     path: Path | None = None
     failures: list[str] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Document:
                 file.write(line + "\n")
 
     def add(self, section: Section, budget: Budget) -> None:
-        """Measures a section. A piece that fails is reported, and the others go on."""
+        """Measures a section. If a piece fails, the error is reported and the other pieces go on."""
         self.write(f"\n## {section.title}\n\n{section.note}\n")
         for row in table(section.head, []):
             self.write(row)
@@ -85,14 +85,14 @@ class Document:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        for what, names in (("Skipped, because the time was over", skipped), ("Failed", failed)):
+        for what, names in (("Skipped, because the time was used up", skipped), ("Failed", failed)):
             if names:
                 self.write(f"\n{what}: {', '.join(names)}.")
         self.failures += failed
 
 
 def table(head: Row, rows: Iterable[Row]) -> Iterable[str]:
-    """The lines of a Markdown table."""
+    """Yields the lines of a Markdown table."""
     yield line(head)
     yield line(["---"] * len(head))
     for row in rows:

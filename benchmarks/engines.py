@@ -1,9 +1,9 @@
-"""The same scenario through our engine and through Avalanche's loop with our plugins, in one run.
+"""Compares our engine with Avalanche's loop and our plugins on the same scenario, in one run.
 
     python benchmarks/engines.py [--device cuda] [--models mlp,small_cnn] [--out engines.md]
 
-Both train the same cell, from the same seed, to 99 % train accuracy; they take turns. Beside the seconds stands whether
-they came to the same weights, and to the same number of epochs in every round.
+Both train the same cell with the same seed to 99 % train accuracy, in turns. The table also shows whether they reach
+the same weights, and the same number of epochs in every round.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Result:
-    """What one engine made of the cell."""
+    """The cell trained by one engine."""
 
     train_seconds: float
     criterion_seconds: float
@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
     parser.add_argument("--repeats", type=int, default=3, help="turns of each engine")
-    parser.add_argument("--minutes", type=float, default=30.0, help="after which nothing new is begun")
-    parser.add_argument("--out", type=Path, help="write the document to this file as well")
+    parser.add_argument("--minutes", type=float, default=30.0, help="start nothing new after this time")
+    parser.add_argument("--out", type=Path, help="also write the document to this file")
     arguments = parser.parse_args()
     where = environment(arguments.device, 1, rehearsal=False)
     document = Document(arguments.out)
@@ -77,9 +77,9 @@ def main() -> None:
     document.write(f"`{shlex.join(['python', 'benchmarks/engines.py', *sys.argv[1:]])}`")
     note = (
         f"Shrink and perturb on {ROUNDS} accumulating chunks of synthetic 3x32x32 images, batch 128, Adam, one thread, "
-        "to 99 % train accuracy; the criterion is the count after each epoch. Seconds are medians over the turns, "
-        "ratios medians of the ratios turn by turn (lowest and highest in brackets). Both load from memory, without "
-        "workers."
+        "to 99 % train accuracy; the criterion is the accuracy check after each epoch. Seconds are medians over the "
+        "turns, ratios are medians of the ratios per turn (lowest and highest in brackets). Both load from memory, "
+        "without workers."
     )
     pieces = {name: lambda budget, name=name: rows(name, arguments, budget) for name in arguments.models}
     document.add(Section("Ours over Avalanche's", note, HEAD, pieces), Budget(60 * arguments.minutes, len(pieces)))
@@ -136,10 +136,10 @@ def cell_of(name: str) -> Cell:
     return plan(scenario, "benchmark")[1][0]
 
 
-def trained(cell: Cell, place: ExecutionSettings) -> Result:
+def trained(cell: Cell, settings: ExecutionSettings) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
-        run_cell(cell, run, place)
+        run_cell(cell, run, settings)
         stored = run.cell(cell.id).result()
         weights = run.cell(cell.id).weights()
     assert stored is not None

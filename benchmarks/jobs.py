@@ -1,15 +1,14 @@
-"""How long a whole job takes: from the rounds of a run that are there to all of them, beside the published minutes.
+"""Estimates how long a whole job takes from a run with some of its rounds, beside the published minutes.
 
     python benchmarks/jobs.py RUN_DIR [--rounds 33]
 
-RUN_DIR is a run, complete or not, of `cifar10_online`, of `ash_adams/F8_grid` or of their like (data arriving in equal
-chunks): RUN_DIR/cells with what the cells have done so far, or at least the tables of those that are complete.
+RUN_DIR is a complete or partial run of `cifar10_online`, `ash_adams/F8_grid` or a similar scenario (data arriving in
+equal chunks). It needs RUN_DIR/cells with the cells' progress, or at least the tables of the complete cells.
 
-What is run counts as it was measured: training, criterion and evaluation. A round that is missing is taken to need as
-many epochs as the mean of the last (up to) three rounds, for each sample in them the seconds of training and criterion
-of the last complete round, and once the seconds of its evaluation. Cells that ran side by side shared the machine: a
-cell's seconds are divided by the number of slots, so that they add up to the time of the whole job, as long as no slot
-is idle.
+Completed rounds count as measured: training, criterion and evaluation. A missing round is assumed to need the mean
+number of epochs of the last (up to) three rounds, the last complete round's seconds per sample for training and
+criterion, and its evaluation seconds once. Cells that ran side by side shared the machine: a cell's seconds are divided
+by the number of slots, so that they add up to the time of the whole job if no slot is idle.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from warmstart_sim.results import tables
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
 
-ROUNDS = 33  # full chunks of 1,000 in the two thirds of CIFAR-10 that are trained on
-RECENT = 3  # rounds whose epochs a missing round is taken to need
+ROUNDS = 33  # full chunks of 1,000 in the two thirds of CIFAR-10 used for training
+RECENT = 3  # last rounds, whose mean number of epochs a missing round is assumed to need
 
-# Ash & Adams 2020, section 8.2.1: minutes of ResNet-18 on CIFAR-10, 1,000 samples at a time, on a P100. The cells that
-# the paper leaves empty did not train. lambda = 1, sigma = 0 is warm start; lambda = 0, sigma = 1 is random init.
+# Ash & Adams 2020, section 8.2.1: minutes of ResNet-18 on CIFAR-10, 1,000 samples at a time, on a P100. Cells left
+# empty in the paper did not train. lambda = 1, sigma = 0 is warm start; lambda = 0, sigma = 1 is random init.
 SIGMAS = (1.0, 0.1, 0.01, 0.001, 0.0001, 0.0)
 MINUTES = {
     1.0: (35.8, 17.4, 15.8, 17.1, 16.4, 16.3),
@@ -48,15 +47,15 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class RemainingTime:
+class JobTime:
     """A cell's machine time in seconds.
 
     Attributes:
-        rounds: How many were run.
-        epochs: In those.
-        run: Seconds of those.
-        missing: Rounds that are not there.
-        extrapolated: Seconds of those.
+        rounds: Completed rounds.
+        epochs: Their epochs.
+        run: Their seconds.
+        missing: Missing rounds.
+        extrapolated: Their estimated seconds.
     """
 
     rounds: int
@@ -70,35 +69,35 @@ class RemainingTime:
         return self.run + self.extrapolated
 
 
-def estimate(rows: Sequence[Row], rounds: int, slots: int = 1) -> RemainingTime:
-    """What a cell takes for so many rounds.
+def estimate(rows: Sequence[Row], rounds: int, slots: int = 1) -> JobTime:
+    """Estimates the time of a cell with `rounds` rounds.
 
     Args:
         rows: Its rounds so far, at least one, in order.
-        rounds: How many the whole job has.
-        slots: Among how many cells the machine was shared in rounds that were not run alone.
+        rounds: The number of rounds of the whole job.
+        slots: The number of cells that shared the machine in rounds that did not run alone.
     """
 
-    def fitting(row: Row, seconds: float) -> float:
+    def own_share(row: Row, seconds: float) -> float:
         return seconds / slots if row["timing"] == "shared" else seconds
 
-    run = sum(fitting(row, _in_epochs(row) + row["evaluation_seconds"]) for row in rows)
+    run = sum(own_share(row, _epoch_seconds(row) + row["evaluation_seconds"]) for row in rows)
     last = rows[-1]
     epochs = sum(row["epochs"] for row in rows[-RECENT:]) / len(rows[-RECENT:])
-    per_sample = _in_epochs(last) / (last["epochs"] * last["train_samples"])
+    per_sample = _epoch_seconds(last) / (last["epochs"] * last["train_samples"])
     missing = range(last["round"] + 1, rounds)
     samples = sum(last["train_samples"] + (index - last["round"]) * last["new_samples"] for index in missing)
     extrapolated = epochs * samples * per_sample + len(missing) * last["evaluation_seconds"]
     all_epochs = sum(row["epochs"] for row in rows)
-    return RemainingTime(len(rows), all_epochs, run, len(missing), fitting(last, extrapolated))
+    return JobTime(len(rows), all_epochs, run, len(missing), own_share(last, extrapolated))
 
 
-def _in_epochs(row: Row) -> float:
+def _epoch_seconds(row: Row) -> float:
     return float(row["train_seconds"] + row["criterion_seconds"])
 
 
 def rounds_of(run_dir: Path) -> Iterator[tuple[Cell, list[Row]]]:
-    """Each cell, and the rounds that it has completed: from its result, its checkpoint or the run's table."""
+    """Yields each cell with its completed rounds, read from its result, its checkpoint or the run's table."""
     run = RunFolder(run_dir)
     scenario = run.scenario()
     if scenario is None:
@@ -117,17 +116,17 @@ def rounds_of(run_dir: Path) -> Iterator[tuple[Cell, list[Row]]]:
 
 
 def published(cell: Cell) -> float | None:
-    """The paper's minutes for an arm that starts as one of its cells, and trains with nothing added."""
+    """Returns the paper's minutes for an arm with one of its starts and without parts, or None."""
     start, options = cell.arm.start.name, cell.arm.start.options
-    places = {"random_init": (0.0, 1.0), "warm_start": (1.0, 0.0)}
-    place = places.get(start) or (options.get("lambda", 0.6), options.get("sigma", 0.01))
+    fixed = {"random_init": (0.0, 1.0), "warm_start": (1.0, 0.0)}
+    lam, sigma = fixed.get(start) or (options.get("lambda", 0.6), options.get("sigma", 0.01))
     same_problem = (cell.data.name, cell.model.name) == ("cifar10", "resnet18")
-    known = same_problem and start in (*places, "shrink_perturb") and not cell.arm.parts
-    return PUBLISHED.get((float(place[0]), float(place[1]))) if known else None
+    known = same_problem and start in (*fixed, "shrink_perturb") and not cell.arm.parts
+    return PUBLISHED.get((float(lam), float(sigma))) if known else None
 
 
 def document(run_dir: Path, rounds: int | None = None) -> Iterator[str]:
-    """The lines of the Markdown document; all rounds are 33, or as many as a cell of the run has."""
+    """Yields the lines of the Markdown document. The default of `rounds` is 33, or more if a cell has more."""
     environment = _environment(run_dir)
     slots = environment.get("workers", 1) * environment.get("slots", 1)
     found = list(rounds_of(run_dir))
@@ -144,7 +143,7 @@ def document(run_dir: Path, rounds: int | None = None) -> Iterator[str]:
     yield "{}, torch {}, {}. `{}`".format(*known)
     yield ""
     yield (
-        f"All {rounds} rounds, in minutes of the machine. Up to {slots} cells ran at a time, and each counts with its "
+        f"All {rounds} rounds, in minutes of machine time. Up to {slots} cells ran at a time, and each counts with its "
         "share of the time. Published: Ash & Adams 2020, section 8.2.1, on a P100."
     )
     yield ""
@@ -170,14 +169,14 @@ def document(run_dir: Path, rounds: int | None = None) -> Iterator[str]:
             f"| {paper:,.1f} | {paper / (run + more):.1f} |"
         )
     yield ""
-    yield from _in_words([each for _, each in estimates], rounds, waiting)
+    yield from _summary([each for _, each in estimates], rounds, waiting)
 
 
 def _by_cell(
-    estimates: Iterable[tuple[Cell, RemainingTime]],
-) -> Iterator[tuple[str, list[RemainingTime], float | None]]:
-    """Cells that differ in nothing but the seed, under one name, with the published minutes."""
-    groups: defaultdict[str, list[tuple[Cell, RemainingTime]]] = defaultdict(list)
+    estimates: Iterable[tuple[Cell, JobTime]],
+) -> Iterator[tuple[str, list[JobTime], float | None]]:
+    """Groups cells that differ only in the seed: name, estimates, published minutes."""
+    groups: defaultdict[str, list[tuple[Cell, JobTime]]] = defaultdict(list)
     for cell, each in estimates:
         values = (f"{column.rpartition('.')[2]} {value}" for column, value in cell.varied.items() if value is not None)
         groups[" ".join([cell.arm.label, *values])].append((cell, each))
@@ -185,8 +184,8 @@ def _by_cell(
         yield name, [each for _, each in members], published(members[0][0])
 
 
-def _in_words(estimates: Sequence[RemainingTime], rounds: int, waiting: int) -> Iterator[str]:
-    """What was run, and what was not."""
+def _summary(estimates: Sequence[JobTime], rounds: int, waiting: int) -> Iterator[str]:
+    """Says how much was run and how much is extrapolated."""
     run, more = sum(each.run for each in estimates), sum(each.extrapolated for each in estimates)
     have = sum(each.rounds for each in estimates)
     yield (

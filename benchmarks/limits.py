@@ -1,11 +1,11 @@
-"""What bounds a training step: its floating-point operations, the memory that it moves, or starting its kernels.
+"""What limits a training step: floating-point operations, memory traffic, or kernel launches.
 
     python benchmarks/limits.py [--device cuda] [--models mlp,resnet18_w16]
-    python benchmarks/limits.py --profile resnet18_w16    the operators that a step spends its time in
+    python benchmarks/limits.py --profile resnet18_w16    the operators in which a step spends its time
 
-The bounds are estimates, each against a rate measured in the same run. Operators that work in a cache move less memory
-than is counted here, and some convolutions need fewer multiplications, so that a step may be quicker than a bound. A
-fused recurrent operator counts as one launch, though it starts many kernels.
+The limits are estimates, based on rates measured in the same run. A step may be faster than a limit: operators that
+work in a cache move less memory than is counted here, and some convolutions need fewer multiplications. A fused
+recurrent operator counts as one launch, although it starts many kernels.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ BLOCKS, BLOCK_SECONDS = 5, 0.1
 PROFILED_STEPS = 3
 aten = torch.ops.aten
 NO_KERNEL = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten._unsafe_view}
-# The first argument of these gives only a shape, or the memory that is overwritten.
+# Of the first argument, these use only the shape, or they overwrite it.
 FILLING = {
     aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones, aten.new_full, aten.zero_,
     aten.fill_, aten.copy_,
 }  # fmt: skip
-GATHERING = {aten.index_select, aten.index, aten.gather, aten.embedding}  # they read as much as they give, not all
+GATHERING = {aten.index_select, aten.index, aten.gather, aten.embedding}  # these read only as much as they return
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the operators that start a kernel, and the bytes of the tensors that they read and write."""
+    """Counts operators that start a kernel, and the bytes of the tensors that they read and write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,8 +55,8 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        gives_view = any(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
-        if func.namespace == "aten" and func.overloadpacket not in NO_KERNEL and not gives_view:
+        returns_view = any(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
+        if func.namespace == "aten" and func.overloadpacket not in NO_KERNEL and not returns_view:
             self.launches += 1
             self.bytes += _moved(func, args, kwargs or {}, result)
         return result
@@ -73,7 +73,7 @@ def _moved(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) 
 
 
 def _bytes(tree: Any) -> int:
-    """Of all tensors; what is only repeated by a stride of zero counts once."""
+    """The bytes of all tensors; dimensions with stride zero count once."""
     tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
     return sum(
         each.element_size() * math.prod(size for size, stride in zip(each.shape, each.stride(), strict=True) if stride)
@@ -83,13 +83,13 @@ def _bytes(tree: Any) -> int:
 
 @dataclass(frozen=True)
 class Rates:
-    """What the device can do.
+    """The device's measured rates.
 
     Attributes:
         flops: FLOP/s of a large float32 matrix product.
         bytes: Bytes/s of a large copy, read and written.
-        launch: Seconds to start a kernel, as training steps here start theirs: in a CUDA graph, or on a CPU one by one.
-        eager_launch: Seconds to start one by itself.
+        launch: Seconds to start a kernel as in our training steps: in a CUDA graph, or one by one on a CPU.
+        eager_launch: Seconds to start a single kernel.
     """
 
     flops: float
@@ -100,7 +100,7 @@ class Rates:
 
 @functools.cache
 def device_rates(device: torch.device) -> Rates:
-    """Measures them, with as many threads and at the precision that this process has."""
+    """Measures the rates with this process's number of threads and precision."""
     cuda = device.type == "cuda"
     side, size = (8192, 2**28) if cuda else (1024, 2**25)
     matrices = [torch.rand(side, side, device=device) for _ in range(3)]
@@ -114,12 +114,12 @@ def device_rates(device: torch.device) -> Rates:
             number.add_(1.0)
 
     one_by_one = seconds_per_call(tiny, device) / count
-    recorded = seconds_per_call(CudaGraphCapture(device)(tiny, []), device) / count if cuda else one_by_one
-    return Rates(2 * side**3 / product, 2 * 4 * size / copy, recorded, one_by_one)
+    launch = seconds_per_call(CudaGraphCapture(device)(tiny, []), device) / count if cuda else one_by_one
+    return Rates(2 * side**3 / product, 2 * 4 * size / copy, launch, one_by_one)
 
 
 def seconds_per_call(work: Callable[[], object], device: torch.device) -> float:
-    """The median of a few blocks of calls, from an idle device to an idle device."""
+    """Returns the median over a few blocks of calls, each timed from idle device to idle device."""
 
     def block(repeats: int) -> float:
         with timed(device) as clock:
@@ -129,24 +129,24 @@ def seconds_per_call(work: Callable[[], object], device: torch.device) -> float:
 
     block(1)
     once = block(1)
-    blocks = BLOCKS if once < 1 else 2  # of a step that takes seconds, noise is a small part
+    blocks = BLOCKS if once < 1 else 2  # if a step takes seconds, the noise is relatively small
     return statistics.median(block(max(1, int(BLOCK_SECONDS / once))) for _ in range(blocks))
 
 
 def traffic(step: Callable[[], None]) -> Traffic:
-    """What a training step moves and starts. It must run operator by operator, and is run twice."""
-    step()  # makes the optimiser's state
+    """Counts the memory traffic and launches of a training step, which must run eagerly; it runs twice."""
+    step()  # creates the optimiser's state
     with Traffic() as counted:
         step()
     return counted
 
 
 def section(names: Sequence[str], device: torch.device) -> Section:
-    """Each model's step beside its bounds."""
+    """Each model's step time beside its limits."""
     rates = device_rates(device)
     eager = f" (one by one {1e6 * rates.eager_launch:.2f} us)" if device.type == "cuda" else ""
     note = (
-        f"A step of ours on a batch of {BATCH}, beside what its parts would take alone at the rates measured here: "
+        f"One of our steps on a batch of {BATCH}, beside the time of its parts alone at the rates measured here: "
         f"float32 matrix products {rates.flops / 1e9:,.0f} GFLOP/s, copies {rates.bytes / 1e9:,.0f} GB/s, "
         f"{1e6 * rates.launch:.2f} us to start a kernel{eager}. Memory traffic counts every tensor that an operator "
         "reads or writes, as if there were no caches; launches are operators."
@@ -162,9 +162,9 @@ def section(names: Sequence[str], device: torch.device) -> Section:
 
 
 def rows(problem: Problem, rates: Rates) -> Iterator[Row]:
-    counted = traffic(one_step(problem, recorded=False))
+    counted = traffic(one_step(problem, captured=False))
     flops = flops_of_step(problem)
-    seconds = seconds_per_call(one_step(problem, recorded=True), problem.device)
+    seconds = seconds_per_call(one_step(problem, captured=True), problem.device)
     bounds = flops / rates.flops, counted.bytes / rates.bytes, counted.launches * rates.launch
     products, moved, launches = (f"{1e3 * bound:.3f}" for bound in bounds)
     yield [
@@ -179,9 +179,9 @@ def flops_of_step(problem: Problem) -> int:
     return BATCH * training_flops(problem.network(channels_last=True), problem.normalized(inputs[:2]))
 
 
-def one_step(problem: Problem, *, recorded: bool) -> Callable[[], None]:
-    """Ours, on the first batch; recorded where the device has it so."""
-    stepper = our_training(problem, graph_capture(problem.device) if recorded else None).stepper
+def one_step(problem: Problem, *, captured: bool) -> Callable[[], None]:
+    """Our training step on the first batch, captured if the device supports it and `captured` is true."""
+    stepper = our_training(problem, graph_capture(problem.device) if captured else None).stepper
     index = torch.arange(BATCH, device=problem.device)
     assert stepper.samples is not None
     width = stepper.width(stepper.samples.mean_length)
@@ -190,9 +190,9 @@ def one_step(problem: Problem, *, recorded: bool) -> Callable[[], None]:
 
 
 def profile(problem: Problem, count: int = 10) -> Iterator[str]:
-    """The operators that most of a step's time goes into, run one by one, as the lines of a table."""
+    """Yields a table of the operators that take most of an eager step's time."""
     cuda = problem.device.type == "cuda"
-    step = one_step(problem, recorded=False)
+    step = one_step(problem, captured=False)
     step()
     activities = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if cuda else [])]
     with torch.profiler.profile(activities=activities) as profiler:
@@ -204,7 +204,7 @@ def profile(problem: Problem, count: int = 10) -> Iterator[str]:
     def own(event: Any) -> float:
         return event.self_device_time_total if cuda else event.self_cpu_time_total
 
-    # Kernels are listed beside the operators that started them; the time of both is the same time.
+    # Kernels are listed in addition to the operators that started them, with the same time; count it once.
     events = [event for event in profiler.key_averages() if event.device_type == torch.autograd.DeviceType.CPU]
     events.sort(key=own, reverse=True)
     total = sum(map(own, events))

@@ -1,10 +1,10 @@
-"""Training loops around the same model, data, batch size and optimiser: ours, its limit, and what others write.
+"""Training loops with the same model, data, batch size and optimiser: ours, its limit, and common alternatives.
 
-    bare        forward, backward and a fused optimiser's step on batches that are ready, and nothing else
-    captured    the bare step in a CUDA graph, replayed (CUDA only): the limit there; on a CPU it is `bare`
-    compiled    the same with the model compiled by torch.compile (CUDA only, and only when asked for)
+    bare        only forward, backward and a fused optimiser's step, on batches prepared in advance
+    captured    the bare step replayed as a CUDA graph (CUDA only): the limit there; on a CPU the limit is `bare`
+    compiled    the captured step with the model compiled by torch.compile (CUDA only, with --compile)
     ours        warmstart_sim: order, gathering, normalising, step, running accuracy and loss
-    eager       the same written by hand on device tensors: Adam as it comes, sums with .item() after each step
+    eager       the same written by hand on device tensors: default Adam, sums with .item() after each step
     DataLoader  torchvision's transforms on PIL images (texts: tokens) in two loader processes
     Avalanche   its Naive strategy on tensors, without an evaluator
 
@@ -38,14 +38,14 @@ from warmstart_sim.types import Samples
 
 BATCH, CLASSES, IMAGE = 128, 10, (3, 32, 32)
 VOCABULARY, TOKENS = 1000, 100
-CENTRE, SCALE = 0.5, 0.25  # how those who write it themselves normalise pixels in [0, 1]
+CENTRE, SCALE = 0.5, 0.25  # a common normalisation of pixels in [0, 1]
 
 Epoch = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model, and of how many steps an epoch is on each device: short, but long enough to be timed."""
+    """A model, and the number of steps per epoch on each device: few, but enough to be timed."""
 
     name: str
     options: dict[str, object]
@@ -65,11 +65,11 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """What all loops train, and on what.
+    """The model, data and device of all loops.
 
     Attributes:
         model: A name in MODELS.
-        steps: Batches of an epoch; None for the model's own number.
+        steps: Batches per epoch; None for the model's default.
     """
 
     model: str
@@ -92,7 +92,7 @@ class Problem:
         return Samples(generator.integers(0, 256, (count, *IMAGE), dtype=np.uint8), labels)
 
     def on_device(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """All inputs, as they are stored, and labels."""
+        """All inputs, as stored, and labels."""
         inputs, labels = (torch.from_numpy(array) for array in (self.samples.inputs, self.samples.labels))
         return inputs.to(self.device), labels.to(self.device)
 
@@ -100,7 +100,7 @@ class Problem:
         return inputs if self.texts else (inputs.float() / 255 - CENTRE) / SCALE
 
     def network(self, *, channels_last: bool) -> nn.Module:
-        """The model with fresh weights, always the same; channels-last if asked for and if the package has it so."""
+        """Builds the model, always with the same fresh weights; channels-last only if the package uses it."""
         shape = self.samples.inputs.shape[1:]
         with scoped_torch_seed(0, "init"):
             model = models.build(MODELS[self.model].name, MODELS[self.model].options, shape, CLASSES, VOCABULARY)
@@ -111,7 +111,7 @@ class Problem:
 def bare(problem: Problem) -> Epoch:
     model = problem.network(channels_last=True)
     batches = ready_batches(problem, model)
-    step = bare_step(model, recorded=False)
+    step = bare_step(model, capturable=False)
 
     def epoch() -> None:
         for inputs, labels in batches:
@@ -124,7 +124,7 @@ def captured(problem: Problem, model: nn.Module | None = None) -> Epoch:
     model = model or problem.network(channels_last=True)
     batches = ready_batches(problem, model)
     inputs, labels = batches[0]
-    step = bare_step(model, recorded=True)
+    step = bare_step(model, capturable=True)
     replay = CudaGraphCapture(problem.device)(lambda: step(inputs, labels), [])
 
     def epoch() -> None:
@@ -138,12 +138,12 @@ def compiled(problem: Problem) -> Epoch:
     model = problem.network(channels_last=True)
     quick = torch.compile(model, mode="max-autotune-no-cudagraphs")
     inputs, labels = ready_batches(problem, model)[0]
-    F.cross_entropy(quick(inputs), labels).backward()  # compiles, before anything is recorded
+    F.cross_entropy(quick(inputs), labels).backward()  # compiles before the capture
     return captured(problem, quick)
 
 
 def ready_batches(problem: Problem, model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Normalised batches in the memory format that the model wants."""
+    """Normalised batches in the model's memory format."""
     inputs, labels = problem.on_device()
     ready = problem.normalized(inputs)
     if models.takes_channels_last(model):
@@ -151,8 +151,8 @@ def ready_batches(problem: Problem, model: nn.Module) -> list[tuple[torch.Tensor
     return list(zip(ready.split(BATCH), labels.split(BATCH), strict=True))
 
 
-def bare_step(model: nn.Module, *, recorded: bool) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    optimizer = make_optimizer(model, Optimizer(), recorded=recorded)
+def bare_step(model: nn.Module, *, capturable: bool) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    optimizer = make_optimizer(model, Optimizer(), captured=capturable)
 
     def step(inputs: torch.Tensor, labels: torch.Tensor) -> None:
         optimizer.zero_grad()
@@ -168,7 +168,7 @@ def ours(problem: Problem) -> Epoch:
 
 
 def our_training(problem: Problem, record: GraphCapture | None) -> RoundTraining:
-    """A round's training that never ends by itself."""
+    """A round's training without an end."""
     model = problem.network(channels_last=True)
     normalize = normalization("train", problem.samples.inputs)
     samples = DeviceSamples(problem.samples, normalize, problem.device, models.takes_channels_last(model))
@@ -193,7 +193,7 @@ def eager(problem: Problem) -> Epoch:
 
 
 def usual_step(model: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], tuple[float, float]]:
-    """A step as most write it, which waits for the device; gives loss and hits."""
+    """A typical hand-written step, which synchronises with the device; returns the loss and the correct predictions."""
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
     criterion = nn.CrossEntropyLoss()
 
@@ -209,7 +209,7 @@ def usual_step(model: nn.Module) -> Callable[[torch.Tensor, torch.Tensor], tuple
 
 
 class Items(torch.utils.data.Dataset):
-    """Samples one by one: an image as a normalised tensor, by way of PIL, or a text's tokens."""
+    """Single samples: an image as a normalised tensor, converted by PIL, or a text's tokens."""
 
     def __init__(self, samples: Samples, texts: bool) -> None:
         from torchvision import transforms
@@ -276,16 +276,16 @@ ON_CUDA = ("captured", "compiled")
 def section(
     names: Sequence[str], device: torch.device, *, repeats: int, steps: int | None = None, with_compiled: bool = False
 ) -> Section:
-    """Ours against all others, one model in each row."""
+    """Compares ours with all other loops, one model per row."""
     left_out = {*(ON_CUDA if device.type != "cuda" else ()), *(() if with_compiled else ("compiled",))}
     loops = [loop for loop in LOOPS if loop not in left_out]
     limit = loops[0]
     others = [loop for loop in loops if loop not in (limit, "ours")]
     note = (
-        f"One model trained alone: samples/s of ours over those of each other loop (benchmarks/loops.py says what they "
-        f"are). `{limit}` is the limit. The loops take turns, and a ratio is the median of the ratios turn by turn; in "
-        f"brackets the lowest and the highest. Batch {BATCH}, Adam, {CLASSES} classes; 3x32x32 images, or texts of "
-        f"{TOKENS} tokens for bilstm."
+        f"One model trained alone: samples/s of ours divided by those of each other loop (described in "
+        f"benchmarks/loops.py). `{limit}` is the limit. The loops take turns; a ratio is the median of the ratios per "
+        f"turn, with the lowest and the highest in brackets. Batch {BATCH}, Adam, {CLASSES} classes; 3x32x32 images, "
+        f"or texts of {TOKENS} tokens for bilstm."
     )
     head = ["model", "ours, samples/s", f"ours / {limit}", *(f"ours / {loop}" for loop in others), "turns"]
 
@@ -312,7 +312,7 @@ def rows(problem: Problem, loops: Sequence[str], repeats: int, budget: Budget) -
 
 
 def warmed_up(problem: Problem, loops: Sequence[str]) -> tuple[dict[str, Epoch], list[str]]:
-    """Each loop after an epoch that compiles and records what is to be; and what became of loops that cannot run."""
+    """Runs one epoch of each loop, for compilation and capture; returns the loops that work and the others' errors."""
     epochs, errors = {}, []
     for loop in loops:
         try:
@@ -329,7 +329,7 @@ def warmed_up(problem: Problem, loops: Sequence[str]) -> tuple[dict[str, Epoch],
 def take_turns(
     epochs: Mapping[str, Epoch], device: torch.device, repeats: int, budget: Budget
 ) -> dict[str, list[float]]:
-    """Seconds of an epoch of each loop, turn by turn, until the time is over, but one turn at least."""
+    """Times one epoch of each loop per turn, until the time is used up, but at least one turn."""
     times: dict[str, list[float]] = {loop: [] for loop in epochs}
     for _ in range(repeats):
         for loop, epoch in epochs.items():

@@ -1,8 +1,8 @@
-"""Many cells at once against one after another: R in one process, and on a CPU one on each core.
+"""Compares many cells at once with one cell: R cells in one process, and on a CPU one cell per core.
 
     python benchmarks/many.py [--device cuda] [--models mlp,resnet18_w16] [--most 8]
 
-The cells are alike, of the smallest size that their steps need: what is timed is steps, not whole cells.
+The cells are equal, and only as large as their steps require: steps are timed, not whole cells.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ def cell_of(case: str) -> Cell:
     return plan(scenario, "benchmarks/many.py")[1][0]
 
 
-def place_on(device: str) -> ExecutionSettings:
+def settings_on(device: str) -> ExecutionSettings:
     return ExecutionSettings(Path(), device)
 
 
 def sections(models: Sequence[str], device: torch.device, most: int, turns: int = CORE_TURNS) -> list[Section]:
-    """R cells at once in one process, and on a CPU one cell on each core, in so many turns."""
+    """R cells at once in one process, and on a CPU one cell per core, measured in `turns` turns."""
     cores = [cores_section(models, turns)] if device.type == "cpu" else []
     return [slots_section(models, device, most), *cores]
 
@@ -81,14 +81,15 @@ def sections(models: Sequence[str], device: torch.device, most: int, turns: int 
 def slots_section(models: Sequence[str], device: torch.device, most: int) -> Section:
     counts = [count for count in COUNTS if count <= most]
     memory = (
-        "the device memory that PyTorch had taken at its peak"
+        "the peak device memory that PyTorch allocated"
         if device.type == "cuda"
-        else "by how much a new process grows (with its first cell by what the libraries need as well)"
+        else "the memory by which a new process grows (for its first cell including the libraries)"
     )
     note = (
-        f"Steps of R cells together in a second over those of one cell alone, which trains right before them (batch "
-        f"{BATCH}); beside it, {memory}. The last column compares the best of them with the bandwidth of a copy: what "
-        "the operators of a step read and write, times the steps in a second. A dash: no time or memory for so many."
+        f"Steps per second of R cells together, divided by those of one cell alone, measured right before (batch "
+        f"{BATCH}); after the comma, {memory}. The last column is the best memory traffic as a share of a copy's "
+        "bandwidth: the bytes that a step's operators read and write, times steps per second. A dash means not enough "
+        "time or memory."
     )
     head = [
         "model", "way", "one cell, steps/s", "its memory", *(f"R = {count}" for count in counts), "memory traffic, best"
@@ -104,7 +105,7 @@ def slots_section(models: Sequence[str], device: torch.device, most: int) -> Sec
 
 def rows(case: str, way: str, device: torch.device, counts: Sequence[int], budget: Budget) -> Iterator[Row]:
     moved = bytes_of_step(case, device)
-    one, *more = (beside(case, way, device, count, budget) for count in (1, *counts))
+    one, *more = (measure(case, way, device, count, budget) for count in (1, *counts))
     assert one is not None
     best = max([one.steps_per_second, *(each.steps_per_second for each in more if each)])
     share = best * moved / device_rates(device).bytes
@@ -115,12 +116,12 @@ def rows(case: str, way: str, device: torch.device, counts: Sequence[int], budge
 
 
 @dataclass(frozen=True)
-class Beside:
-    """How R cells train together.
+class ParallelRate:
+    """The rate of R cells that train together.
 
     Attributes:
-        ratio: Their steps in a second over those of one cell.
-        memory: Bytes that they took; None where that cannot be told.
+        ratio: Their steps per second, divided by those of one cell.
+        memory: The bytes that they use; None if unknown.
     """
 
     steps_per_second: float
@@ -128,8 +129,8 @@ class Beside:
     memory: int | None
 
 
-def beside(case: str, way: str, device: torch.device, count: int, budget: Budget) -> Beside | None:
-    """None if the time is over, or if so many cells do not fit or cannot run side by side."""
+def measure(case: str, way: str, device: torch.device, count: int, budget: Budget) -> ParallelRate | None:
+    """Measures `count` cells; None if the time is used up, or if they do not fit or cannot run side by side."""
     if count > 1 and budget.over:
         return None
     if device.type == "cuda":
@@ -138,22 +139,22 @@ def beside(case: str, way: str, device: torch.device, count: int, budget: Budget
         free, _ = torch.cuda.mem_get_info(device)
         found = one_and_many(case, way, str(device), count)
         memory = free - torch.cuda.mem_get_info(device)[0]
-    else:  # what a process has freed it may keep, and take again unseen: each is measured in a new one
+    else:  # a process may keep freed memory and reuse it, so each count is measured in a new process
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             found, memory = pool.submit(_with_memory, case, way, str(device), count).result()
     if len(found) < min(count, 2):
         return None
-    return Beside(found[-1].steps_per_second, found[-1].steps_per_second / found[0].steps_per_second, memory)
+    return ParallelRate(found[-1].steps_per_second, found[-1].steps_per_second / found[0].steps_per_second, memory)
 
 
 def one_and_many(case: str, way: Any, device: str, count: int) -> list[Rate]:
-    """One cell alone, then so many together if they can."""
-    found = rates(cell_of(case), place_on(device), COUNTS[-1], (count,), way)
+    """Measures one cell alone, then `count` cells together if possible."""
+    found = rates(cell_of(case), settings_on(device), COUNTS[-1], (count,), way)
     return [next(found)] if count == 1 else list(found)
 
 
 def _with_memory(case: str, way: str, device: str, count: int) -> tuple[list[Rate], int | None]:
-    load_dataset(cell_of(case), Path())  # no cell's memory, and no library's that reads data
+    load_dataset(cell_of(case), Path())  # so that data and the libraries that read them are not counted
     before = _memory("VmRSS")
     found = one_and_many(case, way, device, count)
     peak = _memory("VmHWM")
@@ -161,7 +162,7 @@ def _with_memory(case: str, way: str, device: str, count: int) -> tuple[list[Rat
 
 
 def _memory(key: str) -> int | None:
-    """Bytes of this process's memory: VmRSS is what it has, VmHWM the most that it had; None where Linux is not."""
+    """Returns this process's memory in bytes, current (VmRSS) or peak (VmHWM); None if the system is not Linux."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
@@ -174,7 +175,7 @@ def _megabytes(count: int | None) -> str:
 
 
 def bytes_of_step(case: str, device: torch.device) -> int:
-    trainer = CellTrainer(cell_of(case), place_on(str(device)), DeviceCache(str(device), lambda device: None))
+    trainer = CellTrainer(cell_of(case), settings_on(str(device)), DeviceCache(str(device), lambda device: None))
     trainer.begin(trainer.rounds[0], None)
     index = torch.arange(BATCH, device=device)
     trainer.stepper.train_mode()
@@ -184,7 +185,7 @@ def bytes_of_step(case: str, device: torch.device) -> int:
 def cores_section(models: Sequence[str], turns: int) -> Section:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     note = (
-        f"Samples/s of {cores} processes of one thread, each of which trains a cell, over those of one such process "
+        f"Samples/s of {cores} single-threaded processes, each training one cell, divided by those of one such process "
         "while the other cores are idle. Both take turns."
     )
     head = ["model", "one process, samples/s", f"all {cores} / one", "turns"]
@@ -213,9 +214,9 @@ def core_rows(case: str, cores: int, turns: int, budget: Budget) -> Iterator[Row
 
 
 def _get_ready(case: str, barrier: Any) -> None:
-    """Makes a process's own training, and waits until all processes have theirs."""
+    """Creates this process's training, and waits until all processes have created theirs."""
     global _training
-    trainer = CellTrainer(cell_of(case), place_on("cpu"))
+    trainer = CellTrainer(cell_of(case), settings_on("cpu"))
     _, _training = trainer.begin(trainer.rounds[0], None)
     _training.run_epoch()
     barrier.wait()
@@ -225,7 +226,7 @@ _training: RoundTraining
 
 
 def _train_for(seconds: float) -> float:
-    """Samples/s of whole epochs, at least one."""
+    """Trains whole epochs, at least one, and returns samples/s."""
     started, before = time.perf_counter(), _training.samples_seen
     while True:
         _training.run_epoch()

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # All GPU tests and benchmarks, in under eight minutes: bash benchmarks/on_a_gpu.sh [FOLDER]
-# Needs a CUDA GPU, and a Python (python, or the one in PYTHON) with warmstart-sim and pytest in it. FOLDER (default
-# gpu_results) gets tests.txt and speed.md. The benchmarks run even if a test fails; the exit status says that one did.
+# Needs a CUDA GPU, and a Python (python, or the variable PYTHON) with warmstart-sim and pytest installed. Writes
+# tests.txt and speed.md to FOLDER (default gpu_results). The benchmarks run even if a test fails; the exit status is
+# then 1.
 set -uo pipefail
 
 python=${PYTHON:-python}
 if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    echo "no CUDA GPU: torch sees none on this machine, so that nothing was run" >&2
+    echo "no CUDA GPU: torch finds none on this machine, so nothing was run" >&2
     exit 2
 fi
 mkdir -p "${1:-gpu_results}" || exit 1
@@ -16,7 +17,7 @@ cd "$(dirname "$0")/.."
 timeout 100 "$python" -m pytest -m gpu -q tests/test_gpu.py 2>&1 | tee "$out/tests.txt"
 tests=${PIPESTATUS[0]}
 
-# It comes to its end by itself; the limit is for a piece of it that hangs, and what was written by then stays.
+# It ends by itself; the timeout is for a hanging measurement. Results written before it are kept.
 timeout 375 "$python" benchmarks/speed.py --device cuda --minutes 6 --out "$out/speed.md"
 benchmarks=$?
 

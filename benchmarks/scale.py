@@ -1,11 +1,11 @@
-"""What thousands of cells cost beside their training: a model that costs nothing, in milliseconds a cell.
+"""The overhead of thousands of cells, in milliseconds per cell, with a model whose training costs almost nothing.
 
     python benchmarks/scale.py [--cells 100,1000,10000] [--workers 1] [--ray] [--out scale.md]
 
-A grid of lambda and sigma on eight points, two rounds of one step each. `plan` lists the cells, `run` trains and stores
-them all, `resume` is the same command again, when nothing is left to do, `status` asks how far it is, `report` writes
-tables, figures and page. Linear: the milliseconds of a cell do not grow with their number. With `--ray` the cells run
-on Ray on this machine, whose start is counted.
+The scenario is a grid of lambda and sigma on eight points, with two rounds of one step each. `plan` lists the cells,
+`run` trains and stores all of them, `resume` runs the same command again when nothing is left to do, `status` reads the
+progress, and `report` writes tables, figures and page. The milliseconds per cell should not grow with the number of
+cells. With `--ray` the cells run on Ray on this machine, including its start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from warmstart_sim.results.environment import environment
 from warmstart_sim.scenario.overrides import prepare
 from warmstart_sim.types import Dataset, Samples
 
-HEAD = ("cells", "plan", "run", "resume", "status", "report", "folder, kB a cell", "page", "memory of this process")
+HEAD = ("cells", "plan", "run", "resume", "status", "report", "folder, kB per cell", "page", "memory of this process")
 
 
 def tiny_model(input_shape: tuple[int, ...], classes: int) -> Any:
@@ -47,7 +47,7 @@ def points() -> Dataset:
 
 
 def scenario(cells: int) -> tuple[dict[str, Any], str]:
-    """As square a grid as there is, and random init."""
+    """A grid that is as square as possible, and random init."""
     side = math.isqrt(cells)
     lambdas, sigmas = np.linspace(0, 1, side), np.linspace(0, 1, cells // side)
     return prepare(
@@ -74,7 +74,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--ray", action="store_true", help="run the cells on Ray, started here")
-    parser.add_argument("--out", type=Path, help="write the document to this file as well")
+    parser.add_argument("--out", type=Path, help="also write the document to this file")
     arguments = parser.parse_args()
     ray = "local" if arguments.ray else None
     where = environment("cpu", arguments.workers, rehearsal=False)
@@ -86,10 +86,10 @@ def main() -> None:
         f"{' on Ray' * arguments.ray}.\n"
     )
     document.write(f"`{shlex.join(['python', 'benchmarks/scale.py', *sys.argv[1:]])}`")
-    _run(100, arguments.workers, ray)  # imports, and what else happens once
+    _run(100, arguments.workers, ray)  # imports and other one-time costs
     pieces = {str(count): lambda _, count=count: rows(count, arguments.workers, ray) for count in arguments.cells}
-    note = "Milliseconds a cell, imports not counted; two rounds of one step each."
-    document.add(Section("What a cell costs beside its training", note, HEAD, pieces), Budget(math.inf, len(pieces)))
+    note = "Milliseconds per cell without imports; two rounds of one step each."
+    document.add(Section("Overhead per cell", note, HEAD, pieces), Budget(math.inf, len(pieces)))
     sys.exit(1 if document.failures else 0)
 
 
@@ -106,7 +106,7 @@ def rows(count: int, workers: int, ray: str | None) -> Iterator[Row]:
 
 
 def _run(count: int, workers: int, ray: str | None) -> tuple[int, list[float], int, int]:
-    """How many cells there are, the seconds of each stage, and the bytes of the folder and of the page."""
+    """Returns the number of cells, the seconds of each stage, and the bytes of the folder and of the page."""
     raw, where = scenario(count)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"

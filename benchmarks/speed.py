@@ -1,12 +1,12 @@
-"""How fast warmstart-sim trains: one Markdown document, mostly of ratios, measured in one run.
+"""How fast warmstart-sim trains: one Markdown document, mostly ratios, measured in one run.
 
-    python benchmarks/speed.py                          all of it; on a CPU tens of minutes
-    python benchmarks/speed.py --minutes 6              what fits into that, and what was left out is said
+    python benchmarks/speed.py                          everything; tens of minutes on a CPU
+    python benchmarks/speed.py --minutes 6              as much as fits, with a list of what was skipped
     python benchmarks/speed.py --device cuda --out speed.md
     python benchmarks/speed.py --only cells --models mlp,small_cnn --neighbour
 
-Sections: `cells`, one cell against other training loops (loops.py); `limits`, what bounds a step (limits.py); `many`, R
-cells at once, and on a CPU one on each core (many.py). How long a whole job takes, jobs.py says.
+Sections: `cells` compares one cell with other training loops (loops.py), `limits` shows what limits a step (limits.py),
+`many` trains R cells at once, and on a CPU one cell per core (many.py). jobs.py estimates the time of a whole job.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ def chosen(arguments: argparse.Namespace, device: torch.device) -> Iterator[Sect
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--only", type=_names(SECTIONS), default=SECTIONS, help=f"of {','.join(SECTIONS)}")
+    parser.add_argument("--only", type=_names(SECTIONS), default=SECTIONS, help=f"sections: {','.join(SECTIONS)}")
     parser.add_argument("--models", type=_names(loops.MODELS), default=tuple(loops.MODELS))
-    parser.add_argument("--repeats", type=int, default=7, help="most turns that the loops take")
-    parser.add_argument("--steps", type=int, help="batches of an epoch, instead of each model's own number")
+    parser.add_argument("--repeats", type=int, default=7, help="the maximum number of turns of each loop")
+    parser.add_argument("--steps", type=int, help="batches per epoch, instead of each model's default")
     parser.add_argument("--most", type=int, default=32, help="the largest number of cells at once")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="after which nothing new is begun")
-    parser.add_argument("--compile", action="store_true", help="torch.compile's step too (CUDA; minutes of compiling)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start nothing new after this time")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile (CUDA; compiles for minutes)")
     parser.add_argument("--neighbour", action="store_true", help="keep another process busy on one core")
-    parser.add_argument("--out", type=Path, help="write the document to this file as well")
+    parser.add_argument("--out", type=Path, help="also write the document to this file")
     return parser.parse_args()
 
 
@@ -92,7 +92,7 @@ def _names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
 
 
 def describe(document: Document, device: str, busy: bool) -> None:
-    """Where, with what and how it is measured."""
+    """Writes the title, the environment and the command."""
     where = environment(device, 1, rehearsal=False)
     document.write("# How fast warmstart-sim trains\n")
     document.write(
@@ -104,7 +104,7 @@ def describe(document: Document, device: str, busy: bool) -> None:
 
 @contextlib.contextmanager
 def neighbour(wanted: bool) -> Iterator[None]:
-    """A process that keeps one core busy."""
+    """Keeps one core busy with another process, if `wanted`."""
     process = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True) if wanted else None
     if process:
         process.start()

@@ -70,7 +70,7 @@ def test_speed_says_what_it_left_out_when_the_time_is_over():
     assert status == 0, output
     assert not any(sections.values())
     for names in ("mlp, bilstm", "mlp, 1x8x8 (stacked), mlp, 3x32x32 (stacked)", "mlp, 1x8x8, mlp, 3x32x32"):
-        assert f"\nSkipped, because the time was over: {names}." in output
+        assert f"\nSkipped, because the time was used up: {names}." in output
 
 
 def test_a_piece_that_fails_is_reported_and_the_others_go_on(benchmark, capsys):
