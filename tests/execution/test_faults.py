@@ -22,9 +22,6 @@ from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution import launch
 from warmstart_sim.execution import ray as on_ray
 from warmstart_sim.execution.ray import Cluster, RayOptions, files
-from warmstart_sim.execution.ray.crew import RayExecutor
-from warmstart_sim.execution.ray.wanted import import_ray
-from warmstart_sim.execution.ray.worker import RayWorker
 from warmstart_sim.execution.scheduler import Scheduler, assign_tasks
 from warmstart_sim.execution.tasks import TaskQueue
 from warmstart_sim.experiment.settings import ExecutionSettings
@@ -179,7 +176,7 @@ def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, t
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     (tmp_path / "gate").mkdir()
-    node = ray_cluster.add_node(num_cpus=1, resources={"here": 1})
+    node = ray_cluster.add_node(num_cpus=1)
     reasons: list[str] = []
 
     def on_event(event):
@@ -192,26 +189,18 @@ def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, t
         ray_cluster.remove_node(node, allow_graceful=False)
 
     with on_ray.connected(RayOptions(ray_cluster.address, device="cpu"), cells) as cluster:
-        # Both workers' places: one on the machine that will be lost, one elsewhere; the third machine stays free.
-        wanted = iter([{"here": 1}, {}])
-        plain = RayWorker
-        ray = import_ray()
-        remote = ray.remote
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        def placed(kind):
-            made = remote(kind)
-            if kind is not plain:
-                return made
+        # One cell begins on the machine that will be lost, one elsewhere; the third machine stays free.
+        places = iter([node.node_id, ray_cluster.head_node.node_id])
+        remote = Cluster.remote
 
-            class RunOptions:
-                @staticmethod
-                def options(**options):
-                    return made.options(**options, resources=next(wanted, {}))
-
-            return RunOptions
+        def placed(cluster, function, **options):
+            there = NodeAffinitySchedulingStrategy(next(places), soft=True)
+            return remote(cluster, function, scheduling_strategy=there, **options)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ray, "remote", placed)
+            patch.setattr(Cluster, "remote", placed)
             thread = threading.Thread(target=pull_the_plug)
             thread.start()
             scheduler = Scheduler(TaskQueue(cells, run), [on_event])
@@ -229,9 +218,8 @@ def test_a_disk_that_is_full_for_returned_results_ends_in_one_clear_line(tmp_pat
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(files, "write_bytes", full)
-    crew = RayExecutor(Cluster(RayOptions(), "cpu", 1, ("one",)), None, RunFolder(tmp_path), None, 1, {}, print)
     with pytest.raises(RunError, match=r"cells: cannot be written or read \(No space left on device\); what is"):
-        crew._store({"cells": b"result"})
+        files.write_files(RunFolder(tmp_path), {"cells": b"result"})
 
 
 @pytest.mark.parametrize("name", ["result.json", "weights.pt", "checkpoint.pt"])

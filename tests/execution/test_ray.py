@@ -20,17 +20,18 @@ from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.cli import with_ray_address
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.execution import launch, pickling
+from warmstart_sim.execution import launch
 from warmstart_sim.execution import ray as on_ray
-from warmstart_sim.execution.ray import Cluster, RayOptions, files, joining, reasons
+from warmstart_sim.execution.ray import RayOptions, files, reasons
+from warmstart_sim.execution.ray import cluster as on_cluster
 from warmstart_sim.execution.ray import worker as on_worker
-from warmstart_sim.execution.ray.crew import RayExecutor
 from warmstart_sim.execution.ray.user_modules import own_modules
-from warmstart_sim.execution.ray.worker import RayWorker, Setup, WorkerInfo, versions
+from warmstart_sim.execution.ray.worker import BatchChannel, Job, check_versions, installed_versions, is_visible, results_folder
 from warmstart_sim.execution.scheduler import Scheduler
 from warmstart_sim.execution.tasks import Task, TaskQueue
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.scenario import splits
 from warmstart_sim.types import Dataset, Samples
 
 # Ray keeps sockets, files and processes for the garbage collector, and says so in warnings of its own.
@@ -60,7 +61,7 @@ def small(tiny_scenario) -> dict:
 @pytest.mark.parametrize("storage", ["auto", "returned"])
 def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster, monkeypatch, storage):
     if storage == "returned":  # a cluster of machines that are not equally fast
-        monkeypatch.setattr(joining, "_kinds", lambda ray, device: ("fast", "slow"))
+        monkeypatch.setattr(on_cluster, "_kinds", lambda ray, device: ("fast", "slow"))
     run_cells(small, tmp_path / "one", workers=1)
     run_cells(small, tmp_path / "ray", workers=2, ray=ray_cluster.address, ray_storage=storage)
     assert_same_tables(tmp_path / "one", tmp_path / "ray")
@@ -144,45 +145,55 @@ def test_ray_alone_starts_on_this_machine_says_nothing_and_leaves_nothing(small,
     assert not (tmp_path / ".ray").exists()  # Ray's own token would have been written there
 
 
-def test_a_worker_with_other_data_ends_the_run(small, tmp_path):
+def job(folder: Path, **settings: object) -> Job:
+    defaults = {"storage": "auto", "execution": None, "kinds": (), "versions": {}, "digests": {}, "paths": ()}
+    return Job(probe=folder / ".probe", tasks=None, **{**defaults, **settings})
+
+
+@RAY
+@pytest.mark.slow
+def test_a_worker_with_other_data_ends_the_run(small, tmp_path, ray_cluster, monkeypatch):
+    fetch = launch._fetch_data
+    monkeypatch.setattr(launch, "_fetch_data", lambda *args: dict.fromkeys(fetch(*args), "another digest"))
+    with pytest.raises(WarmstartError, match=r": data set noisy_digits in .* is not the driver's"):
+        run_cells(small, tmp_path / "run", workers=1, ray=ray_cluster.address)
+
+
+def test_a_worker_loads_a_data_set_once_to_compare_it(small, tmp_path, monkeypatch):
+    cells = scenarios.plan(small, "scenario")[1]
+    digests = launch._fetch_data(cells, tmp_path)
+    loads = []
+    load = splits.load_component
+    monkeypatch.setattr(splits, "load_component", lambda *args: (loads.append(args), load(*args))[1])
+    tasks = [Task(cell, first_phase=False) for cell in cells[:2]]
+    channel = BatchChannel(None, list(tasks), RunFolder(tmp_path), job(tmp_path, digests=digests), tmp_path)
+    assert [channel.recv() for _ in tasks] == tasks
+    assert len(loads) == 1
+
+
+def test_a_worker_with_other_versions_is_refused(monkeypatch):
+    monkeypatch.setattr(on_worker.platform, "node", lambda: "node7")
+    check_versions(installed_versions())
+    with pytest.raises(WarmstartError, match=r"node7 has torch .*, the driver 1.0; install the same versions"):
+        check_versions({**installed_versions(), "torch": "1.0"})
+
+
+def test_a_worker_that_must_share_the_folder_and_does_not_see_it_is_refused(tmp_path, monkeypatch):
     pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
-    cell = scenarios.plan(small, "scenario")[1][0]
-    worker = RayWorker(Setup(tmp_path, "nothing", "returned", tmp_path, "cpu"))
-    worker.start(ExecutionSettings(tmp_path), dict.fromkeys(launch._fetch_data([cell], tmp_path), "another digest"))
-    worker.give(pickling.pickled(Task(cell, first_phase=False), str), {}, [])
-    heard = []
-    while "stopped" not in [kind for kind, *_ in heard]:
-        heard += worker.hear(10)
-    worker.close()
-    ((_, _, error),) = [message for message in heard if message[0] == "fatal"]
-    assert isinstance(error, WarmstartError)
-    assert re.search(r": data set noisy_digits in .* is not the driver's", str(error))
-
-
-@pytest.mark.parametrize(
-    ("differs", "shared", "message"),
-    [
-        ({"torch": "1.0"}, True, r"node7 has torch 1.0, this machine .*; install the same versions"),
-        ({}, False, r"--ray-storage shared: node7 does not see .*, or may not write there"),
-    ],
-)
-def test_a_worker_with_other_versions_or_without_the_folder_is_refused(tmp_path, differs, shared, message):
-    cluster = Cluster(RayOptions(storage="shared"), "cpu", 1, ("one",))
-    crew = RayExecutor(cluster, None, RunFolder(tmp_path), None, 1, {}, print)
-    with pytest.raises(WarmstartError, match=message):
-        crew._welcome(None, WorkerInfo("node7", "one", {**versions(), **differs}, shared))
+    monkeypatch.setattr(on_worker.platform, "node", lambda: "node7")
+    missing = job(tmp_path / "missing", storage="shared")
+    message = r"--ray-storage shared: node7 does not see .*missing, or may not write there"
+    with pytest.raises(WarmstartError, match=message), results_folder(missing, []):
+        pass
 
 
 def test_a_worker_knows_the_drivers_folder_by_the_file_that_lies_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(on_worker, "SIGHT_SECONDS", 0.0)
+    monkeypatch.setattr(on_worker, "PROBE_SECONDS", 0.0)
     (tmp_path / "same").mkdir()
     (tmp_path / "same" / ".probe").touch()
     (tmp_path / "another").mkdir()  # of the same name on another machine
-
-    def sees(folder: str) -> bool:
-        return on_worker._sees(Setup(tmp_path / folder, ".probe", "auto", tmp_path, "cpu"))
-
-    assert [sees(folder) for folder in ("same", "another", "missing")] == [True, False, False]
+    folders = ("same", "another", "missing")
+    assert [is_visible(tmp_path / folder / ".probe") for folder in folders] == [True, False, False]
 
 
 def test_nobody_at_an_address_is_said_at_once(small, tmp_path):
@@ -230,8 +241,8 @@ def test_as_many_workers_as_fit_on_cpus_and_gpus(monkeypatch, resources, options
         def cluster_resources() -> dict[str, float]:
             return resources
 
-    monkeypatch.setattr(joining, "_kinds", lambda ray, device: ("one",))
-    cluster = joining._looked_at(FakeRay, RayOptions(**options))
+    monkeypatch.setattr(on_cluster, "_kinds", lambda ray, device: ("one",))
+    cluster = on_cluster._inspect(FakeRay, RayOptions(**options))
     assert (cluster.device, cluster.size) == expected
 
 
@@ -280,7 +291,7 @@ def test_a_connection_that_is_aborted_once_is_tried_again(failures):
 
     again = pytest.raises(ConnectionAbortedError) if failures == 2 else contextlib.nullcontext()
     with again:
-        joining._join(FakeRay, "ray://head:1", logging_level=40)
+        on_cluster._join(FakeRay, "ray://head:1", logging_level=40)
     assert next(answers, None) is None
 
 

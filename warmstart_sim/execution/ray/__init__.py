@@ -1,14 +1,14 @@
-"""The executor on Ray: workers are actors on this machine or on those of a cluster; the numbers are the same.
+"""Runs cells on Ray, on this machine or on a cluster; the numbers are the same as in one process.
 
-Ray is an optional extra, and imported only once it is asked for. Whatever dies, the run's folder says what is complete:
-a worker's tasks are handed out again, and a driver that is started again goes on with what is left.
+Cells are Ray tasks: Ray places them, tries them again when a worker or a machine is lost, and moves them elsewhere.
+This package joins the cluster, sends the cells and a user's own modules, makes sure that workers have the driver's
+versions and data, and brings results home. Ray is an optional extra, imported only when it is asked for.
 
-From `RayOptions` (what was asked for) `connected` makes a `Cluster`; `run_cells` runs cells on it by a crew of workers.
+`connected` makes a `Cluster` from `RayOptions`; `run_cells` runs cells on it.
 """
 
-from warmstart_sim.execution.ray.cluster import Cluster
-from warmstart_sim.execution.ray.crew import run_cells
-from warmstart_sim.execution.ray.joining import connected
-from warmstart_sim.execution.ray.wanted import RayOptions
+from warmstart_sim.execution.ray.cluster import Cluster, connected
+from warmstart_sim.execution.ray.executor import run_cells
+from warmstart_sim.execution.ray.options import RayOptions
 
 __all__ = ["Cluster", "RayOptions", "connected", "run_cells"]

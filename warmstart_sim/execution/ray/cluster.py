@@ -1,58 +1,68 @@
-"""A cluster as its driver sees it: what it is made of, its workers, and what is sent to them."""
+"""Starts Ray on this machine or joins a cluster, looks at its machines, and leaves it."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-import secrets
+import signal
+import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from warmstart_sim.errors import RunError
-from warmstart_sim.execution.pickling import pickled
+from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.ray import reasons
-from warmstart_sim.execution.ray.files import read_files
-from warmstart_sim.execution.ray.wanted import RayOptions, import_ray
-from warmstart_sim.execution.ray.worker import HEAR_SECONDS, RayWorker, Setup, WorkerInfo
-from warmstart_sim.execution.tasks import Task
+from warmstart_sim.execution.ray.options import LOCAL, RayOptions, import_ray
+from warmstart_sim.execution.ray.user_modules import own_modules
+from warmstart_sim.execution.ray.worker import kind_of_machine, measure_parallelism
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
-from warmstart_sim.types import Dataset
 
 if TYPE_CHECKING:
     from warmstart_sim.experiment.settings import Batching, ExecutionSettings
 
+KIND_SECONDS = 120.0  # how long machines have to say what they are
+CONNECT_SECONDS = 10.0
 
-@dataclass
+
+@dataclass(frozen=True)
 class Cluster:
     """A cluster that this process has joined.
 
     Attributes:
+        options: The options of the run.
         device: What workers train on: "cpu" or "cuda:0" (each sees its own GPU only).
-        size: The number of workers, if there are tasks for all.
-        kinds: Of its machines, each once.
+        size: The number of workers, if there are cells for all.
+        kinds: The kinds of its machines.
     """
 
-    wanted: RayOptions
+    options: RayOptions
     device: str
     size: int
     kinds: tuple[str, ...]
-    objects: dict[str, Any] = field(default_factory=dict)
-    workers: list[Remote] = field(default_factory=list)
-    probe: Path | None = None
 
     @property
     def needs(self) -> str:
-        """What of a machine each worker takes."""
-        gpus = self.wanted.gpus_each(self.device)
+        """The resources of one worker, in words."""
+        gpus = self.options.gpus_each(self.device)
         return "1 CPU" + (f" and {gpus:g} of a GPU" if gpus else "")
 
     def about(self) -> dict[str, Any]:
-        """For environment.json."""
-        ray = import_ray()
-        return {"executor": f"ray {ray.__version__}", "device": self.device, "machines": list(self.kinds)}
+        """What environment.json says of the cluster."""
+        return {"executor": f"ray {import_ray().__version__}", "device": self.device, "machines": list(self.kinds)}
+
+    def remote(self, function: Any, **options: Any) -> Any:
+        """Makes a function a Ray task with the resources of one worker.
+
+        On GPUs each task has a process of its own, Ray's default: a process that has used one GPU cannot change to
+        another, and keeps memory on it.
+        """
+        on_gpu = {"max_calls": 1} if self.device != "cpu" else {}
+        resources = {"num_cpus": 1, "num_gpus": self.options.gpus_each(self.device), "scheduling_strategy": "SPREAD"}
+        return import_ray().remote(retry_exceptions=False, **on_gpu)(function).options(**{**resources, **options})
 
     def choose_parallelism(
         self,
@@ -64,102 +74,143 @@ class Cluster:
         slots: int | Literal["auto"],
         batching: Batching | Literal["auto"],
     ) -> ExecutionSettings:
-        """The place with slots, batching, and what a step costs alone; measured on a worker, before there are others.
+        """Chooses slots and batching and times single steps on a worker, before any cell runs.
 
-        Seconds are "shared" in any case: nobody can say what else a cluster does. They come with estimates of what
-        they were alone only where all machines are of one kind; on several, a step has no one cost.
+        Seconds are always "shared", because other programs may use the cluster. Rows have estimates of isolated seconds
+        only if all machines are of one kind; otherwise a step has no single cost.
 
         Args:
-            execution: Where cells run.
-            cells: Those that are left, first phases among them.
-            run: The run's folder.
-            workers: How many there will be.
-            slots: Cells in each; "auto" measures.
-            batching: How; "auto" takes the faster one.
+            execution: The settings so far.
+            cells: The unfinished cells, first phases included.
+            run: The run folder.
+            workers: The number of workers.
+            slots: Cells that each worker trains at a time; "auto" measures.
+            batching: How it trains them; "auto" takes the faster way.
         """
         if not cells:
             return replace(execution, timing="shared")
         ray = import_ray()
-        worker = self.worker(run, execution)
-        some = list(cells) if slots != 1 else list({cell.step_kind: cell for cell in reversed(cells)}.values())
-        parcel, objects = self.pack(some)
+        needed = list(cells) if slots != 1 else list({cell.step_kind: cell for cell in reversed(cells)}.values())
+        task = self.remote(measure_parallelism, max_retries=0).remote(
+            driver_paths(),
+            [ray.put(needed)],
+            execution,
+            run.speed(),
+            workers=max(2, workers),
+            slots=slots,
+            batching=batching,
+        )
         try:
-            found, record = ray.get(
-                worker.actor.measure.remote(parcel, objects, execution, run.speed(), max(2, workers), slots, batching)
-            )
+            execution, record = ray.get(task)
         except ray.exceptions.RayTaskError as error:
             raise reasons.cause(error) from None
         except ray.exceptions.RayError as error:
             raise RunError(f"--ray: the worker that measured the speed was lost ({reasons.why(error)})") from None
         run.save_speed(record)
-        execution = found
         return execution if len(self.kinds) == 1 else replace(execution, step_times={})
 
-    def worker(self, run: RunFolder, execution: ExecutionSettings) -> Remote:
-        """Asks for one more worker; it is ready when it says so."""
-        ray = import_ray()
-        if self.probe is None:
-            self.probe = run.path / f".ray-{secrets.token_hex(8)}"
-            self.probe.touch()
-        setup = Setup(
-            run.path.absolute(), self.probe.name, self.wanted.storage, execution.data_root.absolute(), self.device,
-            tuple(path or os.getcwd() for path in sys.path),
-        )  # fmt: skip
-        gpus = self.wanted.gpus_each(self.device)
-        kind = ray.remote(RayWorker).options(num_cpus=1, num_gpus=gpus, max_concurrency=4, max_restarts=0)
-        actor = kind.remote(setup)
-        self.workers.append(Remote(self, actor, actor.hear.remote(HEAR_SECONDS), run))
-        return self.workers[-1]
 
-    def pack(self, value: Any) -> tuple[bytes, dict[str, Any]]:
-        """Cells or tasks with a user's functions by value, and references to their data sets, each stored once."""
-        from ray import cloudpickle
-
-        used: dict[str, Any] = {}
-
-        def keep(dataset: Dataset) -> str:
-            key = f"data {id(dataset)}"
-            if key not in self.objects:
-                # The data set comes along, so that no other can have its address while the key is in use.
-                self.objects[key] = (import_ray().put(dataset), dataset)
-            used[key] = self.objects[key][0]
-            return key
-
-        return pickled(value, keep, cloudpickle.CloudPickler), used
+def driver_paths() -> tuple[str, ...]:
+    """Where this process finds modules; workers look there last."""
+    return tuple(path or os.getcwd() for path in sys.path)
 
 
-@dataclass
-class Remote:
-    """An actor as the driver sees it.
+@contextlib.contextmanager
+def connected(options: RayOptions, cells: Sequence[Cell]) -> Iterator[Cluster]:
+    """Starts Ray on this machine or joins a cluster, and leaves it at the end; keeps a connection that exists.
 
-    Attributes:
-        heard: The reference to what it will say next.
-        sight: What it said of its machine; None until it is ready.
+    Args:
+        options: The options of the run.
+        cells: The cells that will run; the user's own modules that they name are sent to the cluster.
+
+    Raises:
+        WarmstartError: The cluster cannot be joined, or has no such device.
     """
+    options.check()
+    ray = import_ray()
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            _start(ray, options, cells)
+        yield _inspect(ray, options)
+    finally:
+        if ours:
+            ray.shutdown()
 
-    cluster: Cluster
-    actor: Any
-    heard: Any
-    run: RunFolder
-    tasks: dict[str, Task] = field(default_factory=dict)
-    sight: WorkerInfo | None = None
 
-    def give(self, task: Task) -> None:
-        """Sends a task; if its results come back through Ray, with what the run's folder holds for it."""
-        parcel, objects = self.cluster.pack(task)
-        files: list[Any] = []
-        if self.sight is not None and not self.sight.shared:
-            files.append(read_files(self.run, task))
-            if phase := task.cell.first_phase:
-                files.append(self._first_phase(Task(phase, first_phase=True)))
-        self.actor.give.remote(parcel, objects, files)
+def _start(ray: Any, options: RayOptions, cells: Sequence[Cell]) -> None:
+    """Starts Ray here or joins a cluster, and removes Ray's SIGTERM handler, which would end the process at once."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if main else None
+    try:
+        if options.address == LOCAL:
+            cores = max(options.workers or 0, len(os.sched_getaffinity(0)))
+            ray.init(LOCAL, include_dashboard=False, num_cpus=cores, **quiet)
+        else:
+            check_reachable(options.address)
+            modules = own_modules(cells)
+            environment = {"py_modules": [str(path) for path in modules]} if modules else None
+            _join(ray, options.address, runtime_env=environment, **quiet)
+    except Exception as error:
+        what = "Ray cannot be started here" if options.address == LOCAL else f"cannot join {options.address}"
+        raise RunError(f"--ray: {what} ({reasons.why(error)})") from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
-    def _first_phase(self, phase: Task) -> Any:
-        """A reference to the files of a first phase, stored in the cluster once."""
-        key = f"phase {phase.id}"
-        if key not in self.cluster.objects:
-            files = read_files(self.run, phase)
-            if not any(name.endswith("/result.json") for name in files):
-                return files  # it is not complete: the cell will train it
-            self.cluster.objects[key] = (import_ray().put(files), None)
-        return self.cluster.objects[key][0]
+
+def _join(ray: Any, address: str, **options: Any) -> None:
+    """Joins a cluster; tries twice, because Ray's client server forks beside gRPC threads and may fail to start."""
+    try:
+        ray.init(address, **options)
+    except ConnectionAbortedError:
+        ray.init(address, **options)
+
+
+def check_reachable(address: str) -> None:
+    """Checks that something listens at an address: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+
+
+def _inspect(ray: Any, options: RayOptions) -> Cluster:
+    """Chooses the device and the number of workers from the cluster's resources."""
+    resources = ray.cluster_resources()
+    gpus, cpus = resources.get("GPU", 0), int(resources.get("CPU", 0))
+    if options.device == "cuda" and not gpus:
+        raise WarmstartError("--device cuda: the Ray cluster has no GPU; use --device cpu")
+    cuda = options.device == "cuda" or (options.device == "auto" and gpus and options.gpus_per_worker != 0)
+    device = "cuda:0" if cuda else "cpu"
+    each = options.gpus_each(device)
+    fitting = min(cpus, int(gpus / each + 1e-9)) if each else cpus
+    return Cluster(options, device, options.workers or max(1, fitting), _kinds(ray, device))
+
+
+def _kinds(ray: Any, device: str) -> tuple[str, ...]:
+    """Asks every machine for its kind; one that does not answer counts as a kind of its own."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    needed = "GPU" if device != "cpu" else "CPU"
+    gpu = 0.01 if device != "cpu" else 0  # without a share of it, a task does not see the GPU
+    questions = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get(needed):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ask = ray.remote(kind_of_machine).options(
+                scheduling_strategy=there, max_retries=0, num_cpus=0, num_gpus=gpu
+            )
+            questions[ask.remote(device)] = node["NodeID"]
+    answered, silent = (
+        ray.wait(list(questions), num_returns=len(questions), timeout=KIND_SECONDS) if questions else ([], [])
+    )
+    kinds = {f"unknown ({questions[each]})" for each in silent}
+    for each in answered:
+        try:
+            kinds.add(ray.get(each))
+        except ray.exceptions.RayTaskError as error:
+            raise reasons.cause(error) from None
+        except ray.exceptions.RayError:
+            kinds.add(f"unknown ({questions[each]})")
+    return tuple(sorted(kinds))

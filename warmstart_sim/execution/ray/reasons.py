@@ -1,4 +1,4 @@
-"""Why something on Ray failed, in a line."""
+"""Turns Ray's errors into one line for users."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Any
 
 from warmstart_sim.errors import RunError, WarmstartError
 
+MACHINE_LOST = "its machine was lost"
+WORKER_KILLED = "it was killed or crashed; often that means out of memory"
 
-def cause(error: Any) -> Exception:
-    """What a task raised, if it is of ours or means that we are not there, or what Ray says of it."""
+
+def cause(error: Any) -> WarmstartError:
+    """The error that ends the run when a Ray task has raised `error`."""
     if isinstance(error.cause, WarmstartError):
         return error.cause
     if isinstance(error.cause, ImportError):
@@ -17,17 +20,17 @@ def cause(error: Any) -> Exception:
 
 
 def why(error: BaseException) -> str:
-    """Ray's many lines in one."""
+    """Shortens Ray's message to one line."""
     text = " ".join(str(error).split())
     if "node" in text and ("node has died" in text or "node was terminated" in text or "NodeDied" in text):
-        return "its machine was lost"
+        return MACHINE_LOST
     if "unavailable" in text:
         return "it was killed or its machine was lost: it cannot be reached any more"
     for sign in ("OutOfMemory", "out of memory", "low on memory", "memory pressure"):
         if sign in text:
             return "Ray ended it because the machine ran out of memory"
     if "died unexpectedly" in text or "worker process has died" in text:
-        return "it was killed or crashed; often that means out of memory"
+        return WORKER_KILLED
     if "Traceback" in text:  # from another process, in full
         text = str(error).strip().splitlines()[-1]
     return f"{type(error).__name__}: {text}"[:300]

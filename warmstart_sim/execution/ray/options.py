@@ -1,4 +1,4 @@
-"""What was asked for of Ray, and Ray itself, which is optional."""
+"""The options of a run on Ray, and the import of Ray, which is optional."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ import os
 import secrets
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.execution.ray.worker import Storage
 
-HERE = "local"  # the address that means: start Ray on this machine
+LOCAL = "local"  # the address that starts Ray on this machine
+
+Storage = Literal["auto", "shared", "returned"]
 
 
 @dataclass(frozen=True)
 class RayOptions:
-    """What was asked for.
+    """The options of a run on Ray.
 
     Attributes:
-        address: Of a cluster, or "local" to start Ray on this machine.
-        workers: How many; None for as many as there are CPUs, or as fit on the GPUs.
-        device: "auto" (GPUs where there are any), "cpu" or "cuda".
-        gpus_per_worker: Of one GPU; None for a whole one.
-        storage: Whether workers write into the run's folder or return results; "auto" for what they find.
+        address: Address of a cluster, or "local" to start Ray on this machine.
+        workers: Number of workers; None for as many as there are CPUs, or as fit on the GPUs.
+        device: "auto" (GPUs if the cluster has any), "cpu" or "cuda".
+        gpus_per_worker: Share of one GPU for each worker; None for a whole one.
+        storage: Whether workers write into the run folder ("shared") or return results ("returned"); with "auto", each
+            worker looks whether it sees the folder.
     """
 
-    address: str = HERE
+    address: str = LOCAL
     workers: int | None = None
     device: str = "auto"
     gpus_per_worker: float | None = None
     storage: Storage = "auto"
 
     def check(self) -> None:
-        """Makes sure that it can be had as far as this machine can tell.
+        """Checks the options as far as that is possible without the cluster.
 
         Raises:
-            WarmstartError: It cannot, or Ray is not installed.
+            WarmstartError: An option is invalid, or Ray is not installed.
         """
         if self.device not in ("auto", "cpu", "cuda"):
             raise WarmstartError(
@@ -48,20 +50,24 @@ class RayOptions:
                 f"--gpus-per-worker {self.gpus_per_worker:g}: a worker has a part of one GPU, such as 0.25, or 1, or "
                 "(with 0) none"
             )
-        if self.address == HERE and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
-            # What Ray listens on takes nobody's orders but ours; it reads these when it is imported.
+        if self.address == LOCAL and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+            # Require a token: Ray's ports must reject other clients. Ray reads these variables when it is imported.
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         import_ray()
 
     def gpus_each(self, device: str) -> float:
-        """How much of a GPU each worker has, training on such a device."""
+        """The share of a GPU that each worker takes when training on `device`."""
         return 0 if device == "cpu" else (self.gpus_per_worker or 1)
 
 
 def import_ray() -> Any:
-    """Ray, which is told before its import to send no usage statistics."""
+    """Imports Ray, with its usage statistics off.
+
+    Raises:
+        WarmstartError: Ray is not installed.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Without it Ray would hide the GPUs from workers on a CPU by an empty variable, and warn that this will change.
+    # Ray warns that it will stop hiding the GPUs from tasks that take none; this chooses what it will do.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         return importlib.import_module("ray")
