@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -26,7 +25,14 @@ from warmstart_sim.execution.ray import RayOptions, files, reasons
 from warmstart_sim.execution.ray import cluster as on_cluster
 from warmstart_sim.execution.ray import worker as on_worker
 from warmstart_sim.execution.ray.user_modules import own_modules
-from warmstart_sim.execution.ray.worker import BatchChannel, Job, check_versions, installed_versions, is_visible, results_folder
+from warmstart_sim.execution.ray.worker import (
+    BatchChannel,
+    Job,
+    check_versions,
+    installed_versions,
+    is_visible,
+    results_folder,
+)
 from warmstart_sim.execution.scheduler import Scheduler
 from warmstart_sim.execution.tasks import Task, TaskQueue
 from warmstart_sim.experiment.settings import ExecutionSettings

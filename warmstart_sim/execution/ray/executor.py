@@ -160,7 +160,9 @@ class RayExecutor:
             yield ray.put(files)
         if phase := task.cell.first_phase:
             if phase.id not in self.phase_files:  # stored in the cluster once
-                self.phase_files[phase.id] = ray.put(read_files(self.scheduler.queue.run, Task(phase, first_phase=True)))
+                self.phase_files[phase.id] = ray.put(
+                    read_files(self.scheduler.queue.run, Task(phase, first_phase=True))
+                )
             yield self.phase_files[phase.id]
 
     def _wait(self, references: Iterable[Any]) -> None:

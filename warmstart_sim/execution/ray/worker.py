@@ -38,6 +38,7 @@ PACKAGES = ("warmstart-sim", "torch", "torchvision", "numpy")
 PROBE_SECONDS, PROBE_PAUSE = 3.0, 0.1
 REPORT_SECONDS = 0.5  # how often a batch sends its messages, and asks whether to stop
 
+
 @dataclass(frozen=True)
 class Job:
     """What a worker needs to know about the run.
