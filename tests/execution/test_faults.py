@@ -114,7 +114,7 @@ def test_sigterm_ends_with_every_cell_checkpointed_within_its_round(
     for path in checkpoints:
         checkpoint = torch.load(path, weights_only=True)
         assert [row["round"] for row in checkpoint["rounds"]] == [0]
-        assert len(checkpoint["training"]["epochs"]) == 1  # the epoch that was under way, to its end
+        assert len(checkpoint["training"]["recorder"]["epochs"]) == 1  # the epoch that was under way, to its end
     opened(tmp_path / "gate")
     run_cells(small, tmp_path / "run", workers=1)
     assert_same_tables(undisturbed, tmp_path / "run")

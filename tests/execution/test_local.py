@@ -33,7 +33,7 @@ TIMING = [*MEASURED, "timing"]
 
 def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All that a run's tables say, but for seconds."""
-    rounds = pd.read_csv(folder / "rounds.csv").drop(columns=TIMING)
+    rounds = pd.read_csv(folder / "rounds.csv").drop(columns=TIMING, errors="ignore")
     epochs = pd.read_csv(folder / "epochs.csv").drop(columns=["train_seconds"])
     return rounds, epochs
 
