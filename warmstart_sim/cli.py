@@ -301,7 +301,7 @@ def _report(folder: Path) -> None:
     from rich.console import Console
 
     from warmstart_sim import report as reports
-    from warmstart_sim.report.findings import sentence
+    from warmstart_sim.report.findings import describe_run
     from warmstart_sim.report.terminal import terminal_table
     from warmstart_sim.results.tables import load
 
@@ -310,7 +310,7 @@ def _report(folder: Path) -> None:
     in_pipe = not sys.stdout.isatty()  # where rich would take 80 columns, and cut names
     console = Console(width=140 if in_pipe else None)
     console.print(terminal_table(stored))
-    console.print(sentence(stored), highlight=False, width=100 if in_pipe else None)
+    console.print(describe_run(stored), highlight=False, width=100 if in_pipe else None)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 

@@ -12,8 +12,8 @@ import pytest
 from fake_runs import ARMS, write_run
 
 from warmstart_sim.report import style
-from warmstart_sim.report.figures import REHEARSAL, draw
-from warmstart_sim.report.style import Chart
+from warmstart_sim.report.figures import REHEARSAL, draw_figures
+from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.results.tables import Run, load
 
 CURVES = ["learning_curves", "paired_differences", "tradeoff", "train_time", "epochs_per_round"]
@@ -25,15 +25,15 @@ def by_round(cell: dict[str, Any]) -> str:
     return "isolated" if cell["round"] % 2 else "shared"
 
 
-def charts(folder: Path, **options: Any) -> dict[str, Chart]:
-    return {chart.name: chart for chart in draw(load(write_run(folder, **options)))}
+def figures_of(folder: Path, **options: Any) -> dict[str, ReportFigure]:
+    return {figure.name: figure for figure in draw_figures(load(write_run(folder, **options)))}
 
 
 @pytest.fixture(scope="module")
-def online(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Chart]]:
+def online(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, ReportFigure]]:
     """A run of three arms, five seeds and six rounds, and its figures."""
     folder = tmp_path_factory.mktemp("online")
-    found = charts(folder)
+    found = figures_of(folder)
     return load(folder), found
 
 
@@ -60,107 +60,108 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Cha
     ],
 )  # fmt: skip
 def test_a_run_has_the_figures_that_say_something(tmp_path: Path, options: dict[str, Any], expected: list[str]):
-    found = charts(tmp_path, **{"seeds": 3, **options})
+    found = figures_of(tmp_path, **{"seeds": 3, **options})
     assert list(found) == expected
-    for chart in found.values():
-        style.svg(chart)  # a warning while it is drawn is an error
+    for figure in found.values():
+        style.to_svg(figure)  # a warning while it is drawn is an error
 
 
-def lines(chart: Chart) -> dict[str, Any]:
-    """The lines of the first frame, by their colour."""
-    return {line.get_color(): line for line in chart.figure.axes[0].lines if len(line.get_xdata()) > 2}
+def lines(figure: ReportFigure) -> dict[str, Any]:
+    """The lines of the first ax, by their colour."""
+    return {line.get_color(): line for line in figure.figure.axes[0].lines if len(line.get_xdata()) > 2}
 
 
-def test_learning_curves_are_means_over_seeds_in_per_cent(online: tuple[Run, dict[str, Chart]]):
-    chart, rounds = online[1]["learning_curves"], online[0].rounds
+def test_learning_curves_are_means_over_seeds_in_per_cent(online: tuple[Run, dict[str, ReportFigure]]):
+    figure, rounds = online[1]["learning_curves"], online[0].rounds
     for strategy, colour in (("random_init", style.INK), ("warm_start", style.PALETTE[0])):
         expected = (
             rounds[rounds["strategy"] == strategy].groupby("round")[["train_samples", "validation_accuracy"]].mean()
         )
-        drawn = lines(chart)[colour]
+        drawn = lines(figure)[colour]
         np.testing.assert_allclose(drawn.get_xdata(), expected["train_samples"])
         np.testing.assert_allclose(drawn.get_ydata(), 100 * expected["validation_accuracy"])
-    assert "Mean over 5 seeds; the band is the 95 % interval" in chart.caption
+    assert "Mean over 5 seeds; the band is the 95 % interval" in figure.caption
 
 
 def test_lines_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):
     vary = {"strategies.shrink_perturb.lambda": [step / 13 for step in range(14)]}
-    chart = charts(tmp_path, seeds=1, vary=vary)["learning_curves"]
-    labels = [text.get_text() for text in chart.figure.legends[0].get_texts()]
+    figure = figures_of(tmp_path, seeds=1, vary=vary)["learning_curves"]
+    labels = [text.get_text() for text in figure.figure.legends[0].get_texts()]
     assert (len(labels), labels[2], labels[-1]) == (2 + 12, "λ = 0", "λ = 1")
-    assert "12 of 14 values of λ are drawn, evenly spread." in chart.caption
+    assert "12 of 14 values of λ are drawn, evenly spread." in figure.caption
 
 
-def test_an_arm_looks_the_same_in_every_figure(online: tuple[Run, dict[str, Chart]]):
+def test_an_arm_looks_the_same_in_every_figure(online: tuple[Run, dict[str, ReportFigure]]):
     for name in ("learning_curves", "train_time", "epochs_per_round"):
         assert list(lines(online[1][name])) == [style.INK, *style.PALETTE[:2]]
 
 
 def test_values_of_an_arm_s_own_key_are_lines_in_order_of_a_scale(tmp_path: Path):
-    chart = charts(tmp_path, vary=LAMBDA)["learning_curves"]
-    labels = [text.get_text() for text in chart.figure.legends[0].get_texts()]
+    figure = figures_of(tmp_path, vary=LAMBDA)["learning_curves"]
+    labels = [text.get_text() for text in figure.figure.legends[0].get_texts()]
     assert labels == ["random init", "warm start", "λ = 0", "λ = 0.6", "λ = 1"]
-    assert "The lines named by λ are shrink perturb (σ = 0.1)." in chart.caption
-    assert len(chart.figure.axes) == 1
+    assert "The lines labelled by λ are shrink perturb (σ = 0.1)." in figure.caption
+    assert len(figure.figure.axes) == 1
 
 
 def test_values_of_a_key_of_all_arms_are_panels(tmp_path: Path):
-    chart = charts(tmp_path, vary={"data.name": ["svhn", "cifar10"]})["learning_curves"]
-    assert [frame.get_title(loc="left") for frame in chart.figure.axes] == ["data = cifar10", "data = svhn"]
-    assert chart.columns == 2
+    figure = figures_of(tmp_path, vary={"data.name": ["svhn", "cifar10"]})["learning_curves"]
+    assert [ax.get_title(loc="left") for ax in figure.figure.axes] == ["data = cifar10", "data = svhn"]
+    assert figure.columns == 2
 
 
 def test_panels_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):
-    chart = charts(tmp_path, seeds=1, stream="static", vary={"model.width": list(range(1, 15))})["accuracy_by_epoch"]
-    assert len(chart.figure.axes) == 12
-    assert "The first 12 of 14 combinations" in chart.caption
+    found = figures_of(tmp_path, seeds=1, stream="static", vary={"model.width": list(range(1, 15))})
+    figure = found["accuracy_by_epoch"]
+    assert len(figure.figure.axes) == 12
+    assert "The first 12 of 14 combinations" in figure.caption
 
 
 def test_a_quantity_without_values_along_the_axis_has_no_figure(tmp_path: Path):
     vary = {"data.name": ["cifar10", "cifar100", "svhn", "mnist", "digits"], **LAMBDA}  # with two numbers: a grid
     only = {"random_init": 0, "warm_start": 0, "shrink_perturb": 1}  # seeds: none of shrink's cells is paired
-    unpaired = charts(
+    unpaired = figures_of(
         tmp_path, stream="static", seeds=2, vary=vary, leave_out=lambda cell: cell["seed"] != only[cell["strategy"]]
     )
     assert [name for name in unpaired if "lambda" in name] == ["along_lambda_accuracy", "along_lambda_train_time"]
 
 
 def test_first_phase_is_one_line_where_arms_share_it(tmp_path: Path):
-    chart = charts(tmp_path, stream="split")["accuracy_by_epoch"]
-    labels = [text.get_text() for text in chart.figure.legends[0].get_texts()]
+    figure = figures_of(tmp_path, stream="split")["accuracy_by_epoch"]
+    labels = [text.get_text() for text in figure.figure.legends[0].get_texts()]
     assert labels == ["first phase (shared)", "random init", "warm start", "shrink perturb (λ = 0.6, σ = 0.1)"]
-    grey, random, warm = (lines(chart)[colour] for colour in ("#808080", style.INK, style.PALETTE[0]))
+    grey, random, warm = (lines(figure)[colour] for colour in ("#808080", style.INK, style.PALETTE[0]))
     assert warm.get_xdata()[0] == random.get_xdata()[0] == grey.get_xdata()[-1] + 1
-    assert "random init as well, starts its next round there" in chart.caption
+    assert "including random init, starts its next round." in figure.caption
 
 
 def test_a_first_phase_of_an_arm_s_own_stays_with_the_arm(tmp_path: Path):
     run = load(write_run(tmp_path, stream="split"))
     own = (run.epochs["strategy"] == "warm_start") & run.epochs["shared"]
     run.epochs.loc[own, "running_train_loss"] += 1  # as with an augmentation: trained apart
-    chart = next(chart for chart in draw(run) if chart.name == "accuracy_by_epoch")
-    assert "#808080" not in lines(chart)
-    assert "shared by all arms" not in chart.caption
+    figure = next(figure for figure in draw_figures(run) if figure.name == "accuracy_by_epoch")
+    assert "#808080" not in lines(figure)
+    assert "shared by all arms" not in figure.caption
 
 
 def test_seeds_that_stopped_stay_at_their_last_value(tmp_path: Path):
-    chart = charts(tmp_path, stream="static")["accuracy_by_epoch"]
+    figure = figures_of(tmp_path, stream="static")["accuracy_by_epoch"]
     epochs = load(tmp_path).epochs
     last = epochs[epochs["strategy"] == "warm_start"].groupby("seed")["validation_accuracy"].last()
-    assert lines(chart)[style.PALETTE[0]].get_ydata()[-1] == pytest.approx(100 * last.mean())
+    assert lines(figure)[style.PALETTE[0]].get_ydata()[-1] == pytest.approx(100 * last.mean())
 
 
 def test_times_of_two_kinds_are_never_in_one_figure(tmp_path: Path):
-    found = charts(tmp_path, timing=lambda cell: "isolated" if cell["seed"] == 0 else "shared")
+    found = figures_of(tmp_path, timing=lambda cell: "isolated" if cell["seed"] == 0 else "shared")
     for name, count in (("train_time", 18), ("tradeoff", 3)):
         assert "timed beside other cells" in found[name].caption
         assert f"{count} " in found[name].caption
         assert "otherwise are left out" in found[name].caption
-    frame = found["train_time"].figure.axes[0]
-    assert "timed beside other cells" in frame.get_ylabel()
+    ax = found["train_time"].figure.axes[0]
+    assert "timed beside other cells" in ax.get_ylabel()
 
 
-def drawn_times(found: dict[str, Chart]) -> dict[str, np.ndarray]:
+def drawn_times(found: dict[str, ReportFigure]) -> dict[str, np.ndarray]:
     """Warm start's times as drawn, in seconds: the mean of each round, and each seed's sum, in order."""
     colour = style.PALETTE[0]
     points = [line for line in found["tradeoff"].figure.axes[0].lines if line.get_color() == colour]
@@ -173,7 +174,7 @@ def drawn_times(found: dict[str, Chart]) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("kind", ["isolated", "estimated", "shared"])
 def test_times_are_drawn_and_named_by_their_kind(tmp_path: Path, kind: str):
     measured = "isolated" if kind == "isolated" else "shared"
-    found = charts(tmp_path, timing=lambda cell: measured, estimated=lambda cell: kind == "estimated")
+    found = figures_of(tmp_path, timing=lambda cell: measured, estimated=lambda cell: kind == "estimated")
     rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start'")
     column = "estimated_isolated_seconds" if kind == "estimated" else "train_seconds"
     drawn = drawn_times(found)
@@ -192,7 +193,7 @@ def test_times_are_drawn_and_named_by_their_kind(tmp_path: Path, kind: str):
 
 
 def test_estimates_are_not_drawn_beside_measured_times(tmp_path: Path):
-    found = charts(tmp_path, estimated=lambda cell: cell["seed"] > 1)  # seeds 2, 3 and 4
+    found = figures_of(tmp_path, estimated=lambda cell: cell["seed"] > 1)  # seeds 2, 3 and 4
     rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start' and seed > 1")
     drawn = drawn_times(found)
     np.testing.assert_allclose(drawn["by round"], rounds.groupby("round")["estimated_isolated_seconds"].mean())
@@ -204,19 +205,21 @@ def test_estimates_are_not_drawn_beside_measured_times(tmp_path: Path):
 
 def test_times_along_a_number_are_named_by_their_kind(tmp_path: Path):
     vary = {"stream.fraction": [0.1, 0.5]}
-    chart = charts(tmp_path, stream="split", vary=vary, estimated=lambda cell: True)["along_stream_fraction"]
-    assert chart.figure.axes[2].get_ylabel() == "train time (s)\nestimated from step time"
-    assert "rain time after the first phase (estimated from the step time measured on the idle device)" in chart.caption
+    figure = figures_of(tmp_path, stream="split", vary=vary, estimated=lambda cell: True)["along_stream_fraction"]
+    assert figure.figure.axes[2].get_ylabel() == "train time (s)\nestimated from step time"
+    assert (
+        "rain time after the first phase (estimated from the step time measured on the idle device)" in figure.caption
+    )
     own = pd.read_csv(tmp_path / "rounds.csv").query("round == 1 and strategy == 'warm_start'")
-    (bars,) = (bars for bars in chart.figure.axes[2].containers if bars[0].get_color() == style.PALETTE[0])
+    (bars,) = (bars for bars in figure.figure.axes[2].containers if bars[0].get_color() == style.PALETTE[0])
     means = own.groupby("stream.fraction")["estimated_isolated_seconds"].mean()
     np.testing.assert_allclose(bars[0].get_ydata(orig=False), means)
 
 
 def test_failed_cells_are_left_out_and_counted_in_every_caption(tmp_path: Path):
-    found = charts(tmp_path, failed={("warm_start", 3): "diverged", ("shrink_perturb", 1): "gave_up"})
-    for chart in found.values():
-        assert "Left out: 2 of 15 cells (1 that diverged and 1 that gave up)." in chart.caption
+    found = figures_of(tmp_path, failed={("warm_start", 3): "diverged", ("shrink_perturb", 1): "gave_up"})
+    for figure in found.values():
+        assert "Left out: 2 of 15 cells (1 that diverged and 1 that gave up)." in figure.caption
     drawn = lines(found["learning_curves"])[style.PALETTE[0]].get_ydata()
     rounds = load(tmp_path).rounds
     sound = rounds[(rounds["strategy"] == "warm_start") & (rounds["seed"] != 3)]
@@ -225,27 +228,30 @@ def test_failed_cells_are_left_out_and_counted_in_every_caption(tmp_path: Path):
 
 @pytest.mark.parametrize("rehearsal", [True, False])
 def test_a_rehearsal_is_marked_in_every_figure(tmp_path: Path, rehearsal: bool):
-    for chart in charts(tmp_path, stream="split", seeds=2, rehearsal=rehearsal).values():
-        assert (REHEARSAL in style.svg(chart)) == rehearsal
+    for figure in figures_of(tmp_path, stream="split", seeds=2, rehearsal=rehearsal).values():
+        assert (REHEARSAL in style.to_svg(figure)) == rehearsal
 
 
-def test_svg_text_is_text_and_small(online: tuple[Run, dict[str, Chart]]):
+def test_svg_text_is_text_and_small(online: tuple[Run, dict[str, ReportFigure]]):
     assert list(online[1]) == CURVES
-    for chart in online[1].values():
-        text = style.svg(chart)
+    for figure in online[1].values():
+        text = style.to_svg(figure)
         assert len(text) < 40_000
         assert "random init" in text
 
 
 def test_labels_of_users_are_taken_literally(tmp_path: Path):
     arms = {**ARMS, "_50 $ & <b>": {"start": "warm_start"}, "シ": {"start": "warm_start"}}
-    for chart in charts(tmp_path, stream="split", seeds=1, arms=arms).values():
-        assert "50 $ &amp; &lt;b&gt;" in style.svg(chart)
-        assert style.png(chart).startswith(b"\x89PNG")  # without a warning about letters that the font lacks
+    for figure in figures_of(tmp_path, stream="split", seeds=1, arms=arms).values():
+        assert "50 $ &amp; &lt;b&gt;" in style.to_svg(figure)
+        assert style.to_png(figure).startswith(b"\x89PNG")  # without a warning about letters that the font lacks
 
 
 def test_inline_figures_have_ids_of_their_own_and_colours_of_the_page(tmp_path: Path):
-    parts = [style.inline(style.svg(chart), name, "x") for name, chart in charts(tmp_path, stream="split").items()]
+    parts = [
+        style.inline_svg(style.to_svg(figure), name, "x")
+        for name, figure in figures_of(tmp_path, stream="split").items()
+    ]
     ids = [found for part in parts for found in re.findall(r'\bid="([^"]+)"', part)]
     assert len(ids) == len(set(ids))
     used = {
@@ -259,6 +265,6 @@ def test_the_user_s_matplotlib_settings_stay(tmp_path: Path):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    for chart in charts(tmp_path, stream="static", seeds=1).values():
-        style.svg(chart)
+    for figure in figures_of(tmp_path, stream="static", seeds=1).values():
+        style.to_svg(figure)
     assert dict(matplotlib.rcParams) == before

@@ -13,7 +13,7 @@ from fake_runs import write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart_sim.report.findings import describe, sentence, troubles
+from warmstart_sim.report.findings import describe_run, describe_summary, missing_or_failed
 from warmstart_sim.report.wording import axis_name
 from warmstart_sim.results.tables import load
 
@@ -40,7 +40,7 @@ def compared(strategy: str, difference: float, low: float = NAN, high: float = N
 
 def say(*rows: dict[str, Any], axes: tuple[str, ...] = ()) -> str:
     names = {axis: "" if axis == "pair" else axis_name(axis) for axis in axes}
-    return describe(pd.DataFrame(rows), "random_init", names, METRIC)
+    return describe_summary(pd.DataFrame(rows), "random_init", names, METRIC)
 
 
 def test_an_interval_below_zero_is_below():
@@ -50,7 +50,7 @@ def test_an_interval_below_zero_is_below():
     )
     assert text == (
         "Warm start is 8.4 points below random init in final test accuracy (95 % interval −9.2 to −7.5, 5 seeds) and "
-        "takes 0.27 times its training time (0.24 to 0.30)."
+        "needs 27 % of random init's training time (24 to 30 %)."
     )
 
 
@@ -60,8 +60,8 @@ def test_only_a_ratio_of_estimates_is_called_one(timing: str):
     one = say(row("random_init"), warm)
     several = say(row("random_init"), *({**warm, "lambda": lam} for lam in (0.2, 0.8)), axes=("lambda",))
     estimated = "an estimated " if timing == "estimated" else ""
-    assert f" takes {estimated}0.27 times its training time" in one
-    assert f"; its training takes {estimated}0.27 times as long" in several
+    assert f" needs {estimated}27 % of random init's training time" in one
+    assert f"; it needs {estimated}27 % of random init's training time" in several
 
 
 def test_an_interval_above_zero_is_above():
@@ -119,7 +119,7 @@ def test_a_single_arm_has_nothing_to_be_compared_with():
 def test_nothing_measured_is_nothing_said():
     for rows in ([row("random_init", NAN, seeds=0)], []):
         summary = pd.DataFrame(rows, columns=list(row("x")))
-        assert describe(summary, "random_init", (), METRIC).startswith("No cell has come to its last round")
+        assert describe_summary(summary, "random_init", (), METRIC).startswith("No cell has reached its last round")
 
 
 def test_an_arm_without_numbers_is_passed_over():
@@ -146,8 +146,8 @@ def test_many_settings_are_sorted_by_what_their_intervals_say():
     )
     assert "below random init at λ = 1, not clearly different from random init at λ = 0.6 and above" in text
     assert "above random init at λ = 0 and 0.2 in final test accuracy" in text
-    assert "the differences go from −5.0 (λ = 1) to +3.0 (λ = 0) points" in text
-    assert "its training takes 0.20 to 1.00 times as long" in text
+    assert "the differences range from −5.0 (λ = 1) to +3.0 (λ = 0) points" in text
+    assert "it needs 20 to 100 % of random init's training time" in text
 
 
 def test_settings_with_one_seed_are_named_apart():
@@ -230,21 +230,21 @@ def test_a_side_is_taken_only_if_the_interval_is_on_it(difference: float, half: 
     assert ("not clearly different" in text) == (difference - half <= 0 <= difference + half)
 
 
-def test_troubles_name_each_cell(tmp_path: Path):
+def test_each_missing_or_failed_cell_is_named(tmp_path: Path):
     folder = write_run(
         tmp_path,
         failed={("warm_start", 3): "diverged", ("shrink_perturb", 1): "gave_up"},
         leave_out=lambda cell: cell["strategy"] == "warm_start" and cell["seed"] == 0,
     )
-    assert troubles(load(folder)) == [
+    assert missing_or_failed(load(folder)) == [
         "warm start, seed 3: diverged, last round 1",
         "shrink perturb, seed 1: gave up, last round 1",
-        "warm start, seed 0: not there (not run yet, or failed)",
+        "warm start, seed 0: missing (not run yet, or failed)",
     ]
 
 
 def test_a_whole_run_reads_as_text(tmp_path: Path):
-    text = sentence(load(write_run(tmp_path)))
+    text = describe_run(load(write_run(tmp_path)))
     assert text.startswith("Warm start is ")
     assert "points below random init in final validation accuracy (95 % interval" in text
-    assert troubles(load(tmp_path)) == []
+    assert missing_or_failed(load(tmp_path)) == []

@@ -6,7 +6,7 @@ import io
 import re
 import shutil
 import subprocess
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from rich.console import Console
 
 from warmstart_sim import report
 from warmstart_sim.report import html, style
-from warmstart_sim.report.figures import draw
-from warmstart_sim.report.findings import sentence
+from warmstart_sim.report.figures import draw_figures
+from warmstart_sim.report.findings import describe_run
 from warmstart_sim.report.grids import grids_of
-from warmstart_sim.report.pareto import front
-from warmstart_sim.report.style import Chart
+from warmstart_sim.report.pareto import pareto_front
+from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.report.terminal import MOST_ROWS, terminal_table
 from warmstart_sim.results.statistics import most_accurate
 from warmstart_sim.results.tables import load
@@ -36,26 +36,22 @@ HEATMAPS = ["heatmap_accuracy", "heatmap_difference", "heatmap_time"]
 ALL = [*HEATMAPS, "grid_curves", "pareto"]
 
 
-def charts(folder: Path, **options: Any) -> dict[str, Chart]:
-    return {chart.name: chart for chart in draw(load(write_grid(folder, **options)))}
+def figures_of(folder: Path, **options: Any) -> dict[str, ReportFigure]:
+    return {figure.name: figure for figure in draw_figures(load(write_grid(folder, **options)))}
 
 
 @pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Chart]]:
+def failing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ReportFigure]]:
     """The folder and the figures of 36 settings with three seeds, eight of which gave up."""
     folder = tmp_path_factory.mktemp("failing")
-    return folder, charts(folder, tweak=with_failures)
+    return folder, figures_of(folder, tweak=with_failures)
 
 
-def cells_of(frame: Axes) -> dict[tuple[float, float], str]:
+def cells_of(ax: Axes) -> dict[tuple[float, float], str]:
     """The words in each cell, by the labels of its row and column."""
-    rows = {
-        tick: float(label.get_text()) for tick, label in zip(frame.get_yticks(), frame.get_yticklabels(), strict=True)
-    }
-    columns = {
-        tick: float(label.get_text()) for tick, label in zip(frame.get_xticks(), frame.get_xticklabels(), strict=True)
-    }
-    places = {(rows[text.get_position()[1]], columns[text.get_position()[0]]): text for text in frame.texts}
+    rows = {tick: float(label.get_text()) for tick, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)}
+    columns = {tick: float(label.get_text()) for tick, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)}
+    places = {(rows[text.get_position()[1]], columns[text.get_position()[0]]): text for text in ax.texts}
     return {place: text.get_text().replace("\n", " ").replace("−", "-") for place, text in places.items()}
 
 
@@ -87,7 +83,7 @@ def expected(folder: Path) -> dict[str, pd.Series]:
 
 
 @pytest.mark.parametrize("name", HEATMAPS)
-def test_the_numbers_in_the_cells_are_those_of_the_table(failing: tuple[Path, dict[str, Chart]], name: str):
+def test_the_numbers_in_the_cells_are_those_of_the_table(failing: tuple[Path, dict[str, ReportFigure]], name: str):
     folder, found = failing
     said = {place: text for place, text in cells_of(found[name].figure.axes[0]).items() if re.match(r"[-+\d]", text)}
     wanted = expected(folder)[name]
@@ -97,7 +93,7 @@ def test_the_numbers_in_the_cells_are_those_of_the_table(failing: tuple[Path, di
         assert float(text) == pytest.approx(wanted[place], abs=0.51 * 10**-digits)
 
 
-def test_cells_without_a_number_say_why(failing: tuple[Path, dict[str, Chart]]):
+def test_cells_without_a_number_say_why(failing: tuple[Path, dict[str, ReportFigure]]):
     for name in HEATMAPS:
         said = cells_of(failing[1][name].figure.axes[0])
         words: dict[str, set[tuple[float, float]]] = {}
@@ -113,18 +109,18 @@ def test_cells_without_a_number_say_why(failing: tuple[Path, dict[str, Chart]]):
         assert len(said) == 36
         caption = failing[1][name].caption
         assert "8 gave up, 1 diverged and 1 not finished" in caption
-        assert "some seeds gave up or diverged; the number is of the others" in caption
+        assert "some seeds gave up or diverged; the number is the mean of the others" in caption
 
 
-def test_rows_and_columns_stand_as_in_the_paper_with_the_corners_framed(failing: tuple[Path, dict[str, Chart]]):
+def test_rows_and_columns_stand_as_in_the_paper_with_the_corners_framed(failing: tuple[Path, dict[str, ReportFigure]]):
     for name in HEATMAPS:
-        frame = failing[1][name].figure.axes[0]
-        assert [float(label.get_text()) for label in frame.get_yticklabels()] == sorted(LAMBDAS, reverse=True)
-        assert [float(label.get_text()) for label in frame.get_xticklabels()] == sorted(SIGMAS, reverse=True)
-        assert frame.get_ylim() == (5.5, -0.5)  # the first row is at the top
+        ax = failing[1][name].figure.axes[0]
+        assert [float(label.get_text()) for label in ax.get_yticklabels()] == sorted(LAMBDAS, reverse=True)
+        assert [float(label.get_text()) for label in ax.get_xticklabels()] == sorted(SIGMAS, reverse=True)
+        assert ax.get_ylim() == (5.5, -0.5)  # the first row is at the top
         corners = {
             patch.get_label(): (patch.get_x() + patch.get_width() / 2, patch.get_y() + patch.get_height() / 2)
-            for patch in frame.patches
+            for patch in ax.patches
             if isinstance(patch, Rectangle)
         }
         assert corners == {"random init": (0, 5), "warm start": (5, 0)}  # bottom left and top right
@@ -133,25 +129,25 @@ def test_rows_and_columns_stand_as_in_the_paper_with_the_corners_framed(failing:
         assert "random init (λ = 0, σ = 1; full line) and warm start (λ = 1, σ = 0; dashed" in failing[1][name].caption
 
 
-def test_lighter_cells_have_greater_values(failing: tuple[Path, dict[str, Chart]]):
-    frame = failing[1]["heatmap_accuracy"].figure.axes[0]
+def test_lighter_cells_have_greater_values(failing: tuple[Path, dict[str, ReportFigure]]):
+    ax = failing[1]["heatmap_accuracy"].figure.axes[0]
     wanted = expected(failing[0])["heatmap_accuracy"]
     level = {}
-    for patch in frame.patches:
+    for patch in ax.patches:
         colour = to_hex(patch.get_facecolor())
-        if isinstance(patch, PathPatch) and colour in style.HEAT and patch.get_facecolor()[3]:
+        if isinstance(patch, PathPatch) and colour in style.SEQUENTIAL and patch.get_facecolor()[3]:
             for box in patch.get_path().vertices.reshape(-1, 5, 2):
                 column, row = box[:4].mean(axis=0).round().astype(int)
-                level[LAMBDAS[row], SIGMAS[column]] = style.HEAT.index(colour)
+                level[LAMBDAS[row], SIGMAS[column]] = style.SEQUENTIAL.index(colour)
     assert set(level) == set(wanted.index)
     ordered = [level[place] for place in wanted.sort_values().index]
     assert ordered == sorted(ordered)
-    assert (ordered[0], ordered[-1]) == (0, len(style.HEAT) - 1)
+    assert (ordered[0], ordered[-1]) == (0, len(style.SEQUENTIAL) - 1)
 
 
 def test_a_large_grid_is_an_image_of_the_table(tmp_path: Path):
     values = [round(0.025 * step, 3) for step in range(41)]
-    found = charts(tmp_path, lambdas=values, sigmas=values, seeds=1, rounds=3)
+    found = figures_of(tmp_path, lambdas=values, sigmas=values, seeds=1, rounds=3)
     for name, wanted in expected(tmp_path).items():
         (image,) = found[name].figure.axes[0].images
         drawn = pd.DataFrame(image.get_array(), values[::-1], values[::-1]).stack()
@@ -165,29 +161,29 @@ def test_a_large_grid_is_an_image_of_the_table(tmp_path: Path):
 
 @pytest.mark.parametrize(("count", "numbers"), [(12, True), (13, False)])
 def test_numbers_stand_in_grids_of_up_to_twelve(tmp_path: Path, count: int, numbers: bool):
-    found = charts(tmp_path, lambdas=[step / 12 for step in range(count)], sigmas=[0, 1], seeds=1)
+    found = figures_of(tmp_path, lambdas=[step / 12 for step in range(count)], sigmas=[0, 1], seeds=1)
     assert bool(found["heatmap_accuracy"].figure.axes[0].texts) == numbers
 
 
 def test_other_varied_values_are_panels(tmp_path: Path):
-    found = charts(tmp_path, more={"data.name": ["a", "b"], "training.optimizer.lr": [0.1, 0.01]}, seeds=1)
+    found = figures_of(tmp_path, more={"data.name": ["a", "b"], "training.optimizer.lr": [0.1, 0.01]}, seeds=1)
     titles = [f"data = {data}, learning rate = {lr}" for data in "ab" for lr in (0.01, 0.1)]
     for name in (*HEATMAPS, "pareto"):
-        frames = [frame for frame in found[name].figure.axes if frame.get_label() != "<colorbar>"]
-        assert [frame.get_title(loc="left").replace("\n", ", ") for frame in frames] == titles
+        axs = [ax for ax in found[name].figure.axes if ax.get_label() != "<colorbar>"]
+        assert [ax.get_title(loc="left").replace("\n", ", ") for ax in axs] == titles
     assert len(found["grid_curves"].figure.axes) == 12
 
 
 def test_any_two_numbers_make_a_grid_without_corners(tmp_path: Path):
-    found = charts(tmp_path, keys=("lambda", "share"), sigmas=[1, 2, 3], seeds=1)
-    frame = found["heatmap_accuracy"].figure.axes[0]
-    assert [label.get_text() for label in frame.get_xticklabels()] == ["1", "2", "3"]
-    assert not [patch for patch in frame.patches if isinstance(patch, Rectangle)]
+    found = figures_of(tmp_path, keys=("lambda", "share"), sigmas=[1, 2, 3], seeds=1)
+    ax = found["heatmap_accuracy"].figure.axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "3"]
+    assert not [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert set(ALL) <= set(found)
 
 
 def test_one_varied_number_is_no_grid(tmp_path: Path):
-    found = charts(tmp_path, sigmas=[0.1], seeds=1)
+    found = figures_of(tmp_path, sigmas=[0.1], seeds=1)
     assert not set(ALL) & set(found)
 
 
@@ -195,20 +191,22 @@ def test_times_of_another_kind_are_left_empty(tmp_path: Path):
     def some_shared(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(timing=np.where(table["lambda"] == 0.6, "shared", "isolated"))
 
-    found = charts(tmp_path, tweak=some_shared, seeds=1)
+    found = figures_of(tmp_path, tweak=some_shared, seeds=1)
     said = cells_of(found["heatmap_time"].figure.axes[0])
     assert {lam for lam, _ in said} == set(LAMBDAS) - {0.6}
     assert "6 settings that were timed otherwise are left empty." in found["heatmap_time"].caption
     assert len(cells_of(found["heatmap_accuracy"].figure.axes[0])) == 36
 
 
-def test_curves_are_means_over_sound_seeds_and_failed_cells_end_where_they_end(failing: tuple[Path, dict[str, Chart]]):
+def test_curves_are_means_over_sound_seeds_and_failed_cells_end_where_they_end(
+    failing: tuple[Path, dict[str, ReportFigure]],
+):
     folder, found = failing
     rounds = pd.read_csv(folder / "rounds.csv")
-    frames = dict(zip(sorted(LAMBDAS, reverse=True), found["grid_curves"].figure.axes, strict=True))
-    assert [frame.get_title(loc="left") for frame in frames.values()] == [f"λ = {lam:g}" for lam in frames]
+    axs = dict(zip(sorted(LAMBDAS, reverse=True), found["grid_curves"].figure.axes, strict=True))
+    assert [ax.get_title(loc="left") for ax in axs.values()] == [f"λ = {lam:g}" for lam in axs]
     sound, failed = (
-        [line for line in frames[0.2].lines if (line.get_marker() == "x") == crossed] for crossed in (False, True)
+        [line for line in axs[0.2].lines if (line.get_marker() == "x") == crossed] for crossed in (False, True)
     )
     base = rounds[rounds["strategy"] == "random_init"].groupby("round")["test_accuracy"].mean()
     np.testing.assert_allclose(sound[0].get_ydata(), 100 * base)
@@ -216,9 +214,9 @@ def test_curves_are_means_over_sound_seeds_and_failed_cells_end_where_they_end(f
     np.testing.assert_allclose(sound[-1].get_ydata(), 100 * best)
     assert len(failed) == 4 * 3  # four noise scales, three seeds
     assert {line.get_ydata()[-1] for line in failed} == {10.0}
-    diverged = [line for line in frames[0.4].lines if line.get_marker() == "x" and len(line.get_xdata()) == 1]
+    diverged = [line for line in axs[0.4].lines if line.get_marker() == "x" and len(line.get_xdata()) == 1]
     assert len(diverged) == 3  # one round, and nothing was measured afterwards
-    assert "as far as it came" in found["grid_curves"].caption
+    assert "A thin line that ends in a cross is a cell that gave up or diverged there." in found["grid_curves"].caption
 
 
 def test_an_outlier_does_not_take_the_colours_and_is_counted(tmp_path: Path):
@@ -229,15 +227,15 @@ def test_an_outlier_does_not_take_the_colours_and_is_counted(tmp_path: Path):
             train_seconds=table["train_seconds"].where(~here, 100 * table["train_seconds"]),
         )
 
-    found = charts(tmp_path, tweak=lost)
+    found = figures_of(tmp_path, tweak=lost)
     wanted = expected(tmp_path)["heatmap_accuracy"].drop((0, 0))
-    bar = next(frame for frame in found["heatmap_accuracy"].figure.axes if frame.get_label() == "<colorbar>")
+    bar = next(ax for ax in found["heatmap_accuracy"].figure.axes if ax.get_label() == "<colorbar>")
     np.testing.assert_allclose(bar.get_ylim(), (wanted.min(), wanted.max()))
     assert cells_of(found["heatmap_accuracy"].figure.axes[0])[0, 0] == "10.0"
     assert "The colours leave outliers out" in found["heatmap_accuracy"].caption
-    assert "The colours" not in charts(tmp_path)["heatmap_accuracy"].caption
-    frame = found["pareto"].figure.axes[0]
-    assert frame.get_ylim()[0] > 50
+    assert "The colours" not in figures_of(tmp_path)["heatmap_accuracy"].caption
+    ax = found["pareto"].figure.axes[0]
+    assert ax.get_ylim()[0] > 50
     assert "1 setting lies outside, far from all others." in found["pareto"].caption
 
 
@@ -248,11 +246,11 @@ def test_cells_that_are_mostly_equal_have_the_colours_of_the_bar(tmp_path: Path)
         even = np.array([32 / 36, 33 / 36, 31 / 36])[(table["seed"] + (table["sigma"] > 0)) % 3]
         return table.assign(test_accuracy=np.select([lost, best], [0.5, 0.95], even))
 
-    found = charts(tmp_path, tweak=level)["heatmap_accuracy"]
-    bar = next(frame for frame in found.figure.axes if frame.get_label() == "<colorbar>")
+    found = figures_of(tmp_path, tweak=level)["heatmap_accuracy"]
+    bar = next(ax for ax in found.figure.axes if ax.get_label() == "<colorbar>")
     np.testing.assert_allclose(bar.get_ylim(), (50, 95))
     patches = [patch for patch in found.figure.axes[0].patches if isinstance(patch, PathPatch)]
-    colours = {to_hex(patch.get_facecolor()) for patch in patches if to_hex(patch.get_facecolor()) in style.HEAT}
+    colours = {to_hex(patch.get_facecolor()) for patch in patches if to_hex(patch.get_facecolor()) in style.SEQUENTIAL}
     assert len(colours) == 3
     assert "The colours" not in found.caption
 
@@ -261,9 +259,9 @@ def test_what_the_front_is_compared_with_is_never_outside(tmp_path: Path):
     def slow(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(train_seconds=table["train_seconds"].where(table["lambda"].notna(), 500.0))
 
-    chart = charts(tmp_path, tweak=slow)["pareto"]
-    assert chart.figure.axes[0].get_xlim()[1] > 1500 / 60  # three rounds, in minutes
-    assert "outside" not in chart.caption
+    figure = figures_of(tmp_path, tweak=slow)["pareto"]
+    assert figure.figure.axes[0].get_xlim()[1] > 1500 / 60  # three rounds, in minutes
+    assert "outside" not in figure.caption
 
 
 points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=30)
@@ -275,18 +273,18 @@ def test_the_front_is_what_no_point_beats(found: list[tuple[int, int]]):
     beaten = [
         any(t <= time and a >= accuracy and (t, a) != (time, accuracy) for t, a in found) for time, accuracy in found
     ]
-    assert sorted(front(times, accuracies)) == [index for index, lost in enumerate(beaten) if not lost]
+    assert sorted(pareto_front(times, accuracies)) == [index for index, lost in enumerate(beaten) if not lost]
 
 
-def test_the_front_that_is_drawn_is_the_one_of_the_table(failing: tuple[Path, dict[str, Chart]]):
+def test_the_front_that_is_drawn_is_the_one_of_the_table(failing: tuple[Path, dict[str, ReportFigure]]):
     cells = last_rounds(failing[0])
     means = cells.groupby(["strategy", "lambda", "sigma"], dropna=False)[["seconds", "test_accuracy"]].mean()
     found = [tuple(each) for each in means.to_numpy()]
     best = sorted(one for one in found if not any(t <= one[0] and a >= one[1] and (t, a) != one for t, a in found))
-    frame = failing[1]["pareto"].figure.axes[0]
-    line = next(line for line in frame.lines if line.get_color() == style.INK and len(line.get_xdata()) == len(best))
+    ax = failing[1]["pareto"].figure.axes[0]
+    line = next(line for line in ax.lines if line.get_color() == style.INK and len(line.get_xdata()) == len(best))
     np.testing.assert_allclose(line.get_xydata(), [(time, 100 * accuracy) for time, accuracy in best])
-    drawn = sum(len(line.get_xdata()) for line in frame.lines) - 2 * len(best)
+    drawn = sum(len(line.get_xdata()) for line in ax.lines) - 2 * len(best)
     assert drawn == len(found) == 1 + 25  # all that were trained, and random init
 
 
@@ -294,7 +292,7 @@ def test_the_front_that_is_drawn_is_the_one_of_the_table(failing: tuple[Path, di
 
 
 def told(folder: Path, **options: Any) -> str:
-    return sentence(load(write_grid(folder, **options)))
+    return describe_run(load(write_grid(folder, **options)))
 
 
 def settings_of(folder: Path) -> pd.DataFrame:
@@ -311,7 +309,7 @@ def test_the_best_setting_and_the_quickest_that_is_level_are_those_of_the_table(
     place = f"λ = {best['lambda']:g}, σ = {best['sigma']:g}"
     assert f"the most accurate is {place}: {100 * best['final_accuracy']:.1f} % final test accuracy" in text
     place = f"λ = {quick['lambda']:g}, σ = {quick['sigma']:g}"
-    assert f"The quickest that is not clearly below random init is {place}: as accurate as random init" in text
+    assert f"The quickest setting that is not clearly below random init is {place}: as accurate as random init" in text
     assert f"at {100 * quick['time_ratio']:.0f} % of its time (difference " in text
     assert "(6 seeds)" in text
     assert "chosen by the same seeds that measure it" in text
@@ -331,7 +329,7 @@ def test_settings_of_which_seeds_failed_are_not_the_best(tmp_path: Path):
 
 def test_with_one_seed_there_is_no_interval(tmp_path: Path):
     text = told(tmp_path, seeds=1)
-    assert "The quickest that ends at or above random init is" in text
+    assert "The quickest setting that is at or above random init is" in text
     assert text.count("one seed, which supports no interval)") == 2
     assert "as accurate as" not in text
 
@@ -352,10 +350,16 @@ def shifted(by: float, seconds: float = 1.0) -> Any:
 @pytest.mark.parametrize(
     ("tweak", "words"),
     [
-        (shifted(-0.3), "None of them comes without being clearly below random init."),
+        (shifted(-0.3), "Every setting is clearly below random init."),
         (shifted(0.3), ": more accurate than random init at "),
-        (shifted(0.0, 100), "None of those that are not clearly below random init is quicker than random init."),
-        (lambda table: table.assign(timing=np.where(table["lambda"].notna(), "shared", "isolated")), "not of one kind"),
+        (
+            shifted(0.0, 100),
+            "Every setting that is not clearly below random init needs at least the training time of random init.",
+        ),
+        (
+            lambda table: table.assign(timing=np.where(table["lambda"].notna(), "shared", "isolated")),
+            "of different kinds",
+        ),
     ],
     ids=["all below", "above", "slow", "kinds"],
 )
@@ -368,7 +372,7 @@ def test_a_wide_interval_is_not_called_as_accurate(tmp_path: Path):
         noise = np.where(table["lambda"].notna(), np.array([0.2, -0.2])[table["seed"]], 0)
         return table.assign(test_accuracy=table["test_accuracy"] + noise)
 
-    assert "with this few seeds not to be told apart from random init at" in told(tmp_path, seeds=2, tweak=noisy)
+    assert "with so few seeds not distinguishable from random init at" in told(tmp_path, seeds=2, tweak=noisy)
 
 
 def test_without_a_reference_only_the_best_is_said(tmp_path: Path):
@@ -390,31 +394,31 @@ def test_estimated_times_are_called_so(tmp_path: Path):
 
 def page(folder: Path) -> str:
     run = load(folder)
-    found = draw(run)
-    return html.page(run, run.summary(), found, {chart.name: style.svg(chart) for chart in found})
+    found = draw_figures(run)
+    return html.render_page(run, run.summary(), found, {figure.name: style.to_svg(figure) for figure in found})
 
 
-def test_the_page_says_the_same_as_the_terminal(failing: tuple[Path, dict[str, Chart]]):
+def test_the_page_says_the_same_as_the_terminal(failing: tuple[Path, dict[str, ReportFigure]]):
     text = page(failing[0])
-    assert sentence(load(failing[0])) in text
+    assert describe_run(load(failing[0])) in unescape(text)
     assert [name for name in ALL if f'id="{name}-' not in text] == []
 
 
-def test_a_heatmap_keeps_its_colours_on_a_dark_page(failing: tuple[Path, dict[str, Chart]]):
-    drawing = style.inline(style.svg(failing[1]["heatmap_accuracy"]), "x", "x")
+def test_a_heatmap_keeps_its_colours_on_a_dark_page(failing: tuple[Path, dict[str, ReportFigure]]):
+    drawing = style.inline_svg(style.to_svg(failing[1]["heatmap_accuracy"]), "x", "x")
     kept = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", drawing))
-    assert len(kept & set(style.HEAT)) > 10
-    assert kept <= style.FIXED
+    assert len(kept & set(style.SEQUENTIAL)) > 10
+    assert kept <= style.HEATMAP_COLORS
     assert "var(--c22272e)" in drawing  # the rest turns over
 
 
-@pytest.mark.parametrize("colour", [*style.HEAT, *style.SIGNED])
+@pytest.mark.parametrize("colour", [*style.SEQUENTIAL, *style.DIVERGING])
 def test_text_is_readable_on_every_cell(colour: str):
     def luminance(of: str) -> float:
         parts = [int(of[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         return float(np.dot([0.2126, 0.7152, 0.0722], [(part + 0.055) ** 2.4 / 1.055**2.4 for part in parts]))
 
-    one, other = sorted((luminance(colour), luminance(style.text_on(colour))))
+    one, other = sorted((luminance(colour), luminance(style.text_color(colour))))
     assert (other + 0.05) / (one + 0.05) > 4.3
 
 
@@ -422,10 +426,12 @@ def test_long_tables_are_cut_and_say_so(tmp_path: Path):
     values = [step / 20 for step in range(21)]
     run = load(write_grid(tmp_path, lambdas=values, sigmas=values, seeds=1))
     text = page(tmp_path)
-    assert "242 rows more, less accurate or without a result, are not shown." in text
+    assert "242 more rows, less accurate or without a result, are not shown." in text
     console = Console(width=120, file=io.StringIO())
     console.print(terminal_table(run))
-    assert f"{442 - MOST_ROWS} rows more, less accurate or without a result, in summary.csv" in console.file.getvalue()
+    assert (
+        f"{442 - MOST_ROWS} more rows, less accurate or without a result, are in summary.csv" in console.file.getvalue()
+    )
     assert "random init" in console.file.getvalue()
 
 
@@ -448,7 +454,7 @@ def test_the_page_of_ten_thousand_cells_is_small(tmp_path: Path, side: int, seed
     values = [round(step / (side - 1), 6) for step in range(side)]
     write_grid(tmp_path, lambdas=values, sigmas=values, seeds=seeds)
     assert report.write(tmp_path).stat().st_size < 2_000_000
-    assert {chart.name for chart in draw(load(tmp_path))} == set(ALL)
+    assert {figure.name for figure in draw_figures(load(tmp_path))} == set(ALL)
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -457,7 +463,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_screen(failing: tuple[Path, dict[str, Chart]], tmp_path: Path, width: int):
+def test_nothing_is_wider_than_the_screen(failing: tuple[Path, dict[str, ReportFigure]], tmp_path: Path, width: int):
     inside = f'<iframe width="{width}" height="900" srcdoc="{escape(page(failing[0]))}"></iframe>'
     measure = "document.querySelector('iframe').contentDocument.documentElement"
     script = (

@@ -18,8 +18,8 @@ from rich.console import Console
 from warmstart_sim import report
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.report import html, style
-from warmstart_sim.report.figures import draw
-from warmstart_sim.report.findings import sentence
+from warmstart_sim.report.figures import draw_figures
+from warmstart_sim.report.findings import describe_run
 from warmstart_sim.report.terminal import terminal_table
 from warmstart_sim.report.wording import duration
 from warmstart_sim.results.tables import load
@@ -58,8 +58,8 @@ class Balance(HTMLParser):
 def page(folder: Path, **options: Any) -> tuple[str, Balance]:
     """The page of a made-up run, without what `write` leaves beside it."""
     run = load(write_run(folder, **{"seeds": 3, **options}))
-    charts = draw(run)
-    text = html.page(run, run.summary(), charts, {chart.name: style.svg(chart) for chart in charts})
+    figures = draw_figures(run)
+    text = html.render_page(run, run.summary(), figures, {figure.name: style.to_svg(figure) for figure in figures})
     parsed = Balance()
     parsed.feed(text)
     assert parsed.open == []
@@ -80,13 +80,13 @@ def test_the_page_is_well_formed_and_stands_alone(online: tuple[str, Balance]):
     assert inside <= set(parsed.ids)
     assert not [reference for reference in parsed.references if ":" in reference]  # nothing from elsewhere
     assert "<script" not in text
-    assert "prefers-color-scheme: dark" in text
+    assert "color-scheme: light dark" in text
     assert len(text) < 300_000
 
 
 def test_the_finding_comes_first_and_the_rest_is_there(tmp_path: Path):
     text, parsed = page(tmp_path, stream="split")
-    assert sentence(load(tmp_path)) in parsed.text
+    assert describe_run(load(tmp_path)) in parsed.text
     assert text.index("points below") < text.index("<h2>Summary</h2>") < text.index("<svg")
     for content in (
         "warmstart-sim run fake_split",
@@ -104,10 +104,8 @@ def test_the_finding_comes_first_and_the_rest_is_there(tmp_path: Path):
 def test_every_colour_of_the_figures_is_defined_for_light_and_dark(online: tuple[str, Balance]):
     text, _ = online
     used = set(re.findall(r"var\((--c[0-9a-f]{6})\)", text))
-    light, dark = text.split("prefers-color-scheme: dark")
     assert len(used) > 5
-    for half in (light, dark):
-        assert used <= set(re.findall(r"(--c[0-9a-f]{6}): #", half))
+    assert used == set(re.findall(r"(--c[0-9a-f]{6}): light-dark\(#[0-9a-f]{6}, #[0-9a-f]{6}\);", text))
 
 
 def test_a_rehearsal_says_so_at_the_top(tmp_path: Path):
@@ -119,7 +117,7 @@ def test_a_partial_run_says_what_is_missing(tmp_path: Path):
     _, parsed = page(
         tmp_path, stream="static", leave_out=lambda cell: cell["strategy"] == "warm_start" and cell["seed"] > 1
     )
-    assert "warm start, seed 2: not there" in parsed.text
+    assert "warm start, seed 2: missing" in parsed.text
 
 
 def test_a_long_list_of_missing_cells_is_cut(tmp_path: Path):
@@ -129,7 +127,7 @@ def test_a_long_list_of_missing_cells_is_cut(tmp_path: Path):
 
 def test_a_run_with_nothing_finished_has_a_page(tmp_path: Path):
     _, parsed = page(tmp_path, stream="static", leave_out=lambda cell: True)
-    assert "No cell has come to its last round" in parsed.text
+    assert "No cell has reached its last round" in parsed.text
 
 
 def test_with_one_round_of_its_own_an_arm_has_no_mean_over_rounds(tmp_path: Path):
@@ -159,7 +157,7 @@ def test_the_page_says_of_which_kind_its_seconds_are(tmp_path: Path, kind: str):
     for part in (below_summary, below_rounds):
         assert [words for words in IN_WORDS.values() if words in part] == [IN_WORDS[kind]]
     assert "Those of the first phase" not in parsed.text
-    assert ("is the column shared_train_seconds" in parsed.text) == (kind == "estimated")
+    assert ("The column shared_train_seconds has" in parsed.text) == (kind == "estimated")
     run = load(tmp_path)
     rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start'").groupby("round")
     means = rounds["estimated_isolated_seconds" if kind == "estimated" else "train_seconds"].mean()
@@ -185,13 +183,15 @@ def test_seconds_of_several_kinds_are_named_row_by_row(tmp_path: Path):
     summary, rounds = html.summary_table(run.summary(), run), html.rounds_table(run)
     for arm, kind in (("random init", "isolated"), ("warm start", "estimated"), ("shrink perturb", "mixed")):
         assert row_of(summary, arm)["timing"] == row_of(rounds, arm, "3")["timing"] == kind
-    several = "Train seconds are of several kinds, not to be compared, as the column timing says (isolated: timed alone"
+    several = (
+        "Train seconds are of several kinds, which cannot be compared; see the column timing (isolated: timed alone"
+    )
     for part in parsed.text.split("Every round"):
         assert several in part
         assert "mixed: of several kinds)" in part
     differences = html.differences_table(run.summary(), run)
     assert row_of(differences, "warm start")["train time (ratio)"] == "–"
-    assert "times its training time" not in parsed.text
+    assert "training time" not in parsed.text
 
 
 def test_a_run_from_before_estimates_has_the_same_report(tmp_path: Path):
@@ -266,7 +266,7 @@ def test_the_terminal_s_table_fits_in_100_columns(tmp_path: Path, options: dict[
     ("estimated", "line"),
     [
         (lambda cell: True, "train times: estimated from the step time measured on the idle device"),
-        (lambda cell: cell["seed"] == 0, "train times: of several kinds, not to be compared; see timing in"),
+        (lambda cell: cell["seed"] == 0, "train times: of several kinds, not comparable; see the column timing in"),
     ],
     ids=["all", "some"],
 )

@@ -18,7 +18,7 @@ from scipy import stats
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.statistics import cells, summary
-from warmstart_sim.results.tables import Run, load, missing, write_summary
+from warmstart_sim.results.tables import Run, load, missing_cells, write_summary
 
 METRIC = "test_accuracy"
 PUBLISHED = Path(__file__).resolve().parents[2] / "results"
@@ -366,7 +366,7 @@ def test_missing_cells_are_those_of_the_scenario_without_rows():
         cell("shrink", 0, [0.5], **{"lambda": 0.5, "data.name": "b"}),
     )
     run = a_run({"random_init": {}, "shrink": {}}, rounds, ("lambda", "data.name"), seeds=[0, 1], vary=vary)
-    absent = missing(run)
+    absent = missing_cells(run)
     assert {"strategy": "shrink", "lambda": 1, "data.name": "b", "seed": 0} in absent
     assert len(absent) == 1 + 2 + 4  # one cell of seed 0, all of seed 1
     assert {"strategy": "random_init", "data.name": "b", "seed": 1} in absent
@@ -443,9 +443,9 @@ def test_cells_are_paired_within_a_label(tmp_path: Path):
 
 def test_missing_cells_of_a_bundle_are_those_of_its_labels(tmp_path: Path):
     rounds = bundled()
-    assert missing(load(write_bundled(tmp_path, rounds))) == []
+    assert missing_cells(load(write_bundled(tmp_path, rounds))) == []
     gone = (rounds["pair"] == "1.0") & (rounds["seed"] == 1) & (rounds["strategy"] == "warm_start")
-    absent = missing(load(write_bundled(tmp_path, rounds[~gone])))
+    absent = missing_cells(load(write_bundled(tmp_path, rounds[~gone])))
     assert absent == [
         {"strategy": "warm_start", "pair": "1.0", "stream.fraction": fraction, "seed": 1} for fraction in (0.1, 1.0)
     ]
@@ -472,7 +472,7 @@ def test_write_summary_writes_what_summary_says(tmp_path: Path):
 def test_a_run_without_a_finished_cell_has_an_empty_summary(tmp_path: Path):
     write(tmp_path, two_arms(A, B).head(0), ["random_init", "warm_start"])
     assert write_summary(tmp_path).empty
-    assert len(missing(load(tmp_path))) == 4
+    assert len(missing_cells(load(tmp_path))) == 4
 
 
 def test_a_table_from_before_estimates_reads_as_one_without_any(tmp_path: Path):

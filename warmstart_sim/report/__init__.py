@@ -1,18 +1,18 @@
-"""Tables, figures and one self-contained page of a run; reads what is stored, and never imports torch."""
+"""The report of a run: tables, figures and one self-contained page. It reads stored results and never imports torch."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-# Matplotlib talks about its font cache when it is first imported; that is no concern of who reads a report.
+# Matplotlib logs that it builds its font cache when it is first imported, which does not concern a user of the report.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def write(run_dir: Path) -> Path:
     """Writes summary.csv, figures/*.svg and *.png, and report.html into a run folder; the run may be unfinished.
 
-    Every file is replaced all at once, report.html last.
+    Every file is replaced atomically, report.html last.
 
     Returns:
         The path of report.html.
@@ -20,20 +20,20 @@ def write(run_dir: Path) -> Path:
     Raises:
         WarmstartError: The folder holds no run, or one that cannot be read.
     """
-    # Here, so that a command line that only offers this function stays quick.
+    # Imported here, so that the command line starts quickly when it only offers this function.
     from warmstart_sim.report import html, style
-    from warmstart_sim.report.figures import draw
+    from warmstart_sim.report.figures import draw_figures
     from warmstart_sim.results.files import write_bytes, write_text
     from warmstart_sim.results.tables import load, write_summary
 
     run_dir = Path(run_dir)
     summary = write_summary(run_dir)
     run = load(run_dir)
-    charts = draw(run)
-    drawings = {chart.name: style.svg(chart) for chart in charts}
-    for chart in charts:
-        write_text(run_dir / "figures" / f"{chart.name}.svg", drawings[chart.name])
-        write_bytes(run_dir / "figures" / f"{chart.name}.png", style.png(chart))
+    figures = draw_figures(run)
+    svgs = {figure.name: style.to_svg(figure) for figure in figures}
+    for figure in figures:
+        write_text(run_dir / "figures" / f"{figure.name}.svg", svgs[figure.name])
+        write_bytes(run_dir / "figures" / f"{figure.name}.png", style.to_png(figure))
     page = run_dir / "report.html"
-    write_text(page, html.page(run, summary, charts, drawings))
+    write_text(page, html.render_page(run, summary, figures, svgs))
     return page

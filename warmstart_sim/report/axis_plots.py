@@ -1,161 +1,119 @@
-"""Figures along a varied number: final accuracy, the difference from the reference, and train time."""
+"""Plots against a varied number: final accuracy, the difference from the reference, and train time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import NullLocator
 
-from warmstart_sim.report.comparisons import complete_cells, final
-from warmstart_sim.report.layout import LETTER, MOST_COLUMNS, across, canvas, label_x, label_y, lies_across, note
-from warmstart_sim.report.panels import BAND, Line, Panel, half_width, has_values, is_number, same_data, split
-from warmstart_sim.report.style import INK, Chart, styled, time_unit
-from warmstart_sim.report.timing import left_out, timed_alike, train_time_name
-from warmstart_sim.report.wording import (
-    TARGET_FRACTION,
-    TIMING,
-    TIMING_IN_FULL,
-    axis_names,
-    capital,
-    listed,
-    plain,
-    value,
-)  # fmt: skip
+from warmstart_sim.report.comparisons import complete_cells
+from warmstart_sim.report.layout import (
+    MOST_COLUMNS,
+    column_count,
+    label_x,
+    label_y,
+    make_subplots,
+    panels_note,
+    set_x_ticks,
+    side_by_side,
+)
+from warmstart_sim.report.panels import (
+    BAND,
+    Line,
+    Panel,
+    error_bars,
+    has_values,
+    is_number,
+    same_data,
+    split_into_panels,
+)
+from warmstart_sim.report.quantities import Quantity, quantities
+from warmstart_sim.report.style import INK, ReportFigure, styled
+from warmstart_sim.report.wording import TARGET_FRACTION, axis_names, capitalized, format_value, join_words
 from warmstart_sim.results.statistics import over_seeds, paired
 from warmstart_sim.results.tables import Run
 
-LABELS = {TARGET_FRACTION: "fraction p of the target data"}  # what an axis has room for, beside the key's short name
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """What is drawn against the varied number.
-
-    Attributes:
-        name: Of a figure of its own.
-        rows: The cells.
-        column: Their values.
-        scale: What these are multiplied with.
-        label: Of the axis.
-        words: For the caption.
-        left_out: A sentence for the caption, or nothing.
-    """
-
-    name: str
-    rows: pd.DataFrame
-    column: str
-    scale: float
-    label: str
-    words: str
-    left_out: str = ""
+LABELS = {TARGET_FRACTION: "fraction p of the target data"}  # longer than the key's name, where there is room
 
 
 @styled
-def plot_along_axes(run: Run, axis: str) -> list[Chart]:
-    """Final accuracy, the gap to the reference and train time along one varied number (Ash & Adams, Figures 9 and 10).
+def plot_against_axis(run: Run, axis: str) -> list[ReportFigure]:
+    """Plots final accuracy, difference and train time against a varied number (Ash & Adams, Figures 9 and 10).
 
-    Up to four panels share one figure; with more, each quantity has its own.
+    Up to four panels are in one figure; with more, each quantity has its own figure.
     """
     complete = complete_cells(run)
     if not is_number(complete, axis) or not has_values(complete, "final_accuracy"):
         return []
-    quantities = [quantity for quantity in _quantities(run, complete) if has_values(quantity.rows, axis)]
-    if len(split(run, complete, beside=(axis,))) <= MOST_COLUMNS:
-        return [_chart(run, axis, quantities)]
-    return [_chart(run, axis, [quantity], quantity.name) for quantity in quantities]
-
-
-def _quantities(run: Run, complete: pd.DataFrame) -> list[Quantity]:
-    """Accuracy, the difference from the reference, and time: what there is of them."""
-    accuracy, reference = f"final {plain(run.metric)}", plain(run.reference)
     pairs = paired(complete, run.axes, run.reference)
-    alike, kind = timed_alike(complete)
-    unit, length = time_unit(alike["train_seconds"].max())
-    gap = f"difference from\n{reference} (points)", f"difference in {accuracy} from {reference} with the same seed"
-    words = f"{train_time_name(run)} ({TIMING_IN_FULL[kind]})"
-    time = f"train time ({unit})\n{TIMING[kind]}", words, left_out(complete, alike, "cells")
-    return [
-        Quantity("accuracy", complete, "final_accuracy", 100, final(run.metric), accuracy),
-        Quantity("difference", pairs, "difference", 100, *gap),
-        Quantity("train time", alike, "train_seconds", 1 / length, *time),
-    ]
+    shown = [each for each in quantities(run, complete, pairs, "cells") if has_values(each.rows, axis)]
+    if len(split_into_panels(run, complete, drawn_axes=(axis,))) <= MOST_COLUMNS:
+        return [_plot(run, axis, shown)]
+    return [_plot(run, axis, [quantity], f"_{quantity.name}") for quantity in shown]
 
 
-def _chart(run: Run, axis: str, quantities: Sequence[Quantity], of: str = "") -> Chart:
-    """One figure of several quantities, or `of` a single one."""
-    count = len(quantities)
-    panels = split(run, quantities[0].rows, beside=(axis,))
-    figure, frames = canvas(panels, count, share_y=same_data(run))
-    ticks = pd.concat([line.rows[axis] for panel in panels for line in panel.lines]).dropna().unique()
-    for row, quantity in zip(frames, quantities, strict=True):
-        placed = dict(zip([panel.title for panel in panels], row, strict=False))
-        for panel in split(run, quantity.rows, beside=(axis,)):
-            for line in panel.lines if panel.title in placed else ():
-                _draw_along(placed[panel.title], line, axis, quantity)
-        for frame in row:
-            _scale_x(frame, ticks, figure.get_figwidth() / across(panels, count) - 0.8)
+def _plot(run: Run, axis: str, shown: Sequence[Quantity], suffix: str = "") -> ReportFigure:
+    count = len(shown)
+    panels = split_into_panels(run, shown[0].rows, drawn_axes=(axis,))
+    columns = column_count(panels, count)
+    figure, by_quantity = make_subplots(panels, count, share_y=same_data(run))
+    values = sorted(pd.concat([line.rows[axis] for panel in panels for line in panel.lines]).dropna().unique())
+    for axs, quantity in zip(by_quantity, shown, strict=True):
+        ax_of_panel = dict(zip([panel.title for panel in panels], axs, strict=False))
+        for panel in split_into_panels(run, quantity.rows, drawn_axes=(axis,)):
+            for line in panel.lines if panel.title in ax_of_panel else ():
+                _draw_line(ax_of_panel[panel.title], line, axis, quantity)
+        for ax in axs:
+            _scale_x(ax, values)
+            set_x_ticks(ax, values, [format_value(each) for each in values], figure.get_figwidth() / columns - 0.8)
+            ax.xaxis.set_minor_locator(NullLocator())
             if quantity.column == "difference":
-                frame.axhline(0, color=INK, linewidth=1)
+                ax.axhline(0, color=INK, linewidth=1)
             if quantity.column == "train_seconds":
-                frame.set_ylim(bottom=0)
-        label_y(row, quantity.label, each=lies_across(panels, count))
-    label = _label(run, axis)
-    label_x([frame for row in frames for frame in row], label)
-    caption = _caption(run, axis, quantities, panels) + note(run, panels, count, (axis,))
-    name = f"along {axis.replace('.', ' ')} {of}".strip().replace(" ", "_")
-    return Chart(name, capital(f"{of} along {label}"), caption, figure, across(panels, count))
-
-
-def _label(run: Run, axis: str) -> str:
+                ax.set_ylim(bottom=0)
+        label_y(axs, quantity.label, each=side_by_side(panels, count))
     name = axis_names(run)[axis]
-    return LABELS.get(name, name)
+    label = LABELS.get(name, name)
+    label_x([ax for axs in by_quantity for ax in axs], label)
+    title = capitalized(f"{join_words([quantity.title for quantity in shown])} against {label}")
+    caption = _caption(shown, panels, axis, name, label) + panels_note(run, panels, count, (axis,))
+    return ReportFigure(f"along_{axis.replace('.', '_')}{suffix}", title, caption, figure, columns)
 
 
-def _caption(run: Run, axis: str, quantities: Sequence[Quantity], panels: list[Panel]) -> str:
-    what = capital(listed([quantity.words for quantity in quantities]))
-    text = f"{what} against {_label(run, axis)}. Mean over seeds; the bars are 95 % intervals, from three seeds on."
+def _caption(shown: Sequence[Quantity], panels: list[Panel], axis: str, name: str, label: str) -> str:
+    what = capitalized(join_words([quantity.description for quantity in shown]))
+    text = f"{what} against {label}. Mean over seeds; bars are 95 % intervals, drawn for three seeds or more."
     if any(line.rows[axis].isna().all() for panel in panels for line in panel.lines):
-        text += f" An arm that has no {axis_names(run)[axis]} is a level line."
-    return text + "".join(quantity.left_out for quantity in quantities)
+        text += f" An arm without {name} is a horizontal line."
+    return text + "".join(quantity.note for quantity in shown)
 
 
-def _draw_along(frame: Axes, line: Line, axis: str, quantity: Quantity) -> None:
-    look = line.look
-    level = bool(line.rows[axis].isna().all())
-    table = over_seeds(line.rows, ["strategy" if level else axis], quantity.column)
-    mean, half = quantity.scale * table["mean"], quantity.scale * half_width(table)
-    if not level:
-        frame.errorbar(
-            table[axis], mean, yerr=half, color=look.colour, marker=look.marker, linestyle=look.dash, elinewidth=2.4,
-            ecolor=to_rgba(look.colour, 0.45),
+def _draw_line(ax: Axes, line: Line, axis: str, quantity: Quantity) -> None:
+    style = line.style
+    horizontal = bool(line.rows[axis].isna().all())
+    table = over_seeds(line.rows, ["strategy" if horizontal else axis], quantity.column)
+    mean, half = quantity.scale * table["mean"], quantity.scale * error_bars(table)
+    if not horizontal:
+        ax.errorbar(
+            table[axis], mean, yerr=half, color=style.color, marker=style.marker, linestyle=style.linestyle,
+            elinewidth=2.4, ecolor=to_rgba(style.color, 0.45),
         )  # fmt: skip
         return
-    frame.axhline(mean[0], color=look.colour, linestyle=look.dash)
+    ax.axhline(mean[0], color=style.color, linestyle=style.linestyle)
     if half.notna()[0]:
-        frame.axhspan(mean[0] - half[0], mean[0] + half[0], color=look.colour, alpha=BAND, linewidth=0)
+        ax.axhspan(mean[0] - half[0], mean[0] + half[0], color=style.color, alpha=BAND, linewidth=0)
 
 
-def _scale_x(frame: Axes, values: Sequence[float], width: float) -> None:
-    """Ticks at the values; a logarithmic axis (straight below the smallest, where zero is one) for wide ranges.
-
-    Labels that would not fit side by side into a frame of `width` inches are turned.
-    """
-    ticks = sorted(values)
-    positive = [tick for tick in ticks if tick > 0]
-    if ticks[0] >= 0 and positive and positive[-1] / positive[0] > 30:
-        if ticks[0] > 0:
-            frame.set_xscale("log")
-        else:
-            frame.set_xscale("symlog", linthresh=positive[0])
-            frame.set_xlim(-positive[0] / 3, 1.5 * positive[-1])
-    labels = [value(tick) for tick in ticks]
-    crowded = LETTER * (max(map(len, labels)) + 0.5) > width / len(labels)
-    frame.set_xticks(ticks, labels)
-    if crowded:
-        for label in frame.get_xticklabels():
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
-    frame.xaxis.set_minor_locator(NullLocator())
+def _scale_x(ax: Axes, values: Sequence[float]) -> None:
+    """Makes the x axis logarithmic for wide ranges; with a zero it is linear up to the smallest positive value."""
+    positive = [value for value in values if value > 0]
+    if values[0] < 0 or not positive or positive[-1] / positive[0] <= 30:
+        return
+    if values[0] > 0:
+        ax.set_xscale("log")
+    else:
+        ax.set_xscale("symlog", linthresh=positive[0])
+        ax.set_xlim(-positive[0] / 3, 1.5 * positive[-1])

@@ -1,4 +1,4 @@
-"""The report: one self-contained page, with the figures in it, that reads on a phone and on a dark screen as well."""
+"""Renders report.html: one self-contained page with all figures, readable on phones and on dark screens."""
 
 from __future__ import annotations
 
@@ -13,77 +13,77 @@ import yaml
 from markupsafe import Markup, escape
 
 from warmstart_sim.report.figures import REHEARSAL
-from warmstart_sim.report.findings import sentence, troubles
-from warmstart_sim.report.style import Chart, colour_variables, inline
+from warmstart_sim.report.findings import describe_run, missing_or_failed
+from warmstart_sim.report.style import ReportFigure, color_variables, inline_svg
+from warmstart_sim.report.timing import TIMING_IN_FULL
 from warmstart_sim.report.wording import (
-    TIMING_IN_FULL,
     axis_names,
     duration,
+    format_value,
     is_empty,
     p_value,
     percent,
-    plain,
     points,
     ratio,
-    value,
-)  # fmt: skip
-from warmstart_sim.results.statistics import kinds, most_accurate, over_seeds, timed
+    readable,
+)
+from warmstart_sim.results.statistics import counted_seconds, most_accurate, over_seeds, timing_kinds
 from warmstart_sim.results.tables import Run
 
 MOST_ROWS = 200  # of the summary and of the differences
 MOST_ROUND_ROWS = 600
-MOST_TROUBLES = 40
+MOST_MISSING = 40
 MOST_NOTES = 20
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; the columns from `numbers` on are numbers and stand right."""
+    """A table of text; the columns from `numbers` on hold numbers and are aligned to the right."""
 
     head: list[str]
     rows: list[list[str]]
     numbers: int
 
 
-def page(run: Run, summary: pd.DataFrame, charts: Sequence[Chart], drawings: Mapping[str, str]) -> str:
-    """The text of report.html.
+def render_page(run: Run, summary: pd.DataFrame, figures: Sequence[ReportFigure], svgs: Mapping[str, str]) -> str:
+    """Renders report.html.
 
     Args:
-        run: What the report is about.
+        run: The run to report.
         summary: From `statistics.summary`.
-        charts: From `figures.draw`.
-        drawings: The SVG file of each chart, by its name.
+        figures: From `figures.draw_figures`.
+        svgs: The SVG file of each figure, by its name.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.from_string(files(__package__).joinpath("template.html.j2").read_text(encoding="utf-8"))
-    texts = [drawings[chart.name] for chart in charts]
-    lines = troubles(run)
+    sections: dict[str, list[tuple[ReportFigure, Markup]]] = {}
+    for figure in figures:
+        label = escape(f"{figure.title}. {figure.caption}")
+        inline = Markup(inline_svg(svgs[figure.name], figure.name, label))
+        sections.setdefault(figure.section, []).append((figure, inline))
+    lines = missing_or_failed(run)
     shown = most_accurate(summary, run.reference, MOST_ROWS)
     return template.render(
-        title=run.scenario.get("title") or plain(run.scenario["name"]),
+        title=run.scenario.get("title") or readable(run.scenario["name"]),
         scenario=run.scenario,
-        reference=plain(run.reference),
+        reference=readable(run.reference),
         rehearsal=REHEARSAL if run.environment.get("rehearsal") else "",
-        finding=sentence(run, summary),
+        finding=describe_run(run, summary),
         timing=_timing(summary),
         summary=summary_table(shown, run),
         differences=differences_table(shown, run),
         left_out=len(summary) - len(shown),
         rounds=rounds_table(run),
-        rounds_timing=_kinds("Train seconds", timed(run.rounds)["timing"]),
-        several=several_data_sets(run),
-        phased=bool(run.rounds["shared"].any()),
+        rounds_timing=_kinds("Train seconds", counted_seconds(run.rounds)["timing"]),
+        several_data_sets=has_several_data_sets(run),
+        has_first_phase=bool(run.rounds["shared"].any()),
         pretrained=run.pretrained,
-        charts=[
-            (chart, Markup(inline(text, chart.name, escape(f"{chart.title}. {chart.caption}"))))
-            for chart, text in zip(charts, texts, strict=True)
-        ],
-        light=Markup(colour_variables(texts, dark=False)),
-        dark=Markup(colour_variables(texts, dark=True)),
-        troubles=lines[:MOST_TROUBLES],
-        more_troubles=max(0, len(lines) - MOST_TROUBLES),
+        sections=sections,
+        color_variables=Markup(color_variables([svgs[figure.name] for figure in figures])),
+        missing=lines[:MOST_MISSING],
+        more_missing=max(0, len(lines) - MOST_MISSING),
         resolved=yaml.safe_dump(dict(run.scenario), sort_keys=False, allow_unicode=True),
         notes=run.environment.get("notes") or [],
         most_notes=MOST_NOTES,
@@ -94,27 +94,27 @@ def page(run: Run, summary: pd.DataFrame, charts: Sequence[Chart], drawings: Map
 
 
 def _timing(summary: pd.DataFrame) -> str:
-    """How the seconds of the summary were found, in sentences."""
+    """Sentences on how the seconds of the summary were found."""
     own, first = summary["timing"], summary["first_phase_timing"]
     sentences = [_kinds("Train seconds", own)]
     if (first.notna() & (first != own)).any():
         sentences.append(_kinds("Those of the first phase", first, "first_phase_timing in summary.csv"))
     if summary["shared_train_seconds"].notna().any():
-        sentences.append("What was measured instead, beside other cells, is the column shared_train_seconds.")
+        sentences.append("The column shared_train_seconds has the seconds measured beside other cells instead.")
     return " ".join(sentences)
 
 
 def _kinds(what: str, timing: pd.Series[str], where: str = "the column timing") -> str:
-    """How the seconds called `what` were found; `where` each row's kind stands if there are several."""
+    """A sentence on how the seconds `what` were found; `where` gives each row's kind if there are several."""
     found = {kind: words for kind, words in TIMING_IN_FULL.items() if (timing == kind).any()}
     if not _several(timing):
-        return "".join(f"{what} were {words}." for words in found.values())  # of one kind, or of none
+        return "".join(f"{what} were {words}." for words in found.values())  # one kind, or none
     kinds = "; ".join(f"{kind}: {words}" for kind, words in {**found, "mixed": "of several kinds"}.items())
-    return f"{what} are of several kinds, not to be compared, as {where} says ({kinds})."
+    return f"{what} are of several kinds, which cannot be compared; see {where} ({kinds})."
 
 
 def _timing_column(timing: pd.Series[str]) -> list[list[str]]:
-    """For each row of a table, its kind of seconds; nothing where all are of one."""
+    """The kind of seconds of each row; empty lists if there is only one kind."""
     several = _several(timing)
     return [["–" if is_empty(kind) else kind] if several else [] for kind in timing]
 
@@ -124,11 +124,11 @@ def _several(timing: pd.Series[str]) -> bool:
 
 
 def summary_table(summary: pd.DataFrame, run: Run) -> Table:
-    """Accuracy and cost of each arm, in words."""
-    curve, phased = _has_curve(summary), bool(summary["first_phase_seconds"].notna().any())
-    head = ["seeds", f"final {plain(run.metric)} (95\N{NO-BREAK SPACE}%)", *["mean over rounds"] * curve]
+    """Accuracy and cost of each arm, as text."""
+    curve, first_phase = _has_curve(summary), bool(summary["first_phase_seconds"].notna().any())
+    head = ["seeds", f"final {readable(run.metric)} (95\N{NO-BREAK SPACE}%)", *["mean over rounds"] * curve]
     timing = _timing_column(summary["timing"])
-    head += ["train time", *["timing"] * any(timing), "epochs", "converged", *["first phase"] * phased]
+    head += ["train time", *["timing"] * any(timing), "epochs", "converged", *["first phase"] * first_phase]
     rows = [
         [
             str(row["seeds"]),
@@ -138,7 +138,7 @@ def summary_table(summary: pd.DataFrame, run: Run) -> Table:
             *kind,
             _whole(row["epochs"]),
             percent(row["converged"], digits=0),
-            *[duration(row["first_phase_seconds"])] * phased,
+            *[duration(row["first_phase_seconds"])] * first_phase,
         ]
         for row, kind in zip(summary.to_dict("records"), timing, strict=True)
     ]
@@ -146,7 +146,7 @@ def summary_table(summary: pd.DataFrame, run: Run) -> Table:
 
 
 def differences_table(summary: pd.DataFrame, run: Run) -> Table:
-    """Paired differences from the reference, in words; no rows where there is nothing to compare."""
+    """Paired differences from the reference, as text; no rows if there is nothing to compare."""
     compared = summary[summary["difference"].notna()]
     curve = _has_curve(summary)
     head = ["pairs", "final accuracy (points)", "p", *["mean over rounds (points)"] * curve, "train time (ratio)"]
@@ -164,24 +164,24 @@ def differences_table(summary: pd.DataFrame, run: Run) -> Table:
 
 
 def _has_curve(summary: pd.DataFrame) -> bool:
-    """Whether the mean over rounds says more than the last round: where arms have several rounds of their own."""
+    """Whether the mean over rounds differs from the last round, because arms have several rounds of their own."""
     measured = summary.dropna(subset="final_accuracy")
     return bool((measured["curve_accuracy"] != measured["final_accuracy"]).any())
 
 
 def rounds_table(run: Run) -> Table:
-    """Every round of every arm, means over seeds, as far as a page can hold it."""
-    of_data = ["dataset"] if several_data_sets(run) else []
+    """Every round of every arm, means over seeds, up to the number of rows that a page can hold."""
+    of_data = ["dataset"] if has_several_data_sets(run) else []
     keys = ["strategy", *run.axes, *of_data, "round"]
     columns = ("train_samples", run.metric, "train_accuracy", "epochs", "train_seconds", "converged")
-    rounds = timed(run.rounds)
+    rounds = counted_seconds(run.rounds)
     table = over_seeds(rounds, keys, "train_samples")[[*keys, "seeds"]]
     for column in columns:
         table[column] = over_seeds(rounds, keys, column)["mean"]
-    table["timing"] = kinds(rounds, keys, "timing").to_numpy()
+    table["timing"] = timing_kinds(rounds, keys, "timing").to_numpy()
     table = table.sort_values(["strategy", *run.axes, "round"]).head(MOST_ROUND_ROWS)
     timing = _timing_column(table["timing"])
-    head = ["round", "seeds", "samples", plain(run.metric), "train accuracy", "epochs", "train time"]
+    head = ["round", "seeds", "samples", readable(run.metric), "train accuracy", "epochs", "train time"]
     head += [*["timing"] * any(timing), "converged"]
     rows = [
         [
@@ -200,7 +200,7 @@ def rounds_table(run: Run) -> Table:
     return _with_keys(table, run, head, rows, of_data)
 
 
-def several_data_sets(run: Run) -> bool:
+def has_several_data_sets(run: Run) -> bool:
     """Whether rounds differ in what they train on and are evaluated on."""
     return "dataset" in run.rounds and run.rounds["dataset"].nunique() > 1
 
@@ -208,20 +208,23 @@ def several_data_sets(run: Run) -> bool:
 def _with_keys(
     table: pd.DataFrame, run: Run, head: list[str], rows: list[list[str]], more: Sequence[str] = ()
 ) -> Table:
-    """Puts the arm, its varied values and `more` columns of words in front of the rows."""
+    """Adds the arm, its varied values and the columns `more` in front of the rows."""
     names = axis_names(run) | {"dataset": "data set"}
     columns = [*run.axes, *more]
     keys = [
-        [plain(str(row["strategy"])), *("–" if is_empty(row[column]) else value(row[column]) for column in columns)]
+        [
+            readable(str(row["strategy"])),
+            *("–" if is_empty(row[column]) else format_value(row[column]) for column in columns),
+        ]
         for row in table.to_dict("records")
     ]
-    first = ["strategy", *(names[column] or plain(column) for column in columns)]
+    first = ["strategy", *(names[column] or readable(column) for column in columns)]
     return Table(first + head, [key + row for key, row in zip(keys, rows, strict=True)], numbers=len(first))
 
 
 def _with_interval(row: Mapping[Any, Any], column: str) -> str:
     low, high = row[f"{column}_low"], row[f"{column}_high"]
-    # With few seeds a t-interval can leave the range that an accuracy has.
+    # With few seeds a t-interval can reach beyond 0 or 1.
     bounds = "" if is_empty(low) else f" [{100 * max(low, 0):.1f}, {100 * min(high, 1):.1f}]"
     return percent(row[column]) + bounds
 

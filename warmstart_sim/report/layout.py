@@ -1,91 +1,101 @@
-"""How a figure's panels stand on it: their frames, titles, labels and legend."""
+"""Lays out the panels of a figure: subplots, titles, axis labels, tick labels and the legend."""
 
 from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 
 from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Panel, line_axis, same_data
-from warmstart_sim.report.wording import arm, axis_names, plain
+from warmstart_sim.report.wording import arm_label, axis_names, readable
 from warmstart_sim.results.tables import Run
 
-MOST_COLUMNS = 4  # of panels side by side
+MOST_COLUMNS = 4  # panels side by side
 MOST_LETTERS = 34  # of a panel's title in one line
-LETTER = 0.077  # the width of one, in inches
+LETTER = 0.077  # the width of a letter, in inches
+LEGEND_HANDLE = 0.63  # the width of a legend's handle and of the gaps beside it, in inches
 
 
-def drawn(panels: list[Panel], quantities: int = 1) -> int:
-    """How many panels a figure shows: at most twelve, or four where each shows several quantities."""
+def panel_count(panels: list[Panel], quantities: int = 1) -> int:
+    """How many panels a figure shows: at most twelve, or four if each shows several quantities."""
     return min(len(panels), MOST_PANELS if quantities == 1 else MOST_COLUMNS)
 
 
-def lies_across(panels: list[Panel], quantities: int) -> bool:
-    """Whether a panel's quantities stand side by side, as those of one or two panels do, or below each other."""
+def side_by_side(panels: list[Panel], quantities: int) -> bool:
+    """Whether the quantities of a panel are side by side, as with one or two panels, or one below the other."""
     return quantities > 1 and len(panels) <= 2
 
 
-def across(panels: list[Panel], quantities: int = 1) -> int:
-    """How many frames stand side by side."""
-    count = drawn(panels, quantities)
-    if lies_across(panels, quantities):
+def column_count(panels: list[Panel], quantities: int = 1) -> int:
+    """How many subplots are side by side."""
+    if side_by_side(panels, quantities):
         return quantities
-    return count if quantities > 1 or count <= 2 else 2 if count == 4 else 3 if count in (3, 5, 6, 9) else 4
+    count = panel_count(panels, quantities)
+    return count if quantities > 1 else columns_for(count)
 
 
-def canvas(
+def columns_for(count: int) -> int:
+    """The number of columns of a grid with this many subplots."""
+    return count if count <= 2 else 2 if count == 4 else 3 if count in (3, 5, 6, 9) else 4
+
+
+def make_subplots(
     panels: list[Panel], quantities: int = 1, share_x: bool = True, share_y: bool = True
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with a frame for each quantity of each panel, and a legend above them.
+    """Makes a figure with a subplot for each quantity of each panel, and a legend above them.
 
     Args:
-        panels: What `split` gave.
-        quantities: How many frames each panel has.
-        share_x: Whether all frames have the same x axis.
-        share_y: Whether all frames of a quantity have the same y axis.
+        panels: From `split_into_panels`.
+        quantities: The number of subplots for each panel.
+        share_x: Whether all subplots have the same x axis.
+        share_y: Whether all subplots of a quantity have the same y axis.
 
     Returns:
-        The figure, and for each quantity its frames, panel by panel.
+        The figure, and for each quantity its subplots, panel by panel.
     """
-    count, columns = drawn(panels, quantities), across(panels, quantities)
-    turned = lies_across(panels, quantities)
+    count, columns = panel_count(panels, quantities), column_count(panels, quantities)
+    transposed = side_by_side(panels, quantities)
     width = 6.2 if columns == 1 else 3.3 * columns
-    height = 3.3 if columns == 1 else 2.6 if quantities == 1 or turned else 2.4
-    lines = math.ceil(count * quantities / columns)
-    entries = {line.label: line.look for panel in panels for line in panel.lines}
-    entry_columns = legend_columns(list(entries), width)
-    legend_height = 0.22 * math.ceil(len(entries) / entry_columns)
-    figure = Figure(figsize=(width, height * lines + 0.25 + legend_height))
-    of_quantity: Any = True if quantities == 1 else "col" if turned else "row"
-    grid = figure.subplots(lines, columns, squeeze=False, sharex=share_x, sharey=share_y and of_quantity)
+    height = 3.3 if columns == 1 else 2.6 if quantities == 1 or transposed else 2.4
+    rows = math.ceil(count * quantities / columns)
+    styles = {line.label: line.style for panel in panels for line in panel.lines}
+    legend_rows = math.ceil(len(styles) / legend_columns(list(styles), width))
+    figure = Figure(figsize=(width, height * rows + 0.25 + 0.22 * legend_rows))
+    shared_y: Any = True if quantities == 1 else "col" if transposed else "row"
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y and shared_y)
     for unused in grid.flat[count * quantities :]:
         unused.remove()
     used = grid.flat[: count * quantities]
-    frames = (used.reshape(count, quantities).T if turned else used.reshape(quantities, count)).tolist()
-    for frame, panel in zip(frames[0], panels, strict=False):
-        frame.set_title(in_lines(panel.title), loc="left")
+    by_quantity = (used.reshape(count, quantities).T if transposed else used.reshape(quantities, count)).tolist()
+    for ax, panel in zip(by_quantity[0], panels, strict=False):
+        ax.set_title(wrap_title(panel.title), loc="left")
     if len(used) > 1:
-        for frame in used:
-            frame.locator_params(axis="x", nbins=4)
-    handles = [Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.dash) for look in entries.values()]
-    figure.legend(
-        handles, list(entries), loc="outside upper left", ncols=entry_columns, columnspacing=1.4, borderaxespad=0.2
+        for ax in used:
+            ax.locator_params(axis="x", nbins=4)
+    add_legend(
+        figure,
+        {
+            label: Line2D([], [], color=style.color, marker=style.marker, linestyle=style.linestyle)
+            for label, style in styles.items()
+        },
     )
-    return figure, frames
+    return figure, by_quantity
 
 
-def in_lines(title: str) -> str:
-    r"""A panel's title in as many lines as it needs, each varied value in its own.
+def wrap_title(title: str) -> str:
+    r"""Breaks a panel's title that is too long for one line: one line or more for each varied value.
 
-    >>> in_lines("λ = 0.6, data = cifar10")
+    >>> wrap_title("λ = 0.6, data = cifar10")
     'λ = 0.6, data = cifar10'
-    >>> in_lines("CIFAR-100 to CIFAR-10, target fraction = 0.1")
+    >>> wrap_title("CIFAR-100 to CIFAR-10, target fraction = 0.1")
     'CIFAR-100 to CIFAR-10\ntarget fraction = 0.1'
     """
     if len(title) <= MOST_LETTERS:
@@ -93,59 +103,78 @@ def in_lines(title: str) -> str:
     return "\n".join(textwrap.fill(part, MOST_LETTERS) for part in title.split(", "))
 
 
-def legend_columns(labels: list[str], width: float) -> int:
-    """The most columns in which a legend is not wider than the figure (both in inches); it is filled column by column.
+def add_legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
+    """Adds a legend above the subplots, by label, in as many columns as fit."""
+    if handles:
+        figure.legend(
+            list(handles.values()), list(handles), loc="outside upper left", columnspacing=1.4, borderaxespad=0.2,
+            ncols=legend_columns(list(handles), figure.get_figwidth()),
+        )  # fmt: skip
 
-    A handle and the gaps beside it take about 0.63 inches.
-    """
+
+def legend_columns(labels: list[str], width: float) -> int:
+    """The most columns with which a legend, filled column by column, fits into a figure `width` inches wide."""
     lengths = [len(label) for label in labels]
     for columns in range(len(labels), 1, -1):
-        if sum(LETTER * max(part) + 0.63 for part in np.array_split(lengths, columns)) <= width:
+        if sum(LETTER * max(part) + LEGEND_HANDLE for part in np.array_split(lengths, columns)) <= width:
             return columns
     return 1
 
 
-def label_frames(frames: list[Axes], x: str, y: str) -> None:
-    """Labels at the outer edge only."""
-    label_x(frames, x)
-    label_y(frames, y)
+def set_x_ticks(ax: Axes, ticks: Sequence[float], labels: list[str], width: float) -> None:
+    """Labels the ticks; labels that do not fit side by side into `width` inches are turned."""
+    ax.set_xticks(ticks, labels)
+    if LETTER * (max(map(len, labels)) + 0.5) > width / len(labels):
+        for label in ax.get_xticklabels():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
 
 
-def label_x(frames: list[Axes], label: str) -> None:
-    """Labels below the lowest frame of each column."""
-    lowest = {_place(frame).colspan.start: frame for frame in frames}
-    for frame in lowest.values():
-        frame.set_xlabel(label)
-        frame.tick_params(labelbottom=True)
+def label_outer(axs: list[Axes], x: str, y: str) -> None:
+    """Labels the axes at the outer edge of the figure only."""
+    label_x(axs, x)
+    label_y(axs, y)
 
 
-def label_y(frames: list[Axes], label: str, each: bool = False) -> None:
-    """Labels left of the first frame of each row, or of each frame."""
-    for frame in frames:
-        if each or _place(frame).is_first_col():
-            frame.set_ylabel(label)
+def label_x(axs: list[Axes], label: str) -> None:
+    """Labels the x axis of the lowest subplot in each column."""
+    lowest = {_position(ax).colspan.start: ax for ax in axs}
+    for ax in lowest.values():
+        ax.set_xlabel(label)
+        ax.tick_params(labelbottom=True)
 
 
-def _place(frame: Axes) -> SubplotSpec:
-    place = frame.get_subplotspec()
-    assert place is not None  # `canvas` put it into a grid
-    return place
+def label_y(axs: list[Axes], label: str, each: bool = False) -> None:
+    """Labels the y axis of the first subplot in each row, or of each subplot."""
+    for ax in axs:
+        if each or _position(ax).is_first_col():
+            ax.set_ylabel(label)
 
 
-def note(run: Run, panels: list[Panel], quantities: int = 1, beside: tuple[str, ...] = ()) -> str:
-    """What a caption adds about panels and lines: whose values the lines are, and that not all panels are drawn."""
+def _position(ax: Axes) -> SubplotSpec:
+    position = ax.get_subplotspec()
+    assert position is not None  # `make_subplots` puts every subplot into a grid
+    return position
+
+
+def panels_note(run: Run, panels: list[Panel], quantities: int = 1, drawn_axes: tuple[str, ...] = ()) -> str:
+    """A caption's sentences on panels and lines: whose values the lines show, and which panels are not drawn."""
     lines = [line for panel in panels for line in panel.lines]
     text = ""
-    if by_value := line_axis(run, beside):
+    if by_value := line_axis(run, drawn_axes):
         name = axis_names(run)[by_value]
-        for each in dict.fromkeys(line.arm for line in lines if line.label.startswith(f"{name} = ")):
-            label = arm(each, run.scenario["strategies"].get(each) or {}, run.axes)
-            text += f" The lines named by {name} are {label}."
+        for arm in dict.fromkeys(line.arm for line in lines if line.label.startswith(f"{name} = ")):
+            text += f" The lines labelled by {name} are {arm_label(run, arm)}."
         if (count := run.rounds[by_value].nunique()) > MOST_LINES:
-            text += f" {MOST_LINES} of {count} values of {name or plain(by_value)} are drawn, evenly spread."
-    shown = drawn(panels, quantities)
-    if shown < len(panels):
-        text += f" The first {shown} of {len(panels)} combinations of varied values are drawn."
-    if shown > 1 and not same_data(run):
-        text += " Each panel has a scale of its own, because the data differ."
-    return text
+            text += f" {MOST_LINES} of {count} values of {name or readable(by_value)} are drawn, evenly spread."
+    shown = panel_count(panels, quantities)
+    return text + cut_note(shown, len(panels)) + scale_note(run, shown)
+
+
+def cut_note(shown: int, panels: int) -> str:
+    """A caption's sentence on panels that are not drawn, or nothing."""
+    return f" The first {shown} of {panels} combinations of varied values are drawn." if shown < panels else ""
+
+
+def scale_note(run: Run, panels: int) -> str:
+    """A caption's sentence on panels that do not share their scales, or nothing."""
+    return " Each panel has its own scale, because the data differ." if panels > 1 and not same_data(run) else ""

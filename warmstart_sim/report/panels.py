@@ -1,8 +1,8 @@
-"""How a run spreads over panels and lines: one line an arm, a line a value where only some arms have it, else panels.
+"""Splits a run's rows into the panels and lines of a figure, and draws lines as means over seeds.
 
 A varied key that every arm has (a data set, the first fraction) makes panels. One that only some arms have (the lambda
-of shrink-perturb) makes lines in the colours of a scale, beside the other arms. Panels share their axes, unless they
-are of different data, whose accuracies may lie far apart.
+of shrink-perturb) makes lines in sequential colours, beside those of the other arms. Panels share their axes, unless
+their data differ, because accuracies on different data may lie far apart.
 """
 
 from __future__ import annotations
@@ -16,62 +16,90 @@ import pandas as pd
 from matplotlib.axes import Axes
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from warmstart_sim.report.style import Look, looks, sequence
-from warmstart_sim.report.wording import arm, at, axis_names, is_empty, setting
+from warmstart_sim.report.style import DASHES, INK, MARKERS, PALETTE, LineStyle, sequential_colors
+from warmstart_sim.report.wording import arm_label, axis_names, axis_values, is_empty, setting_label
 from warmstart_sim.results.statistics import over_seeds
 from warmstart_sim.results.tables import Run
 
-FEWEST_SEEDS = 3  # of an interval that is drawn: with two it is 12.7 standard errors wide, and hides all else
-MOST_PANELS = 12  # of a figure
-MOST_LINES = 12  # of a panel, for the values of one varied key; more cannot be followed
+FEWEST_SEEDS = 3  # for an interval; with two seeds it is 12.7 standard errors wide and would hide everything else
+MOST_PANELS = 12  # in a figure
+MOST_LINES = 12  # in a panel, for the values of one varied key; a reader cannot follow more
 BAND = 0.16  # the opacity of a band
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is drawn in one colour: an arm, or an arm at one value of a varied key."""
+    """The rows drawn in one style: those of an arm, or of an arm at one value of a varied key."""
 
     arm: str
     label: str
-    look: Look
+    style: LineStyle
     rows: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One combination of the varied values that make panels; the title is empty where there are none."""
+    """One combination of the varied values that make panels; the title is empty if no key makes panels."""
 
     title: str
     lines: list[Line]
 
 
-def line_axis(run: Run, beside: tuple[str, ...] = ()) -> str | None:
-    """The first varied key that some arms lack; its values become lines."""
-    return next((axis for axis in run.axes if axis not in beside and run.rounds[axis].isna().any()), None)
+def line_axis(run: Run, drawn_axes: tuple[str, ...] = ()) -> str | None:
+    """The varied key whose values become lines: the first one that some arms lack."""
+    return next((axis for axis in run.axes if axis not in drawn_axes and run.rounds[axis].isna().any()), None)
 
 
-def split(run: Run, frame: pd.DataFrame, beside: tuple[str, ...] = ()) -> list[Panel]:
-    """Spreads the rows of `frame` (of rounds, epochs or cells) over panels and lines.
+def split_into_panels(run: Run, table: pd.DataFrame, drawn_axes: tuple[str, ...] = ()) -> list[Panel]:
+    """Splits a table (of rounds, epochs or cells) into panels and lines.
 
     Args:
-        run: Where the rows come from.
-        frame: Has the columns strategy and `run.axes`.
-        beside: Varied keys that the figure itself draws, so that they make neither panels nor lines.
+        run: The run of the table.
+        table: Has the columns strategy and `run.axes`.
+        drawn_axes: Varied keys along an axis of the figure; they make neither panels nor lines.
 
     Returns:
-        A panel for each combination; those that no figure has room for are there without lines.
+        A panel for each combination; those beyond `MOST_PANELS` have no lines.
     """
-    by_value = line_axis(run, beside)
-    facets = [axis for axis in run.axes if axis not in (by_value, *beside) and frame[axis].notna().any()]
+    by_value = line_axis(run, drawn_axes)
+    facets = [axis for axis in run.axes if axis not in (by_value, *drawn_axes) and table[axis].notna().any()]
     names = {axis: name for axis, name in axis_names(run).items() if axis in facets}
-    found = frame[facets].dropna().drop_duplicates().sort_values(facets).to_dict("records") if facets else [{}]
+    combinations = table[facets].dropna().drop_duplicates().sort_values(facets).to_dict("records") if facets else [{}]
     panels = []
-    for combination in found[:MOST_PANELS]:
-        rows = frame
-        for axis, wanted in combination.items():
-            rows = rows[(rows[axis] == wanted) | rows[axis].isna()]
-        panels.append(Panel(setting(combination, names), list(_lines(run, rows, by_value))))
-    return panels + [Panel(setting(each, names), []) for each in found[MOST_PANELS:]]
+    for combination in combinations[:MOST_PANELS]:
+        rows = table
+        for axis, value in combination.items():
+            rows = rows[(rows[axis] == value) | rows[axis].isna()]
+        panels.append(Panel(setting_label(combination, names), list(_lines(run, rows, by_value))))
+    return panels + [Panel(setting_label(each, names), []) for each in combinations[MOST_PANELS:]]
+
+
+def _lines(run: Run, rows: pd.DataFrame, by_value: str | None) -> Iterator[Line]:
+    styles = arm_styles(run)
+    values = evenly_spread(tuple(sorted(run.rounds[by_value].dropna().unique())), MOST_LINES) if by_value else ()
+    colors = dict(zip(values, sequential_colors(len(values)), strict=True))
+    arms_with_values = run.rounds.dropna(subset=by_value)["strategy"].nunique() if by_value else 0
+    for arm, own in rows.groupby("strategy", observed=True):
+        label, style = arm_label(run, str(arm)), styles[str(arm)]
+        if by_value is None or own[by_value].isna().all():
+            yield Line(str(arm), label, style, own)
+            continue
+        for value, part in own[own[by_value].isin(values)].groupby(by_value):
+            value_label = axis_values(axis_names(run)[by_value], [value])
+            if arms_with_values > 1:
+                value_label = f"{label}, {value_label}"
+            yield Line(str(arm), value_label, replace(style, color=colors[value]), part)
+
+
+def arm_styles(run: Run) -> dict[str, LineStyle]:
+    """One style for each arm, the same in every figure: the reference in ink, the others in colours."""
+    others = [str(arm) for arm in run.rounds["strategy"].cat.categories if arm != run.reference]
+    cycle = len(PALETTE)
+    styles = {
+        arm: LineStyle(PALETTE[i % cycle], MARKERS[i % cycle], DASHES[i // cycle % len(DASHES)])
+        for i, arm in enumerate(others)
+    }
+    return styles | {run.reference: LineStyle(INK, "o")}
 
 
 def same_data(run: Run) -> bool:
@@ -83,20 +111,20 @@ def same_data(run: Run) -> bool:
     return len(targets) <= 1 and ("dataset" not in own or own["dataset"].nunique() <= 1)
 
 
-def is_number(frame: pd.DataFrame, axis: str) -> bool:
-    """Whether the values of a varied key are numbers, with something in between."""
-    return is_numeric_dtype(frame[axis]) and not is_bool_dtype(frame[axis]) and has_values(frame, axis)
+def is_number(table: pd.DataFrame, axis: str) -> bool:
+    """Whether the values of a varied key are numbers on a scale, not names or switches."""
+    return is_numeric_dtype(table[axis]) and not is_bool_dtype(table[axis]) and has_values(table, axis)
 
 
-def looks_of_arms(run: Run) -> dict[str, Look]:
-    """One look for each arm, the same in every figure."""
-    return looks([str(name) for name in run.rounds["strategy"].cat.categories], run.reference)
+def has_values(table: pd.DataFrame, column: str) -> bool:
+    """Whether the table has this column and a value in it."""
+    return column in table and not table[column].map(is_empty).all()
 
 
-def some(values: tuple[Any, ...], most: int) -> tuple[Any, ...]:
-    """At most so many of the values, evenly spread, both ends among them.
+def evenly_spread(values: tuple[Any, ...], most: int) -> tuple[Any, ...]:
+    """At most this many of the values, evenly spread, with the first and the last.
 
-    >>> some((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), 3)
+    >>> evenly_spread((0.0, 0.1, 0.2, 0.3, 0.4, 0.5), 3)
     (0.0, 0.2, 0.5)
     """
     if len(values) <= most:
@@ -104,59 +132,38 @@ def some(values: tuple[Any, ...], most: int) -> tuple[Any, ...]:
     return tuple(values[index] for index in np.linspace(0, len(values) - 1, most).round().astype(int))
 
 
-def _lines(run: Run, rows: pd.DataFrame, by_value: str | None) -> Iterator[Line]:
-    arms = run.scenario["strategies"]
-    look = looks_of_arms(run)
-    scale = some(tuple(sorted(run.rounds[by_value].dropna().unique())), MOST_LINES) if by_value else ()
-    colours = dict(zip(scale, sequence(len(scale)), strict=True))
-    having = run.rounds.dropna(subset=by_value)["strategy"].nunique() if by_value else 0
-    for name, own in rows.groupby("strategy", observed=True):
-        label = arm(str(name), arms.get(name) or {}, run.axes)
-        if by_value is None or own[by_value].isna().all():
-            yield Line(str(name), label, look[str(name)], own)
-            continue
-        for number, part in own[own[by_value].isin(scale)].groupby(by_value):
-            varied = at(axis_names(run)[by_value], [number])
-            with_value = varied if having == 1 else f"{label}, {varied}"
-            yield Line(str(name), with_value, replace(look[str(name)], colour=colours[number]), part)
-
-
-def draw_mean(frame: Axes, line: Line, x: str, y: str, scale: float = 1.0) -> None:
-    """The mean over seeds, with a band for its 95 % interval; with fewer than three seeds, each seed as a thin line."""
-    table = over_seeds(line.rows, [x], y)
-    often = max(1, len(table) // 8)  # a marker at every point hides a long line
-    frame.plot(
-        table[x], table["mean"] * scale, color=line.look.colour, marker=line.look.marker, linestyle=line.look.dash,
-        markevery=often, zorder=3,
+def draw_mean(ax: Axes, line: Line, x: str, y: str, scale: float = 1.0, mark_every: Any = None) -> None:
+    """Draws the mean over seeds with a band for its 95 % interval, or with fewer than three seeds each seed thinly."""
+    rows = line.rows.dropna(subset=y)
+    table = over_seeds(rows, [x], y)
+    if mark_every is None:
+        mark_every = max(1, len(table) // 8)  # a marker at every point would hide a long line
+    style = line.style
+    ax.plot(
+        table[x], table["mean"] * scale, color=style.color, marker=style.marker, linestyle=style.linestyle,
+        markevery=mark_every, zorder=3,
     )  # fmt: skip
-    if table["seeds"].max() < FEWEST_SEEDS:
-        for _, one in line.rows.groupby("seed"):
-            frame.plot(one[x], one[y] * scale, color=line.look.colour, linewidth=0.8, alpha=0.5, zorder=2)
-    else:
-        frame.fill_between(
-            table[x], table["low"] * scale, table["high"] * scale, color=line.look.colour, alpha=BAND, linewidth=0
-        )
+    if table["seeds"].max() >= FEWEST_SEEDS:
+        ax.fill_between(table[x], table["low"] * scale, table["high"] * scale, color=style.color, alpha=BAND, lw=0)
+        return
+    for _, seed in rows.groupby("seed"):
+        ax.plot(seed[x], seed[y] * scale, color=style.color, linewidth=0.8, alpha=0.5, zorder=2)
 
 
-def spread(run: Run) -> str:
-    """What the lines and bands of `draw_mean` are, for a caption."""
-    counts = run.rounds.groupby(["strategy", *run.axes], observed=True, dropna=False)["seed"].nunique()
-    fewest, most = counts.min(), counts.max()
-    if most == 1:
-        return "One seed: a line says nothing about how far another seed would be from it."
-    mean = f"Mean over {most} seeds" if fewest == most else f"Mean over {fewest} to {most} seeds"
-    if most < FEWEST_SEEDS:
-        return f"{mean}; each seed as a thin line (too few for an interval worth drawing)."
-    return f"{mean}; the band is the 95 % interval of the mean" + (
-        "." if fewest >= FEWEST_SEEDS else f", drawn from {FEWEST_SEEDS} seeds on."
-    )
-
-
-def half_width(table: pd.DataFrame) -> pd.Series[float]:
-    """Half of each interval of a table from `over_seeds`, for an error bar; empty with too few seeds."""
+def error_bars(table: pd.DataFrame) -> pd.Series[float]:
+    """Half of each interval of a table from `over_seeds`; empty with fewer than three seeds."""
     return (table["high"] - table["mean"]).where(table["seeds"] >= FEWEST_SEEDS)
 
 
-def has_values(frame: pd.DataFrame, column: str) -> bool:
-    """Whether anything was measured in this column."""
-    return column in frame and not frame[column].map(is_empty).all()
+def seeds_note(run: Run) -> str:
+    """A caption's sentence on the lines and bands of `draw_mean`."""
+    counts = run.rounds.groupby(["strategy", *run.axes], observed=True, dropna=False)["seed"].nunique()
+    fewest, most = counts.min(), counts.max()
+    if most == 1:
+        return "One seed: a line does not show how far another seed would be from it."
+    mean = f"Mean over {most} seeds" if fewest == most else f"Mean over {fewest} to {most} seeds"
+    if most < FEWEST_SEEDS:
+        return f"{mean}; thin lines show each seed (too few for a useful interval)."
+    return f"{mean}; the band is the 95 % interval of the mean" + (
+        "." if fewest >= FEWEST_SEEDS else f", drawn for {FEWEST_SEEDS} seeds or more."
+    )

@@ -1,4 +1,4 @@
-"""What all figures share: colours, a chart with its caption, and how it becomes PNG or SVG."""
+"""What all figures share: colours and fonts, a figure with its caption, and its conversion to PNG and SVG."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
-INK, GRID, PAPER = "#22272e", "#d5dae0", "#ffffff"
-# Okabe & Ito's colours, told apart by colour-blind eyes as well, less the yellow, which is faint on white.
+INK, GRID, PAPER, GREY = "#22272e", "#d5dae0", "#ffffff", "#808080"  # GREY is readable on white and on black
+# The colours of Okabe & Ito, which colour-blind readers can tell apart, without the yellow, which is faint on white.
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
-# Of heatmaps, which keep their colours on a dark page, since their lightness is what they say. In as few steps as the
-# eye tells apart, so that a thousand cells are few shapes. From orange to blue, equal is pale.
-HEAT = tuple(to_hex(each) for each in matplotlib.colormaps["cividis"](np.linspace(0, 1, 48)))
-SIGNED = tuple(
-    to_hex(each)
-    for each in LinearSegmentedColormap.from_list("", ["#8f3b00", "#e08a3c", "#f6f4f0", "#5a9bd0", "#0b4a85"])(
+# Colours of heatmaps. They stay as they are on a dark page, because their lightness carries the value. There are only
+# as many as the eye can tell apart, so that a thousand cells become few shapes.
+SEQUENTIAL = tuple(to_hex(color) for color in matplotlib.colormaps["cividis"](np.linspace(0, 1, 48)))
+DIVERGING = tuple(  # from orange over a pale zero to blue
+    to_hex(color)
+    for color in LinearSegmentedColormap.from_list("", ["#8f3b00", "#e08a3c", "#f6f4f0", "#5a9bd0", "#0b4a85"])(
         np.linspace(0, 1, 49)
     )
 )
-ON_LIGHT, ON_DARK = "#101214", "#fcfcfd"  # text in cells
-FIXED = frozenset({*HEAT, *SIGNED, ON_LIGHT, ON_DARK})
+DARK_TEXT, LIGHT_TEXT = "#101214", "#fcfcfd"  # in cells of heatmaps
+HEATMAP_COLORS = frozenset({*SEQUENTIAL, *DIVERGING, DARK_TEXT, LIGHT_TEXT})
 
 STYLE: Any = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.dpi": 100,
@@ -45,28 +45,29 @@ STYLE: Any = {
     "lines.markeredgecolor": PAPER, "lines.markeredgewidth": 0.8, "svg.fonttype": "none",
     "text.usetex": False, "text.parse_math": False, "axes.unicode_minus": True,
 }  # fmt: skip
-styled = matplotlib.rc_context(STYLE)  # decorates what draws: the user's own settings come back afterwards
+styled = matplotlib.rc_context(STYLE)  # decorates functions that draw; the user's own settings come back afterwards
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one line or point looks; `dash` is one of matplotlib's line styles."""
+class LineStyle:
+    """The appearance of a line or of points, in matplotlib's terms."""
 
-    colour: str
+    color: str
     marker: str
-    dash: Any = "-"
+    linestyle: Any = "-"
 
 
 @dataclass(frozen=True)
-class Chart:
-    """A figure and what stands around it.
+class ReportFigure:
+    """A figure with its title and caption.
 
     Attributes:
         name: The file's name, without suffix.
-        title: A heading.
-        caption: What is drawn, in full sentences: means of what, bands of what, measured how.
-        figure: The drawing.
-        columns: How many panels stand side by side.
+        title: The heading above the figure.
+        caption: Full sentences: which quantity, mean of what, interval of what, how measured.
+        figure: The matplotlib figure.
+        columns: The number of panels side by side.
+        section: The heading of the report's section that holds the figure.
     """
 
     name: str
@@ -74,116 +75,97 @@ class Chart:
     caption: str
     figure: Figure
     columns: int = 1
+    section: str = "Figures"
 
-    def noting(self, note: str) -> Chart:
-        """The same chart with a sentence more in its caption."""
+    def with_note(self, note: str) -> ReportFigure:
+        """The same figure with another sentence at the end of its caption."""
         return replace(self, caption=f"{self.caption} {note}")
 
 
-def looks(arms: list[str], reference: str) -> dict[str, Look]:
-    """One look for each arm, the same in every figure: the reference in ink, the others in colours."""
-    others = [arm for arm in arms if arm != reference]
-    cycle = len(PALETTE)
-    found = {
-        arm: Look(PALETTE[i % cycle], MARKERS[i % cycle], DASHES[i // cycle % len(DASHES)])
-        for i, arm in enumerate(others)
-    }
-    return found | {reference: Look(INK, "o")}
-
-
-def sequence(count: int) -> list[str]:
+def sequential_colors(count: int) -> list[str]:
     """Colours in order, for the values of a varied number: dark violet over blue and green to light green."""
-    colours = matplotlib.colormaps["viridis"]
-    return [to_hex(colours(0.1 + 0.75 * i / max(1, count - 1))) for i in range(count)]
-
-
-def time_unit(longest: float) -> tuple[str, float]:
-    """The unit for an axis of times that goes to `longest` seconds, and its length in seconds."""
-    return ("s", 1.0) if longest < 600 else ("min", 60.0) if longest < 10800 else ("h", 3600.0)
+    colormap = matplotlib.colormaps["viridis"]
+    return [to_hex(colormap(0.1 + 0.75 * i / max(1, count - 1))) for i in range(count)]
 
 
 @styled
-def png(chart: Chart) -> bytes:
-    """The chart on white, 200 dots an inch."""
+def to_png(figure: ReportFigure) -> bytes:
+    """The figure on white, at 200 dots per inch."""
     with io.BytesIO() as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a user's label in a script that DejaVu lacks
-        FigureCanvasAgg(chart.figure)
-        chart.figure.savefig(file, format="png", dpi=200, facecolor=PAPER, metadata={"Software": None})
+        FigureCanvasAgg(figure.figure)
+        figure.figure.savefig(file, format="png", dpi=200, facecolor=PAPER, metadata={"Software": None})
         return file.getvalue()
 
 
 @styled
-def svg(chart: Chart) -> str:
-    """The chart as an SVG file: text as text (small, searchable), the same bytes for the same numbers."""
-    with io.StringIO() as file, warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": chart.name}):
+def to_svg(figure: ReportFigure) -> str:
+    """The figure as an SVG file: text stays text (small, searchable), and equal numbers give equal bytes."""
+    with io.StringIO() as file, warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": figure.name}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        chart.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        return re.sub(r'\b(d|transform|points)="[^"]*"', _shortened, file.getvalue())
+        figure.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        return re.sub(r'\b(d|transform|points)="[^"]*"', _round_coordinates, file.getvalue())
 
 
-def _shortened(attribute: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a point: half the bytes, the same picture."""
+def _round_coordinates(attribute: re.Match[str]) -> str:
+    """Cuts coordinates to a hundredth of a point: half the bytes, the same picture."""
     return re.sub(r"(\.\d\d)\d+", r"\1", attribute.group())
 
 
-def inline(text: str, name: str, label: str) -> str:
-    """An SVG file as an element of a page that holds others.
+def inline_svg(svg: str, name: str, label: str) -> str:
+    """An SVG file as an element of a page that holds several.
 
-    Its ids begin with `name`, so that clip paths of two figures cannot be mixed up. Every colour, but for those of
-    heatmaps, becomes a variable of the page (`colour_variables` defines them), which a dark page sets otherwise. It
-    grows by a fifth at most.
+    Its ids get the prefix `name`, so that the clip paths of two figures cannot be mixed up. Every colour outside the
+    cells of heatmaps becomes a CSS variable, which `color_variables` defines for light and dark pages. The element is
+    at most a fifth larger than the file.
 
     Args:
-        text: The file.
+        svg: The text of the file.
         name: Unique in the page.
-        label: What a screen reader says; already escaped.
+        label: The text for screen readers, already escaped.
     """
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"(fill|stroke): (#[0-9a-f]{6})", _as_variable, text)
-    head = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', text)
-    assert head is not None  # matplotlib writes one, in points
-    widest = round(1.2 * float(head[1]) * 4 / 3)
-    start = f'<svg {head[0]} style="max-width: {widest}px" role="img" aria-label="{label}">'
-    return re.sub(r"<svg [^>]*>", lambda _: start, text, count=1)
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = COLOR.sub(
+        lambda found: found[0] if found[2] in HEATMAP_COLORS else f"{found[1]}: var(--c{found[2][1:]})", svg
+    )
+    view_box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', svg)
+    assert view_box is not None  # matplotlib writes one, in points
+    max_width = round(1.2 * float(view_box[1]) * 4 / 3)
+    start = f'<svg {view_box[0]} style="max-width: {max_width}px" role="img" aria-label="{label}">'
+    return re.sub(r"<svg [^>]*>", lambda _: start, svg, count=1)
 
 
-def colour_variables(texts: list[str], dark: bool) -> str:
-    """CSS definitions of all colours that the SVG files use, less those that stay."""
-    found = {colour for text in texts for colour in re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text)}
-    colours = sorted(found - FIXED)
-    return " ".join(f"{_variable(colour)}: {on_dark(colour) if dark else colour};" for colour in colours)
+COLOR = re.compile(r"(fill|stroke): (#[0-9a-f]{6})")
 
 
-def _as_variable(found: re.Match[str]) -> str:
-    return found[0] if found[2] in FIXED else f"{found[1]}: var({_variable(found[2])})"
+def color_variables(svgs: list[str]) -> str:
+    """CSS definitions, for light and dark pages, of the variables that `inline_svg` puts into these files."""
+    colors = {color for svg in svgs for _, color in COLOR.findall(svg)} - HEATMAP_COLORS
+    return " ".join(f"--c{color[1:]}: light-dark({color}, {on_dark(color)});" for color in sorted(colors))
 
 
-def text_on(colour: str) -> str:
-    """The colour of text that is readable on a cell of this colour.
+def text_color(background: str) -> str:
+    """The colour of text that is readable on this background.
 
-    >>> text_on("#00224e"), text_on("#fee838")
+    >>> text_color("#00224e"), text_color("#fee838")
     ('#fcfcfd', '#101214')
     """
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [int(background[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return ON_LIGHT if luminance > 0.18 else ON_DARK  # where the contrast with both is the same
+    return DARK_TEXT if luminance > 0.18 else LIGHT_TEXT  # at 0.18 both have the same contrast
 
 
-def _variable(colour: str) -> str:
-    return f"--c{colour[1:]}"
-
-
-def on_dark(colour: str) -> str:
-    """The colour's partner on a dark page: greys turn over, the others are lifted to a middle lightness.
+def on_dark(color: str) -> str:
+    """The colour's counterpart on a dark page: greys are inverted, other colours get at least a middle lightness.
 
     >>> on_dark("#ffffff"), on_dark("#0072b2")
     ('#15191e', '#1aacff')
     """
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
     if max(red, green, blue) - min(red, green, blue) < 0.1:  # a grey: ink, grid or paper
-        return {INK: "#e3e8ee", GRID: "#353c45", PAPER: "#15191e"}.get(colour, colour)
+        return {INK: "#e3e8ee", GRID: "#353c45", PAPER: "#15191e"}.get(color, color)
     return to_hex(colorsys.hls_to_rgb(hue, max(lightness, 0.55), saturation))

@@ -1,4 +1,4 @@
-"""How names and numbers read in the report: λ and σ, per cent, points, durations."""
+"""Formats names and numbers for the report: λ and σ, per cent, points, durations."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ NAMES = {"lambda": "λ", "sigma": "σ", "lr": "learning rate", "fraction": "firs
 
 
 def axis_name(column: str) -> str:
-    """What a varied key is called.
+    """The name of a varied key in the report.
 
     >>> [axis_name(key) for key in ("lambda", "data.name", "training.optimizer.lr", "stream.chunk_size")]
     ['λ', 'data', 'learning rate', 'chunk size']
     """
     last = column.removesuffix(".name").rpartition(".")[2]
-    return NAMES.get(last, plain(last))
+    return NAMES.get(last, readable(last))
 
 
 def axis_names(run: Run) -> dict[str, str]:
-    """What each varied key of a run is called; nothing for a bundle, whose labels stand by themselves."""
+    """The name of each varied key of a run; empty for a bundle, whose labels need none."""
     names = {axis: "" if axis in bundles(run.scenario) else axis_name(axis) for axis in run.axes}
     if run.pretrained and "stream.fraction" in names:
         names["stream.fraction"] = TARGET_FRACTION
     return names
 
 
-def plain(name: str) -> str:
-    """A name from a file as words: underscores are spaces.
+def readable(name: str) -> str:
+    """A name from a file as words: underscores become spaces.
 
-    >>> plain("warm_start")
+    >>> readable("warm_start")
     'warm start'
     """
     return name.replace("_", " ").strip()
 
 
-def capital(name: str) -> str:
-    """A name from a file as the first words of a sentence.
+def capitalized(name: str) -> str:
+    """The same words at the start of a sentence.
 
-    >>> capital("warm_start")
+    >>> capitalized("warm_start")
     'Warm start'
     """
-    words = plain(name)
+    words = readable(name)
     return words[:1].upper() + words[1:]
 
 
-def value(number: object) -> str:
-    """A varied value, as short as it can be said.
+def format_value(number: object) -> str:
+    """A varied value, as short as possible.
 
-    >>> value(0.5), value(1.0), value(1e-5), value("cifar10")
+    >>> format_value(0.5), format_value(1.0), format_value(1e-5), format_value("cifar10")
     ('0.5', '1', '1e-5', 'cifar10')
     """
     if not isinstance(number, (int, float)) or isinstance(number, bool):
@@ -60,46 +60,44 @@ def value(number: object) -> str:
     return f"{number:g}".replace("e-0", "e-")
 
 
-def setting(row: Mapping[Any, Any], names: Mapping[str, str]) -> str:
-    """The varied values of a row that has them; `names` says what each key is called, as `axis_names` does.
+def setting_label(row: Mapping[Any, Any], names: Mapping[str, str]) -> str:
+    """The varied values of a row, without the empty ones; `names` is from `axis_names`.
 
-    >>> setting({"pair": "A to B", "lambda": 0.6, "sigma": float("nan")}, {"pair": "", "lambda": "λ", "sigma": "σ"})
+    >>> setting_label({"pair": "A to B", "lambda": 0.6, "lr": float("nan")}, {"pair": "", "lambda": "λ", "lr": "rate"})
     'A to B, λ = 0.6'
     """
-    return ", ".join(at(name, [row[axis]]) for axis, name in names.items() if not is_empty(row[axis]))
+    return ", ".join(axis_values(name, [row[axis]]) for axis, name in names.items() if not is_empty(row[axis]))
 
 
-def at(name: str, values: Sequence[object], last: str = "and") -> str:
-    """A varied key at one or several values; a bundle, which has no name, is said by its labels.
+def axis_values(name: str, values: Sequence[object], last: str = "and") -> str:
+    """A varied key with one or several values; a bundle, which has no name, is given by its labels alone.
 
-    >>> at("λ", [0, 0.2, 1.0]), at("", ["A to B", "C to D"], "or")
+    >>> axis_values("λ", [0, 0.2, 1.0]), axis_values("", ["A to B", "C to D"], "or")
     ('λ = 0, 0.2 and 1', 'A to B or C to D')
     """
-    words = listed([value(each) for each in values], last)
+    words = join_words([format_value(each) for each in values], last)
     return f"{name} = {words}" if name else words
 
 
-def listed(words: Sequence[str], last: str = "and") -> str:
+def join_words(words: Sequence[str], last: str = "and") -> str:
     """Words as a list in a sentence.
 
-    >>> listed(["a"]), listed(["a", "b", "c"])
+    >>> join_words(["a"]), join_words(["a", "b", "c"])
     ('a', 'a, b and c')
     """
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def arm(label: str, options: Mapping[str, Any], axes: Sequence[str] = ()) -> str:
-    """An arm's name with its lambda and sigma, less those that are varied.
-
-    >>> arm("shrink_perturb", {"start": "shrink_perturb", "lambda": 0.6, "sigma": 0.1})
-    'shrink perturb (λ = 0.6, σ = 0.1)'
-    """
-    given = setting(options, {key: NAMES[key] for key in ("lambda", "sigma") if key in options and key not in axes})
-    return f"{plain(label)} ({given})" if given else plain(label)
+def arm_label(run: Run, arm: str) -> str:
+    """An arm's name with its lambda and sigma, unless they are varied: "shrink perturb (λ = 0.6, σ = 0.1)"."""
+    options, vary = run.scenario["strategies"].get(arm) or {}, run.scenario.get("vary") or {}
+    fixed = {key: NAMES[key] for key in ("lambda", "sigma") if key in options and f"strategies.{arm}.{key}" not in vary}
+    values = setting_label(options, fixed)
+    return f"{readable(arm)} ({values})" if values else readable(arm)
 
 
 def is_empty(number: object) -> bool:
-    """Whether a cell of a table holds nothing."""
+    """Whether a cell of a table is empty."""
     return number is None or (isinstance(number, float) and math.isnan(number))
 
 
@@ -113,7 +111,7 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def points(fraction: float, low: float = math.nan, high: float = math.nan) -> str:
-    """A difference of accuracies in percentage points, with its interval where there is one.
+    """A difference of accuracies in percentage points, with its interval if there is one.
 
     >>> points(-0.084, -0.092, -0.075), points(0.012), points(0.0004, -0.0002, 0.0010), points(-0.0, -0.01, 0.01)
     ('−8.4 [−9.2, −7.5]', '+1.2', '+0.04 [−0.02, +0.10]', '0.0 [−1.0, +1.0]')
@@ -121,14 +119,14 @@ def points(fraction: float, low: float = math.nan, high: float = math.nan) -> st
     numbers = [100 * number for number in (fraction, low, high) if not is_empty(number)]
     if is_empty(fraction):
         return "–"
-    # Two digits where one would print a bound as zero that is not.
+    # Two digits where one digit would print a bound other than zero as zero.
     digits = 1 if all(abs(number) >= 0.1 or number == 0 for number in numbers) else 2
     first, *bounds = (signed(number, digits) for number in numbers)
     return f"{first} [{', '.join(bounds)}]" if bounds else first
 
 
 def signed(number: float, digits: int) -> str:
-    """A number with its sign, but for zero.
+    """A number with its sign; zero has none.
 
     >>> signed(1.25, 1), signed(-0.31, 1), signed(-0.04, 1)
     ('+1.2', '−0.3', '0.0')
@@ -138,7 +136,7 @@ def signed(number: float, digits: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the units that people say it in.
+    """A time in seconds, minutes or hours, whichever reads best.
 
     >>> duration(12.34), duration(245), duration(3780), duration(0.0456)
     ('12.3 s', '4 min 05 s', '1 h 03 min', '0.046 s')
@@ -154,7 +152,7 @@ def duration(seconds: float) -> str:
 
 
 def ratio(number: float, low: float = math.nan, high: float = math.nan) -> str:
-    """A ratio of times, with its interval where there is one.
+    """A ratio of times, with its interval if there is one.
 
     >>> ratio(0.268, 0.241, 0.299), ratio(12.3)
     ('0.27 [0.24, 0.30]', '12')
@@ -163,6 +161,15 @@ def ratio(number: float, low: float = math.nan, high: float = math.nan) -> str:
         return "–"
     first, *bounds = (_two_digits(each) for each in (number, low, high) if not is_empty(each))
     return f"{first} [{', '.join(bounds)}]" if bounds else first
+
+
+def share(ratio: float) -> str:
+    """A ratio in per cent for a sentence, without the sign.
+
+    >>> share(0.268), share(0.0473), share(12.3)
+    ('27', '4.7', '1,230')
+    """
+    return f"{100 * ratio:,.0f}" if ratio >= 0.1 else f"{100 * ratio:.2g}"
 
 
 def _two_digits(number: float) -> str:
@@ -176,12 +183,3 @@ def p_value(p: float) -> str:
     ('< 0.001', '0.042')
     """
     return "–" if is_empty(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-# Of seconds, the kinds of `statistics.timed`, the most telling first; short enough for the label of an axis.
-TIMING = {
-    "isolated": "timed alone on the device",
-    "estimated": "estimated from step time",
-    "shared": "timed beside other cells",
-}
-TIMING_IN_FULL = {**TIMING, "estimated": "estimated from the step time measured on the idle device"}

@@ -1,35 +1,37 @@
-"""A run's tables, read from its folder."""
+"""Reads a run's tables from its folder."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
 
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.results.columns import EPOCH_COLUMNS, IDENTITY_COLUMNS, MEASURED, ROUND_COLUMNS
 from warmstart_sim.results.files import write_text
 from warmstart_sim.results.statistics import ESTIMATE, estimates, summary
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds.
+    """The content of a run folder.
 
     Attributes:
         scenario: The resolved scenario.
         environment: Versions, device, commit, date, command, and whether it was a rehearsal.
-        rounds: One row for each cell and round, as stored; `strategy` is ordered as the scenario lists the arms.
-        epochs: One row for each cell, round and epoch, ordered in the same way.
+        rounds: One row for each cell and round, as stored; `strategy` has the order of the arms in the scenario.
+        epochs: One row for each cell, round and epoch, in the same order.
         axes: The columns of varied values, such as ("lambda", "stream.fraction"); empty in arms that lack them.
-            Those of bundles hold labels, in the scenario's order.
-        failures: The folder's name and the reason of each cell that ended in an error.
+            Columns of bundles hold labels, in the scenario's order.
+        failures: For each cell that ended in an error, the name of its folder and the reason.
+        columns: The probe and the unit of each column that a probe added; empty in runs of earlier versions.
     """
 
     scenario: Mapping[str, Any]
@@ -38,6 +40,7 @@ class Run:
     epochs: pd.DataFrame
     axes: tuple[str, ...]
     failures: Mapping[str, str]
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
@@ -46,19 +49,29 @@ class Run:
 
     @property
     def reference(self) -> str:
-        """The arm that the others are compared with: the plainest one that starts from random init, else the first."""
+        """The arm that the others are compared with: the simplest arm of random init, or the first arm."""
         arms: dict[str, Mapping[str, Any]] = {name: arm or {} for name, arm in self.scenario["strategies"].items()}
         random = [name for name, arm in arms.items() if arm.get("start", name) == "random_init"]
         return min(random, key=lambda name: len(arms[name]), default=next(iter(arms)))
 
     @property
     def pretrained(self) -> bool:
-        """Whether arms start from training on other data, so that a shared first round is not on theirs."""
-        return "head" in self.scenario["stream"]  # what becomes of the head is asked of such streams only
+        """Whether arms start from training on other data, so that a shared first round is on other data."""
+        return "head" in self.scenario["stream"]  # only such streams have this setting
 
     def summary(self) -> pd.DataFrame:
         """One row for each arm and combination of varied values: see `statistics.summary`."""
         return summary(self.rounds, self.axes, self.metric, self.reference)
+
+    def probe_columns(self, table: Literal["rounds", "epochs"]) -> list[str]:
+        """The numeric columns that probes added to a table."""
+        standard = {*IDENTITY_COLUMNS, *self.axes, *ROUND_COLUMNS, *EPOCH_COLUMNS, *MEASURED}
+        rows = self.rounds if table == "rounds" else self.epochs
+        return [str(column) for column in rows.select_dtypes("number") if column not in standard]
+
+    def column_info(self, column: str) -> Mapping[str, str]:
+        """What is known of a probe's column: "probe" and "unit", where they were recorded."""
+        return self.columns.get(column) or self.columns.get(column.removesuffix("_at_start"), {})
 
 
 def load(run_dir: Path) -> Run:
@@ -75,8 +88,10 @@ def load(run_dir: Path) -> Run:
         rounds, epochs = (_read_table(run_dir / name, orders) for name in ("rounds.csv", "epochs.csv"))
         errors = sorted(run_dir.glob("*/*/error.json"))
         failures = {path.parent.name: str(json.loads(path.read_text(encoding="utf-8"))["reason"]) for path in errors}
-        columns = list(rounds.columns)
-        axes = tuple(columns[columns.index("seed") + 1 : columns.index("round")])
+        header = list(rounds.columns)
+        axes = tuple(header[header.index("seed") + 1 : header.index("round")])
+        measured_by = run_dir / "columns.json"
+        columns = json.loads(measured_by.read_text(encoding="utf-8")) if measured_by.exists() else {}
         rounds[ESTIMATE] = estimates(rounds)
     except FileNotFoundError as error:
         name = Path(error.filename).name
@@ -86,19 +101,19 @@ def load(run_dir: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise WarmstartError(f"the run in {run_dir} cannot be read: {reason}") from error
-    return Run(scenario, environment, rounds, epochs, axes, failures)
+    return Run(scenario, environment, rounds, epochs, axes, failures, columns)
 
 
 def bundles(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The varied keys whose values are labels of settings that change together, and their labels in order."""
+    """The varied keys whose values are labels of several settings each, and their labels in order."""
     vary = scenario.get("vary") or {}
     return {key: list(values) for key, values in vary.items() if isinstance(values, Mapping)}
 
 
 def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Reads a table; the columns in `orders` are text as it stands, even "1.0" or "nan", in that order.
+    """Reads a table, which may be compressed by gzip.
 
-    Of a run that is kept for long, a table may have been packed by gzip.
+    The columns in `orders` are read as text, even "1.0" or "nan", with this order of their values.
     """
     zipped = path.with_name(f"{path.name}.gz")
     path = zipped if zipped.exists() and not path.exists() else path
@@ -110,8 +125,8 @@ def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame
     return table
 
 
-def missing(run: Run) -> list[dict[str, Any]]:
-    """The cells that the scenario asks for and that have finished no round of their own yet."""
+def missing_cells(run: Run) -> list[dict[str, Any]]:
+    """The cells of the scenario that have not finished any round of their own."""
     own = run.rounds[~run.rounds["shared"].astype(bool)]
     keys = ["strategy", *run.axes, "seed"]
     found = {tuple(map(_comparable, row)) for row in own[keys].itertuples(index=False)}
@@ -125,9 +140,9 @@ def missing(run: Run) -> list[dict[str, Any]]:
 
 
 def _combinations(arm: str, vary: Mapping[str, Collection[Any]]) -> Iterator[dict[str, Any]]:
-    """The varied values of one arm's cells: `strategies.ARM.option` is the column `option`, in that arm only.
+    """The varied values of one arm's cells, those of a bundle by label.
 
-    The values of a bundle are its labels.
+    The key `strategies.ARM.option` is the column `option`, which only this arm has.
     """
     own = f"strategies.{arm}."
     mine = {key: values for key, values in vary.items() if key.startswith(own) or not key.startswith("strategies.")}
@@ -136,14 +151,14 @@ def _combinations(arm: str, vary: Mapping[str, Collection[Any]]) -> Iterator[dic
 
 
 def _comparable(value: object) -> object:
-    """A varied value from YAML or from a CSV file in one form: None or text."""
+    """Converts a varied value from YAML or from a CSV file to one form: None or text."""
     if value is None or value != value:
         return None
     return f"{float(value):.12g}" if isinstance(value, (int, float, np.number, np.bool_)) else str(value)
 
 
 def write_summary(run_dir: Path) -> pd.DataFrame:
-    """Writes summary.csv into a run folder, all at once or not at all, and returns it."""
+    """Writes summary.csv into a run folder, atomically, and returns it."""
     table = load(run_dir).summary()
     write_text(Path(run_dir) / "summary.csv", table.to_csv(index=False))
     return table
