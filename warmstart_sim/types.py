@@ -138,7 +138,8 @@ class RoundContext:
         initial: Returns the initialisation of round 0, from which the first training started.
         train: Indices of the samples to train on, int64 (n,), the oldest first.
         new: Indices of the samples that arrived with this round.
-        start: For probes, the weights that the round started from.
+        start: For parts and probes, the weights that the round starts from.
+        trainable: For parts and probes, names of the parameters that train in the round; None for all.
         weights: For probes, the weights now: the model's own tensors, which must not be changed.
         epoch: For probes, how many epochs of the round are over.
         functions: Evaluates the model for the methods below; None where there is no model, as in an example.
@@ -153,6 +154,7 @@ class RoundContext:
     train: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     new: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     start: StateDict | None = None
+    trainable: Collection[str] | None = None
     weights: StateDict | None = None
     epoch: int = 0
     functions: ModelFunctions | None = None
@@ -263,14 +265,16 @@ class Hooks:
             captured in a CUDA graph, so it may count steps and branch.
         after_epoch: Called after every epoch, as `after_epoch(model, optimizer)`.
         state: What the part has to remember, by name: tensors, numbers, text, and mappings of these. It is saved in
-            checkpoints, and restored into the same mapping (into the same tensors where the shapes agree).
+            checkpoints, and restored into the same mapping (into the same tensors where the shapes agree). Change its
+            tensors in place: a captured CUDA graph holds their addresses, and numbers as they were. Where a transform
+            or loss term comes with state that changes otherwise, steps run uncaptured, with a warning.
     """
 
     transform: Callable[[Batch], Batch] | None = None
     loss_term: Callable[[Batch, torch.Tensor], torch.Tensor] | None = None
     after_step: Callable[[torch.nn.Module, torch.optim.Optimizer], None] | None = None
     after_epoch: Callable[[torch.nn.Module, torch.optim.Optimizer], None] | None = None
-    state: dict[str, Any] | None = None
+    state: dict[str, Any] | None = field(default=None, compare=False)
 
 
 class Part(Protocol):

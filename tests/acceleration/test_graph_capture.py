@@ -26,7 +26,7 @@ from tests.acceleration.recorded import Tape
 from warmstart_sim import models
 from warmstart_sim.parts.augment import Augment
 from warmstart_sim.seeding import scoped_torch_seed
-from warmstart_sim.training import evaluation
+from warmstart_sim.training import evaluation, part_state
 from warmstart_sim.training import stepper as stepper_module
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.coroutine import run_to_end
@@ -170,6 +170,84 @@ def test_losses_and_step_hooks_of_parts_are_recorded_too():
 
     hooks = [Hooks(loss_term=lambda batch, logits: 0.5 * F.cross_entropy(2 * logits, batch.labels), after_step=clamp)]
     assert_recorded_equals_plain(settings(), hooks=lambda: hooks)
+
+
+# Parts with state.
+
+
+class Averaging:
+    """Pulls the logits towards a running average of their mean; the average is kept in one of several ways."""
+
+    def __init__(self, kept: str) -> None:
+        self.kept = kept
+
+    def __call__(self) -> Sequence[Hooks]:
+        state: dict[str, Any] = {"mean": torch.zeros(()), "count": 0, "calls": 0}
+
+        def loss_term(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
+            if self.kept == "number in the loss":
+                state["calls"] += 1
+            return (logits.mean() - state["mean"] - 0.1 * state["count"] - 0.1 * state["calls"]).square()
+
+        def after_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+            with torch.no_grad():
+                mean = next(model.parameters()).mean()
+                if self.kept == "tensor in place":
+                    state["mean"].lerp_(mean, 0.1)
+                elif self.kept == "new tensor":
+                    state["mean"] = 0.9 * state["mean"] + 0.1 * mean
+                elif self.kept == "number":
+                    state["count"] += 1
+
+        def after_epoch(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+            if self.kept == "number of epochs":
+                state["count"] += 1
+
+        return [Hooks(loss_term=loss_term, after_step=after_step, after_epoch=after_epoch, state=state)]
+
+
+@pytest.mark.parametrize("kept", ["tensor in place", "number of epochs"])
+def test_state_of_parts_that_changes_in_place_or_between_epochs_is_captured(kept):
+    tape = assert_recorded_equals_plain(settings(), hooks=Averaging(kept))
+    assert tape.replays == 3 * (3 + 4) + 2 * 3 * 3  # steps and evaluations: nothing was run as it is
+
+
+@pytest.mark.parametrize("kept", ["new tensor", "number", "number in the loss"])
+def test_state_of_parts_that_a_graph_would_not_see_change_runs_as_it_is_and_says_so(kept):
+    with pytest.warns(UserWarning, match="a part replaces tensors or changes numbers in its state"):
+        assert_recorded_equals_plain(settings(), hooks=Averaging(kept))
+
+
+class Counted:
+    """A part whose hooks are equal in every round, and whose state is not."""
+
+    def transform(self, batch: Batch) -> Batch:
+        return batch
+
+    def hooks(self) -> list[Hooks]:
+        return [Hooks(transform=self.transform, state={"mean": torch.zeros(3)})]
+
+
+@pytest.mark.parametrize("tape", [None, Tape()], ids=["plain", "captured"])
+def test_a_round_has_the_state_of_its_own_hooks(tape):
+    stepper, part = Stepper(fresh(), settings(), tape), Counted()
+    for index in range(2):
+        hooks = part.hooks()
+        begun(stepper, hooks=hooks, index=index)
+        assert stepper.hooks[0].state is hooks[0].state
+
+
+def test_state_of_parts_is_restored_whatever_it_holds_now():
+    state: dict[str, Any] = {"kept": torch.ones(2), "dropped": 1, "none": torch.ones(()), "inner": {"tensor": None}}
+    kept, inner = state["kept"], state["inner"]
+    saved = {"kept": torch.tensor([2.0, 3.0]), "none": None, "inner": {"tensor": torch.ones(3)}, "new": 5}
+    part_state.restore(state, saved, CPU)
+    assert state["kept"] is kept
+    assert state["inner"] is inner
+    assert kept.tolist() == [2.0, 3.0]
+    assert state.keys() == saved.keys()
+    assert (state["none"], state["new"]) == (None, 5)
+    assert inner["tensor"].tolist() == [1.0] * 3
 
 
 # How often something is recorded.

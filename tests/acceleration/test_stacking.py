@@ -221,6 +221,17 @@ def test_transforms_draw_for_each_model_from_its_own_generator(shared, sizes):
         assert torch.equal(pair.alone.generator.get_state(), state)
 
 
+def test_transforms_see_which_samples_they_change():
+    def by_index(batch: Batch) -> Batch:
+        return replace(batch, inputs=batch.inputs * (1 + batch.index.view(-1, 1, 1, 1) / COUNT))
+
+    trained = pairs()
+    for pair in trained:
+        pair.both(lambda stepper: stepper.begin(stepper.samples, [Hooks(by_index)]))
+    advance(stack_of(trained), trained, range(10))
+    assert_equal(trained)
+
+
 def test_a_step_that_fails_has_drawn_nothing():
     def fails(batch: Batch) -> Batch:
         raise RuntimeError("a mistake of the user's")

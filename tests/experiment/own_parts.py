@@ -62,3 +62,18 @@ class RunningAverage:
                         average[name].copy_(tensor)
 
         return Hooks(loss_term=loss_term, after_step=after_step, state=state)
+
+
+def fresh_features(previous: StateDict, fresh: StateDict, context: RoundContext) -> Start:
+    """Fresh weights, of which only the head trains."""
+    head = {name for name in fresh if context.layout.in_head(name)}
+    return Start(fresh, trainable=head & context.layout.parameters)
+
+
+def head_every_other_round(previous: StateDict, fresh: StateDict, context: RoundContext) -> Start:
+    """Freezes the body in odd rounds."""
+    return head_only(previous, fresh, context) if context.round % 2 else Start(previous)
+
+
+def what_never_trains(previous: StateDict, fresh: StateDict, context: RoundContext) -> Start:
+    return Start(previous, trainable=["0.0.weight"])

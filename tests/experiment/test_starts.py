@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,28 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from tests.acceleration.recorded import Tape
 from tests.experiment import own_parts
-from tests.experiment.test_experiment import result, same
+from tests.experiment.test_experiment import result, same, stored
 from warmstart_sim import scenario as scenarios
+from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.acceleration.stacking import stackable
 from warmstart_sim.avalanche.engine import avalanche_engine
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.execution.interleaved import run_slots
+from warmstart_sim.execution.progress import ProgressEvent
+from warmstart_sim.execution.tasks import Task
 from warmstart_sim.experiment.cell_trainer import CellTrainer
-from warmstart_sim.experiment.run_cell import run_cell
+from warmstart_sim.experiment.run_cell import cell_coroutine, run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.training.coroutine import run_to_end
 from warmstart_sim.training.loop import train
+from warmstart_sim.training.starts import freeze_all_but, trains_by_default
+from warmstart_sim.types import RoundContext
 
 
 @pytest.fixture
@@ -95,6 +105,87 @@ def test_a_frozen_round_that_was_interrupted_continues_as_if_it_had_not_been(
     assert same(through, result(cell, tmp_path / "killed", execution))
 
 
+def test_a_frozen_round_does_not_decide_what_the_next_one_starts_from(tiny_scenario, execution):
+    trainer = CellTrainer(cell_of(tiny_scenario, own_parts.fresh_features), execution)
+    train(trainer.begin(trainer.rounds[0], None)[1])
+    for round_ in trainer.rounds[1:]:
+        context, training = trainer.begin(round_, trainer.weights())
+        assert all(torch.equal(context.start[name], tensor) for name, tensor in context.fresh.items())
+        train(training)
+
+
+def test_freezing_a_round_does_not_reach_the_next_cell_on_the_same_stepper(tiny_scenario, execution):
+    """A captured stepper goes from cell to cell, here from one that ends frozen."""
+    cache = DeviceCache("cpu", lambda device: Tape())
+    first = CellTrainer(cell_of(tiny_scenario, own_parts.head_only), execution, cache)
+    first.begin(first.rounds[1], first.fresh_weights(0))
+    first.close()
+    cell = cell_of(tiny_scenario, "random_init")
+    second, alone = CellTrainer(cell, execution, cache), CellTrainer(cell, execution)
+    assert second.stepper is first.stepper
+    assert second.flops() == alone.flops()
+    context, _ = second.begin(second.rounds[1], second.fresh_weights(0))
+    assert all(torch.equal(context.start[name], tensor) for name, tensor in context.fresh.items())
+    assert all(parameter.requires_grad for parameter in second.model.parameters())
+
+
+def test_frozen_rounds_train_the_same_captured_and_with_stacked_steps(tiny_scenario, tmp_path):
+    """The stepper's tensors are slices of a stack in the first round, and a frozen one is stepped alone."""
+    scenario = {**tiny_scenario, "seeds": [0, 1], "strategies": {
+        "frozen": {"start": "tests.experiment.own_parts:head_only"},
+        "mixed": {"start": "tests.experiment.own_parts:head_every_other_round"},
+        "plain": {"start": "warm_start"},
+    }}  # fmt: skip
+    scenario["training"] = {"batch_size": 32, "until": {"epochs": 2}, "optimizer": {"lr": 2**-9}}
+    scenario["measure"] = {"each_epoch": ["gradient_norm"], "each_round": ["weight_norm"]}
+    cells = scenarios.plan(scenario, "scenario")[1]
+    alone = ExecutionSettings(data_root=tmp_path)
+    expected = [result(cell, tmp_path / "alone", alone) for cell in cells]
+
+    captured = DeviceCache("cpu", lambda device: Tape())
+    folder = RunFolder(tmp_path / "captured")
+    for cell, one in zip(cells, expected, strict=True):
+        run_to_end(cell_coroutine(cell, folder, captured, alone, lambda progress: None))
+        assert same(one, stored(folder, cell))
+
+    stacked = RunFolder(tmp_path / "stacked")
+    queue = Tasks(cells)
+    run_slots(queue, stacked, replace(alone, slots=3, batching="stacked"))
+    assert queue.errors == []
+    for cell, one in zip(cells, expected, strict=True):
+        other = stored(stacked, cell)
+        for name, tensor in one["weights"].items():
+            torch.testing.assert_close(other["weights"][name], tensor, rtol=1e-3, atol=1e-4)
+        for row, found in zip(one["epochs"], other["epochs"], strict=True):
+            assert found["gradient_norm_new"] == pytest.approx(row["gradient_norm_new"], rel=1e-2)
+
+
+class Tasks:
+    """A source of the cells' tasks."""
+
+    def __init__(self, cells: Sequence[scenarios.Cell]) -> None:
+        self.waiting = [Task(cell, first_phase=False) for cell in cells]
+        self.errors: list[str] = []
+
+    def take(self, idle: bool) -> Task | None:
+        return self.waiting.pop(0) if self.waiting else None
+
+    def report(self, event: ProgressEvent) -> None:
+        self.errors += [event.error] if event.error else []
+
+
+def test_the_flops_of_a_frozen_round_are_those_of_the_forward_pass_and_the_head(tiny_scenario, tmp_path, execution):
+    cell = cell_of(tiny_scenario, "tests.experiment.own_parts:head_only")
+    rounds = result(cell, tmp_path, execution)["rounds"]
+    trainer = CellTrainer(cell, execution)
+    inputs = trainer.train_samples.batch(torch.zeros(2, dtype=torch.int64))[0]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        trainer.model(inputs)
+    forward, head = counter.get_total_flops() // 2, 2 * trainer.model.head.weight.numel()
+    assert rounds[0]["flops"] == rounds[0]["samples_seen"] * trainer.flops()
+    assert rounds[1]["flops"] == rounds[1]["samples_seen"] * (forward + head)
+
+
 def interrupted(cell: scenarios.Cell, folder: Path, execution: ExecutionSettings, stop_after: int) -> bool:
     """Runs a cell and kills it after so many epochs; whether it was killed within a round."""
 
@@ -139,11 +230,13 @@ def test_frozen_steppers_are_not_stacked(tiny_scenario, execution):
     [
         ("body_of_nothing", "`trainable`: unknown parameter 'bodi.weight'"),
         ("nothing", "`trainable` names no parameter, so nothing would train"),
+        ("what_never_trains", "`trainable` names only parameters with requires_grad=False, so nothing would train"),
     ],
 )
 def test_a_start_that_cannot_train_is_one_line(tiny_scenario, tmp_path, execution, start, line):
+    model = "tests.experiment.test_starts:pretrained" if start == "what_never_trains" else tiny_scenario["model"]
     with pytest.raises(WarmstartError, match=line):
-        result(cell_of(tiny_scenario, f"tests.experiment.own_parts:{start}"), tmp_path, execution)
+        result(cell_of(tiny_scenario, f"tests.experiment.own_parts:{start}", model=model), tmp_path, execution)
 
 
 def test_a_strategy_may_prepare_the_first_round(tiny_scenario, tmp_path, execution):
@@ -198,3 +291,20 @@ def test_what_never_trains_is_left_alone_by_every_start(tiny_scenario, tmp_path,
     weights = result(cell, tmp_path, replace(execution, engine=engine))["weights"]
     assert all(torch.equal(weights[name], initial[name]) for name in weights if name.startswith("0."))
     assert not torch.equal(weights["1.weight"], initial["1.weight"])
+
+
+def two_numbers(context: RoundContext) -> dict[str, torch.Tensor]:
+    return {"mine": torch.zeros(2)}
+
+
+def test_a_probe_that_returns_a_tensor_of_several_numbers_is_one_line(tiny_scenario, tmp_path, execution):
+    cell = cell_of(tiny_scenario, "warm_start", measure={"each_round": ["tests.experiment.test_starts:two_numbers"]})
+    with pytest.raises(WarmstartError, match="two_numbers' must return numbers"):
+        result(cell, tmp_path, execution)
+
+
+def test_a_tied_parameter_trains_if_one_of_its_names_does():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    freeze_all_but(model, frozenset({"0.weight"}), trains_by_default(model))
+    assert {name for name, each in model.named_parameters() if each.requires_grad} == {"0.weight"}

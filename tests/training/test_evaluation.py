@@ -64,13 +64,13 @@ def test_accuracy_weighs_samples_and_not_batches(monkeypatch):
 
 
 def test_evaluation_uses_evaluation_mode_and_leaves_model_and_buffers_as_they_were():
-    model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5)).train()
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5), nn.BatchNorm1d(2).eval())  # the last is frozen
     _, samples = scored(np.array([True, False] * 10))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     first, second = (evaluate(model, samples, torch.arange(20)) for _ in range(2))
     assert first == second
     assert model.training
-    assert model[1].training
+    assert [module.training for module in model] == [True, True, False]
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 
 import torch
 from torch import nn
@@ -68,11 +68,18 @@ class DeviceCache:
         if stepper.graph_capture is not None:
             self._idle[stepper.kind].append(stepper)
 
-    def flops(self, stepper: Stepper, inputs: torch.Tensor) -> int:
-        """FLOPs of training on one sample, counted once for models that are alike and inputs of one shape."""
-        key = stepper.kind, inputs.shape[1:]
+    def flops(self, stepper: Stepper, inputs: torch.Tensor, trainable: Collection[str] | None = None) -> int:
+        """FLOPs of training on one sample, counted once for models that are alike and inputs of one shape.
+
+        Args:
+            stepper: With the model.
+            inputs: At least two normalised inputs.
+            trainable: Names of the parameters that train; None for all that train by default.
+        """
+        names = stepper.trains_by_default if trainable is None else stepper.trains_by_default & frozenset(trainable)
+        key = stepper.kind, inputs.shape[1:], names
         if key not in self._flops:
-            self._flops[key] = training_flops(stepper.model, inputs)
+            self._flops[key] = training_flops(stepper.model, inputs, names)
         return self._flops[key]
 
     def graph_capture(self) -> GraphCapture | None:

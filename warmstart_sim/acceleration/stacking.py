@@ -184,11 +184,11 @@ def _own_batch(stepper: Stepper, index: torch.Tensor, size: int) -> tuple[torch.
     transforms = [hook.transform for hook in stepper.hooks if hook.transform]
     if not transforms:
         return samples.batch(index)
-    batch = Batch(*samples.raw_batch(index[:size]), stepper.generator)
+    index, missing = index[:size], len(index) - size
+    batch = Batch(*samples.raw_batch(index), stepper.generator, index)
     for transform in transforms:
         batch = transform(batch)
     inputs, labels = samples.finished(batch.inputs), batch.labels
-    missing = len(index) - size
     return torch.cat((inputs, inputs.new_zeros(missing, *inputs.shape[1:]))), F.pad(labels, (0, missing))
 
 

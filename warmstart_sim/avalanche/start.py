@@ -19,7 +19,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.round_context import round_context
-from warmstart_sim.training.starts import freeze_all_but, start_of_round, train_mode
+from warmstart_sim.training.starts import freeze_all_but, never_trained, start_of_round, train_mode, trains_by_default
 from warmstart_sim.types import Round, RoundContext, StateDict, Strategy
 
 
@@ -101,14 +101,14 @@ class StrategyPlugin(SupervisedPlugin):
         make_context = self.make_context or (lambda number, previous: self._context(strategy, number, previous))
         context = make_context(number, current if number else None)
         name = getattr(self.strategy, "__name__", type(self.strategy).__name__)
-        start = start_of_round(self.strategy, name, context, model)
+        start = start_of_round(self.strategy, name, context, never_trained(model))
         weights = {**start.weights, **{entry: current[entry] for entry in _structure(model)}}
         model.load_state_dict(weights)
-        self.context = dataclasses.replace(context, start=weights)
+        self.context = dataclasses.replace(context, start=weights, trainable=start.trainable)
         if number and self.reset_optimizer:
             make_new(strategy.optimizer)
         if start.trainable is not None:
-            self._trains_by_default = frozenset(name for name, each in model.named_parameters() if each.requires_grad)
+            self._trains_by_default = trains_by_default(model)
             freeze_all_but(model, frozenset(start.trainable), self._trains_by_default)
             model.zero_grad()  # an optimiser leaves alone what has no gradient
         train_mode(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -67,8 +68,7 @@ class CellTrainer:
         self.test_samples = self._cache.samples(self.dataset.test, normalize, channels_last)
         self.validation_indices = self._on_device(splits.validation)
         self.test_indices = self._on_device(splits.test)
-        two = torch.zeros(2, dtype=torch.int64, device=self.device)
-        self.flops = self._cache.flops(self.stepper, self.train_samples.batch(two, self.train_samples.mean_length)[0])
+        self.flops()  # counted as setup; later calls look it up
         self.setup_seconds = time.perf_counter() - started
 
     def close(self) -> None:
@@ -119,8 +119,8 @@ class CellTrainer:
         """
         arm = self.cell.arm
         context = self.round_context(round_, previous)
-        start = start_of_round(arm.start.make(STRATEGIES), arm.start.name, context, self.model)
-        context = replace(context, start=start.weights)
+        start = start_of_round(arm.start.make(STRATEGIES), arm.start.name, context, self.stepper.never_trained)
+        context = replace(context, start=start.weights, trainable=start.trainable)
         hooks = [part.make(PARTS)(previous or context.fresh, context.fresh, context) for part in arm.parts]
         self.model.load_state_dict(start.weights)
         training = RoundTraining(
@@ -133,6 +133,12 @@ class CellTrainer:
             trainable=start.trainable,
         )
         return context, training
+
+    def flops(self, trainable: Collection[str] | None = None) -> int:
+        """FLOPs of training on one sample (texts: of the mean length) in a round that trains these parameters."""
+        two = torch.zeros(2, dtype=torch.int64, device=self.device)
+        inputs, _ = self.train_samples.batch(two, self.train_samples.mean_length)
+        return self._cache.flops(self.stepper, inputs, trainable)
 
     @property
     def measures_accuracy(self) -> bool:

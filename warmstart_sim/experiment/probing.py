@@ -94,7 +94,7 @@ def _values(name: str, probe: Callable[[RoundContext], Any], context: RoundConte
         raise WarmstartError(f"probe '{name}' must return a mapping of column names to numbers, not {found!r}")
     try:
         values = {str(column): None if value is None else float(value) for column, value in found.items()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises the last for a tensor of several numbers
         raise WarmstartError(f"probe '{name}' must return numbers: {error}") from error
     # JSON and CSV have no infinity, and an empty cell says that there is nothing to draw.
     return {column: value if value is not None and math.isfinite(value) else None for column, value in values.items()}

@@ -265,6 +265,7 @@ class RoundRecorder:
 
     def round_row(self, outcome: TrainingOutcome) -> TrainingCoroutine[Row]:
         """Evaluates the model, runs the probes of the round's end, and returns the row of rounds.csv."""
+        assert self._context is not None
         trainer, stepper = self.trainer, self.trainer.stepper
         captured_in_training = stepper.capture_seconds - self._captured
         probed = self._probe(self.probing.at_end(), outcome.epochs, "round")
@@ -288,7 +289,7 @@ class RoundRecorder:
             "epochs": outcome.epochs,
             "steps": outcome.steps,
             "samples_seen": outcome.samples_seen,
-            "flops": outcome.samples_seen * trainer.flops,
+            "flops": outcome.samples_seen * trainer.flops(self._context.trainable),
             "converged": outcome.status in ("converged", "finished"),
             "status": outcome.status,
             **accuracies,

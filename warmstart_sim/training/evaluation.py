@@ -128,9 +128,11 @@ def _batches(samples: DeviceSamples, indices: torch.Tensor) -> Iterator[tuple[to
 
 @contextlib.contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        model.train(modes[0][1])
+        for module, training in modes:  # frozen BatchNorm is in evaluation mode all along
+            module.training = training

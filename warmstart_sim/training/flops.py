@@ -12,10 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from warmstart_sim.training.starts import freeze_all_but
+
 SAMPLES = 2  # BatchNorm on flat features cannot train on one
 
 
-def training_flops(model: nn.Module, inputs: torch.Tensor) -> int:
+def training_flops(model: nn.Module, inputs: torch.Tensor, trainable: frozenset[str] | None = None) -> int:
     """FLOPs of one training step for each sample: forward and backward of matrix products and convolutions.
 
     A multiply-add counts as two, as `torch.utils.flop_counter` has it. The model is not changed. Texts count as long as
@@ -24,8 +26,11 @@ def training_flops(model: nn.Module, inputs: torch.Tensor) -> int:
     Args:
         model: On any device.
         inputs: At least two normalised inputs of the right shape.
+        trainable: Names of the parameters that train; the others need no gradient. None: those with `requires_grad`.
     """
     replica = copy.deepcopy(model).train()
+    if trainable is not None:
+        freeze_all_but(replica, None, trainable)
     with _plain_kernels(), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         logits = replica(inputs[:SAMPLES])
         F.cross_entropy(logits, torch.zeros(SAMPLES, dtype=torch.int64, device=logits.device)).backward()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
+from warmstart_sim.training import part_state
 from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucketed, epoch_order
 from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end, wait_for_values
 from warmstart_sim.training.evaluation import criterion, evaluation
@@ -256,22 +257,7 @@ class RoundTraining:
         self.epochs, self.steps, self.samples_seen = state["counters"]
         for hook, saved in zip(self._hooks, state["parts"], strict=True):
             if hook.state is not None:
-                _restore(hook.state, saved)
-
-
-def _restore(state: dict[str, Any], saved: Mapping[str, Any]) -> None:
-    """Writes a part's saved state into its mapping, and into its tensors in place: hooks hold on to them."""
-    for name in state.keys() - saved.keys():
-        del state[name]
-    for name, value in saved.items():
-        present = state.get(name)
-        if isinstance(present, dict) and isinstance(value, Mapping):
-            _restore(present, value)
-        elif isinstance(present, torch.Tensor) and present.shape == value.shape:
-            with torch.no_grad():
-                present.copy_(value)
-        else:
-            state[name] = value
+                part_state.restore(hook.state, saved, self._device)
 
 
 def train(training: RoundTraining) -> list[EpochRow]:

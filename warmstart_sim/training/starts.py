@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,17 +12,16 @@ from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.types import RoundContext, Start, StateDict
 
 
-def start_of_round(strategy: Any, name: str, context: RoundContext, model: nn.Module) -> Start:
+def start_of_round(strategy: Any, name: str, context: RoundContext, constant: Collection[str]) -> Start:
     """Where a round starts: `fresh` in the first round, afterwards what the strategy makes of `previous` and `fresh`.
 
-    A strategy with a method `prepare_first_round` decides about the first round too. Parameters with
-    `requires_grad=False`, and the buffers of modules in which nothing trains, stay as the last round left them.
+    A strategy with a method `prepare_first_round` decides about the first round too.
 
     Args:
         strategy: A function of (previous, fresh, context), or an object that can be called so.
         name: What to call it in errors.
         context: The round's context.
-        model: The model, for what of it never trains.
+        constant: Entries that no round trains (see `never_trained`); they keep the values of the last round.
 
     Raises:
         WarmstartError: The strategy returned an incomplete state dict, or names a parameter that does not exist.
@@ -33,23 +32,30 @@ def start_of_round(strategy: Any, name: str, context: RoundContext, model: nn.Mo
     else:
         result = strategy(context.previous, context.fresh, context)
     start = result if isinstance(result, Start) else Start(result)
-    _check(start, name, context)
+    _check(start, name, context, constant)
     if context.previous is None:
         return start
-    kept = {entry: context.previous[entry] for entry in never_trained(model)}
-    return Start({**start.weights, **kept}, start.trainable)
+    return Start({**start.weights, **{entry: context.previous[entry] for entry in constant}}, start.trainable)
 
 
-def never_trained(model: nn.Module) -> set[str]:
-    """State-dict entries that no training changes: frozen parameters, and modules in which all parameters are."""
+def never_trained(model: nn.Module) -> frozenset[str]:
+    """State-dict entries that no round trains: `requires_grad=False`, and modules with no other parameters.
+
+    Call it while no start has frozen anything.
+    """
     frozen = {name for name, each in model.named_parameters(remove_duplicate=False) if not each.requires_grad}
     if not frozen:
-        return set()
+        return frozenset()
     for prefix, module in model.named_modules():
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             frozen |= {f"{prefix}.{name}" if prefix else name for name in module.state_dict()}
-    return frozen & model.state_dict().keys()
+    return frozenset(frozen & model.state_dict().keys())
+
+
+def trains_by_default(model: nn.Module) -> frozenset[str]:
+    """Names of the parameters with `requires_grad`, tied ones with all their names."""
+    return frozenset(name for name, each in model.named_parameters(remove_duplicate=False) if each.requires_grad)
 
 
 def freeze_all_but(model: nn.Module, trainable: frozenset[str] | None, by_default: frozenset[str]) -> None:
@@ -60,8 +66,11 @@ def freeze_all_but(model: nn.Module, trainable: frozenset[str] | None, by_defaul
         trainable: Names of the parameters that train in the round; None for all that train by default.
         by_default: Names of the parameters that train when no strategy says otherwise.
     """
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        parameter.requires_grad_(name in by_default and (trainable is None or name in trainable))
+    names = by_default if trainable is None else by_default & trainable
+    named = list(model.named_parameters(remove_duplicate=False))
+    trains = {id(parameter) for name, parameter in named if name in names}  # a tied parameter has several names
+    for _, parameter in named:
+        parameter.requires_grad_(id(parameter) in trains)
 
 
 def train_mode(model: nn.Module) -> None:
@@ -83,7 +92,7 @@ def train_mode(model: nn.Module) -> None:
             module.eval()
 
 
-def _check(start: Start, name: str, context: RoundContext) -> None:
+def _check(start: Start, name: str, context: RoundContext, constant: Collection[str]) -> None:
     fresh: StateDict = context.fresh
     weights: Any = start.weights
     if not isinstance(weights, Mapping) or weights.keys() != fresh.keys():
@@ -100,4 +109,8 @@ def _check(start: Start, name: str, context: RoundContext) -> None:
     if strange := sorted(set(start.trainable) - context.layout.parameters):
         raise WarmstartError(
             f"strategy '{name}': `trainable`: {unknown('parameter', strange[0], sorted(context.layout.parameters))}"
+        )
+    if set(start.trainable) <= set(constant):
+        raise WarmstartError(
+            f"strategy '{name}': `trainable` names only parameters with requires_grad=False, so nothing would train"
         )

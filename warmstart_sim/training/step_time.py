@@ -61,7 +61,7 @@ def _seconds(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor, si
     index = indices[torch.arange(size, device=indices.device) % len(indices)]
     width = stepper.width(samples.mean_length)
     stepper.prepare({(size, width)})
-    stepper.model.train()
+    stepper.train_mode()
 
     def steps(repeats: int) -> float:
         with timed(index.device) as clock:

@@ -7,23 +7,25 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from warmstart_sim.seeding import derive_seed
+from warmstart_sim.training import part_state
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, score
 from warmstart_sim.training.settings import Optimizer, Training
-from warmstart_sim.training.starts import freeze_all_but, train_mode
+from warmstart_sim.training.starts import freeze_all_but, never_trained, train_mode, trains_by_default
 from warmstart_sim.types import Batch, Hooks
 
 Step = Callable[[torch.Tensor, int | None], None]  # the batch's indices, and the length to which its texts are cut
 Shape = tuple[int, int | None]  # a batch's size, and that length
 
 CAPTURED_EVALUATION_BATCH = BATCH["cuda"]  # samples of a captured evaluation batch; shorter ones are padded
+UNCAPTURABLE_STATE = "a part replaces tensors or changes numbers in its state; change tensors in place"
 TEXT_STEP = 32  # with captured steps, texts are cut to a multiple of this: each width is a graph
 
 
@@ -103,6 +105,8 @@ class Stepper:
         hooks: The hooks of the arm's parts.
         generator: What transforms draw from.
         capture_seconds: Seconds spent on capturing so far.
+        trains_by_default: Names of the parameters that train unless a start freezes them.
+        never_trained: State-dict entries that no round trains.
         version: Incremented when samples, hooks or optimiser change, which invalidates captured and stacked steps.
     """
 
@@ -129,12 +133,14 @@ class Stepper:
         self.hooks: tuple[Hooks, ...] = ()
         self.generator = torch.Generator(self.device)
         self.version = 0
-        self._trains_by_default = frozenset(
-            n for n, p in model.named_parameters(remove_duplicate=False) if p.requires_grad
-        )
+        self.trains_by_default = trains_by_default(model)
+        self.never_trained = never_trained(model)
         self._captures_steps = captures_steps and graph_capture is not None
         self._eager_step: Step = self._missing
         self._after_step: list[Callable[[nn.Module, torch.optim.Optimizer], None]] = []
+        self._capturable = True  # as far as is known of the round's parts
+        self._read_state: list[dict[str, Any]] = []  # of parts, that captured steps may read
+        self._held_entries: list[tuple[str, object]] = []  # what was in it when they were captured
         self._steps: dict[Shape, Step] = {}
         self._metrics: dict[tuple[DeviceSamples, int | None], BatchMetrics] = {}
 
@@ -149,28 +155,30 @@ class Stepper:
             hooks: Of the arm's parts.
             trainable: Names of the parameters that train; None for all that train by default.
         """
-        self._set_trainable(None if trainable is None else frozenset(trainable))
+        names = None if trainable is None else frozenset(trainable)
+        changed = names != self.trainable or samples is not self.samples or not _same_hooks(hooks, self.hooks)
+        if names != self.trainable:
+            self._set_trainable(names)
         _set_to_zero(self.optimizer)
         if samples is not self.samples:
             self._metrics.clear()  # they would keep the samples of all cells so far in memory
-        if samples is not self.samples or tuple(hooks) != self.hooks:
+        if changed:
             self._steps.clear()
             self.version += 1
             self.samples, self.hooks = samples, tuple(hooks)
             self._eager_step = self._composed()
             self._after_step = [hook.after_step for hook in self.hooks if hook.after_step]
+            self._capturable = True
+            self._read_state = [hook.state for hook in self.hooks if hook.state is not None and _is_captured(hook)]
+            if self._captures_steps and self._read_state:
+                self._after_step.append(lambda model, optimizer: self._drop_outdated_steps())
 
     def _set_trainable(self, trainable: frozenset[str] | None) -> None:
         """Freezes the other parameters, and makes an optimiser that holds the trainable ones only."""
-        if trainable == self.trainable:
-            return
         self.trainable = trainable
-        freeze_all_but(self.model, trainable, self._trains_by_default)
+        freeze_all_but(self.model, trainable, self.trains_by_default)
         self.model.zero_grad()  # gradients of frozen parameters would stay around for ever
         self.optimizer = make_optimizer(self.model, self.settings.optimizer, captured=self.graph_capture is not None)
-        self.samples, self.hooks = None, ()  # the composed step holds the old optimiser
-        self._steps.clear()
-        self.version += 1
 
     def train_mode(self) -> None:
         """Puts the model into training mode; frozen BatchNorm stays in evaluation mode."""
@@ -203,8 +211,13 @@ class Stepper:
 
     def prepare(self, shapes: set[Shape]) -> None:
         """Captures the steps for batches of these shapes that are not captured yet; the training does not change."""
+        if self._state_changed(self._held_entries):  # by a part's `after_epoch`, or because the round was resumed
+            self._steps.clear()
+        self._held_entries = self._state_entries()
         for shape in sorted(shapes - self._steps.keys(), key=str):
-            self._steps[shape] = self._captured(shape) if self._captures_steps else self._eager_step
+            self._steps[shape] = (
+                self._captured(shape) if self._captures_steps and self._capturable else self._eager_step
+            )
 
     def step(self, index: torch.Tensor, width: int | None) -> None:
         """Trains on one batch."""
@@ -246,6 +259,24 @@ class Stepper:
         """Drops all captured graphs, because the model's tensors have been replaced."""
         self._steps.clear()
         self._metrics.clear()
+
+    def _drop_outdated_steps(self) -> None:
+        """Drops captured steps when a part has replaced a tensor, or changed a number, that they may have read."""
+        if self._capturable and self._state_changed(self._held_entries):
+            self._capturable = False
+            self._steps.clear()
+            self._warn("training step", UNCAPTURABLE_STATE)
+
+    def _state_entries(self) -> list[tuple[str, object]]:
+        return [entry for state in self._read_state for entry in part_state.entries(state)]
+
+    def _state_changed(self, since: Sequence[tuple[str, object]]) -> bool:
+        """Whether a part has replaced a tensor in its state or changed anything else; tensors may change in place."""
+        now = self._state_entries()
+        return len(now) != len(since) or any(
+            name != other or (value is not held and (isinstance(held, torch.Tensor) or value != held))
+            for (name, value), (other, held) in zip(now, since, strict=True)
+        )
 
     def _missing(self, index: torch.Tensor, width: int | None) -> None:
         raise AssertionError("call begin() before the first step")
@@ -343,19 +374,26 @@ class Stepper:
 
     def _replay(self, work: Callable[[], None], what: str) -> Callable[[], None] | None:
         assert self.graph_capture is not None
+        entries = self._state_entries()
         started = time.perf_counter()
         try:
             with self.unchanged():
-                return self.graph_capture(work, [self.generator])
+                replay = self.graph_capture(work, [self.generator])
+                if self._state_changed(entries):
+                    self._capturable = False
+                    raise RuntimeError(UNCAPTURABLE_STATE)
+                return replay
         except RuntimeError as error:
-            reason = str(error).split("\n", 1)[0]
-            warnings.warn(
-                f"the {what} cannot be captured as a CUDA graph ({reason}); it runs kernel by kernel, which is slower",
-                stacklevel=2,
-            )
+            self._warn(what, str(error).split("\n", 1)[0])
             return None
         finally:
             self.capture_seconds += time.perf_counter() - started
+
+    def _warn(self, what: str, reason: str) -> None:
+        warnings.warn(
+            f"the {what} cannot be captured as a CUDA graph ({reason}); it runs kernel by kernel, which is slower",
+            stacklevel=3,
+        )
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -363,8 +401,8 @@ class Stepper:
         cuda = [self.device] if self.device.type == "cuda" else []
         was_new = not self.optimizer.state
         held = [*self.model.state_dict().values(), *_state_tensors(self.optimizer), self.loss_sum, self.correct]
-        held += [tensor for hook in self.hooks for tensor in _tensors_in(hook.state)]
         before = [tensor.clone() for tensor in held]
+        states = [(hook.state, part_state.snapshot(hook.state)) for hook in self.hooks if hook.state is not None]
         drawn = self.generator.get_state()
         with torch.random.fork_rng(devices=cuda), torch.no_grad():
             try:
@@ -373,6 +411,8 @@ class Stepper:
             finally:  # capturing may fail
                 for tensor, value in zip(held, before, strict=True):
                     tensor.copy_(value)
+                for state, saved in states:
+                    part_state.restore(state, saved, self.device)
                 self.generator.set_state(drawn)
                 if was_new:
                     _set_to_zero(self.optimizer)
@@ -382,12 +422,14 @@ def _state_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
 
 
-def _tensors_in(state: object) -> Iterator[torch.Tensor]:
-    if isinstance(state, torch.Tensor):
-        yield state
-    elif isinstance(state, dict):
-        for value in state.values():
-            yield from _tensors_in(value)
+def _same_hooks(hooks: Sequence[Hooks], others: Sequence[Hooks]) -> bool:
+    """Whether they do the same to a step: equal functions, and the very same state."""
+    return tuple(hooks) == tuple(others) and all(a.state is b.state for a, b in zip(hooks, others, strict=True))
+
+
+def _is_captured(hook: Hooks) -> bool:
+    """Whether a captured step holds some of its functions; what follows a step is called after each replay."""
+    return hook.transform is not None or hook.loss_term is not None
 
 
 def _set_to_zero(optimizer: torch.optim.Optimizer) -> None:
