@@ -1,17 +1,16 @@
 """IMDB as a folder, as an archive and as a download, on small made-up trees; nothing here touches the network."""
 
 import hashlib
-import http.client
 import io
 import os
 import shutil
 import tarfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
+from url_responses import BrokenResponse, Response, each_download_error
 
 from warmstart_sim.datasets import imdb as module
 from warmstart_sim.datasets import load, tokenizing, validate
@@ -215,14 +214,6 @@ def test_another_process_may_unpack_at_the_same_time(pack, reviews, monkeypatch)
     assert sorted(os.listdir(root)) == ["aclImdb", ARCHIVE]
 
 
-class Response(io.BytesIO):
-    """What `urlopen` gives for an address."""
-
-    def __init__(self, url: str, content: bytes) -> None:
-        super().__init__(content)
-        self.url, self.length = url, len(content)
-
-
 def test_what_is_absent_is_downloaded_and_nothing_but_the_set_stays(pack, reviews, tmp_path, monkeypatch, capfd):
     content = (pack() / ARCHIVE).read_bytes()
     asked = []
@@ -248,31 +239,9 @@ def test_a_download_with_another_sum_leaves_nothing_behind(pack, tmp_path, monke
     assert os.listdir(tmp_path / "fetched") == []
 
 
-class Broken(Response):
-    """Gives the first bytes of the content and then fails."""
-
-    def __init__(self, url: str, error: BaseException) -> None:
-        super().__init__(url, b"first half")
-        self.error = error
-
-    def read(self, size=-1):
-        if self.tell():
-            raise self.error
-        return super().read(size)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        urllib.error.URLError("connection reset"),
-        TimeoutError("timed out\nafter a while"),
-        http.client.IncompleteRead(b"first half"),
-        KeyboardInterrupt(),
-    ],
-    ids=lambda error: type(error).__name__,
-)
+@each_download_error
 def test_a_download_that_breaks_off_leaves_nothing_behind(error, tmp_path, monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", lambda request: Broken(request.full_url, error))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request: BrokenResponse(request.full_url, error))
     with pytest.raises((DataError, KeyboardInterrupt)) as caught:
         imdb(tmp_path, 0)
     assert isinstance(caught.value, KeyboardInterrupt) == isinstance(error, KeyboardInterrupt)

@@ -1,8 +1,6 @@
 """The loaders of public sets, on small sets in the real formats; nothing here touches the network."""
 
 import hashlib
-import http.client
-import io
 import os
 import pickle
 import shutil
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from torchvision import datasets
+from url_responses import BrokenResponse, Response, each_download_error
 
 from warmstart_sim.datasets import load, validate
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, ImageSet
@@ -152,14 +151,6 @@ def test_a_damaged_mnist_file_is_named(small_mnist, name, damage):
         mnist(small_mnist, 0)
 
 
-class Response(io.BytesIO):
-    """What `urlopen` gives for an address."""
-
-    def __init__(self, url: str, content: bytes) -> None:
-        super().__init__(content)
-        self.url, self.length = url, len(content)
-
-
 @pytest.fixture
 def served(small_cifar, monkeypatch, tmp_path):
     """The bytes of a small CIFAR-10's archive, served at every address; returns an empty root to fetch it into."""
@@ -190,32 +181,10 @@ def test_a_download_fills_gaps_and_replaces_nothing(served, small_cifar):
     assert kept.stat().st_ino == status.st_ino
 
 
-class Broken(Response):
-    """Gives the first half of the content and then fails."""
-
-    def __init__(self, url: str, error: BaseException) -> None:
-        super().__init__(url, b"first half")
-        self.error = error
-
-    def read(self, size=-1):
-        if self.tell():
-            raise self.error
-        return super().read(size)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        urllib.error.URLError("connection reset"),
-        TimeoutError("timed out\nafter a while"),
-        http.client.IncompleteRead(b"first half"),
-        KeyboardInterrupt(),
-    ],
-    ids=lambda error: type(error).__name__,
-)
+@each_download_error
 @pytest.mark.parametrize("function", [cifar10, mnist])
 def test_a_download_that_breaks_off_leaves_nothing_behind(function, error, tmp_path, monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", lambda request: Broken(request.full_url, error))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request: BrokenResponse(request.full_url, error))
     with pytest.raises((DataError, KeyboardInterrupt)) as caught:
         function(tmp_path, 0)
     assert isinstance(caught.value, KeyboardInterrupt) == isinstance(error, KeyboardInterrupt)
