@@ -1,4 +1,4 @@
-"""The benchmarks run, print the tables that they promise, and count and extrapolate as they say."""
+"""The benchmarks run, print their tables, and count and extrapolate correctly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """Imports one by its file's name, and forgets it, with those that it imports, when the test is over."""
+    """Imports a benchmark by its file's name, and removes all benchmarks from sys.modules after the test."""
     ours = [path.stem for path in BENCHMARKS.glob("*.py")]
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield importlib.import_module
@@ -29,7 +29,7 @@ def benchmark(monkeypatch):
 
 
 def speed(*arguments: str) -> tuple[int, dict[str, list[list[str]]], str]:
-    """The exit status of speed.py on a CPU, the rows under each heading without their tables' heads, and its output."""
+    """Runs speed.py on a CPU; returns the exit status, the rows under each heading, and the output."""
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "speed.py", "--device", "cpu", *arguments],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
@@ -100,9 +100,9 @@ def test_pieces_share_the_time_that_is_left(benchmark, monkeypatch):
     assert not budget.over
     now = 30
     assert budget.over
-    assert budget.begin()  # the second: half of the 60 seconds that are left
+    assert budget.begin()  # the second: half of the remaining 60 seconds
     now = 40
-    assert budget.begin()  # the third: all that is left, and with it what the second left over
+    assert budget.begin()  # the third: all remaining time, including the second's unused share
     now = 89
     assert not budget.over
     now = 90
@@ -150,7 +150,7 @@ def test_traffic_counts_the_fused_optimiser_once_with_all_its_tensors(benchmark)
 
 
 def cifar10_run(path: Path) -> tuple[types.SimpleNamespace, RunFolder]:
-    """A run of A-F2 with three arms, of which nothing has been trained."""
+    """A run of A-F2 with three arms, not trained yet."""
     raw = {
         "name": "job",
         "data": {"name": "cifar10", "validation_fraction": 0.3333},
@@ -171,7 +171,7 @@ def cifar10_run(path: Path) -> tuple[types.SimpleNamespace, RunFolder]:
 
 
 def row(index: int, epochs: int, train_seconds: float, timing: str = "isolated") -> dict:
-    """A round of 1,000 more samples; criterion 2 seconds, evaluation 3 seconds."""
+    """A round with 1,000 new samples; criterion 2 seconds, evaluation 3 seconds."""
     return {
         "round": index, "train_samples": 1000 * (index + 1), "new_samples": 1000, "epochs": epochs,
         "train_seconds": train_seconds, "criterion_seconds": 2.0, "evaluation_seconds": 3.0, "timing": timing,
@@ -185,9 +185,9 @@ def cells_of(line: str) -> list[str]:
 def test_a_job_is_extrapolated_from_the_rounds_that_are_there(tmp_path, benchmark):
     jobs = benchmark("jobs")
     cells, run = cifar10_run(tmp_path)
-    # Complete: three rounds, as long as the whole job here.
+    # Complete: three rounds, the whole job here.
     run.cell(cells.random_init_None.id).finish({}, [row(0, 4, 55.0), row(1, 4, 55.0), row(2, 4, 55.0)], [])
-    # On its way: one round of three. Its rounds have 1,000, 2,000 and 3,000 samples.
+    # Unfinished: one round of three. Its rounds have 1,000, 2,000 and 3,000 samples.
     unfinished = {"weights": {}, "rounds": [row(0, 10, 98.0)], "epochs": [], "training": None}
     run.cell(cells.__dict__["shrink_perturb_0.01"].id).save_checkpoint(unfinished)
 
@@ -195,7 +195,7 @@ def test_a_job_is_extrapolated_from_the_rounds_that_are_there(tmp_path, benchmar
     found = {cells_of(line)[0]: cells_of(line)[1:] for line in lines if line.startswith("|")}
     # 3 x (55 + 2 + 3) seconds are 3 minutes; the paper's random init took 94.4.
     assert found["random_init"] == ["1", "3", "12", "3.00", "0.00", "3.00", "94.4", "31.5"]
-    # Run: 98 + 2 + 3 = 103 s. A sample of an epoch takes (98 + 2) / (10 x 1,000) = 0.01 s, so that the others take
+    # Run: 98 + 2 + 3 = 103 s. One sample in one epoch takes (98 + 2) / (10 x 1,000) = 0.01 s, so the others take
     # 10 x 2,000 x 0.01 + 3 = 203 s and 10 x 3,000 x 0.01 + 3 = 303 s: 506 s.
     assert found["shrink_perturb sigma 0.01"] == ["1", "1", "10", "1.72", "8.43", "10.15", "57.7", "5.7"]
     assert found["2 published cells, one seed"] == ["", "", "", "4.72", "8.43", "13.15", "152.1", "11.6"]

@@ -1,4 +1,4 @@
-"""What the documentation says is true: its scenarios are valid, its code runs, its command lines exist."""
+"""The documentation is correct: its scenarios are valid, its code runs, its command lines exist."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODULES = ["warmstart_sim", *(m.name for m in pkgutil.walk_packages(warmstart_si
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page."""
+    """A fenced code block of a page."""
 
     page: str
     line: int
@@ -62,7 +62,7 @@ def blocks(*languages: str) -> list[Block]:
 
 
 def command_lines() -> list[str]:
-    """All `warmstart-sim ...` in blocks, in code within a sentence, and in the heads of scenario files."""
+    """All `warmstart-sim ...` commands in code blocks, inline code, and the heads of scenario files."""
     found = []
     for block in blocks("console", "bash", "sh", "shell"):
         lines = block.text.replace("\\\n", " ").splitlines()
@@ -76,7 +76,7 @@ def command_lines() -> list[str]:
 
 @pytest.fixture
 def documented_modules(monkeypatch) -> dict[str, types.ModuleType]:
-    """The modules of the package that the pages show as examples, imported and registered, and taken out again."""
+    """Imports and registers the example modules shown in the pages, and removes them after the test."""
     ours = [block for block in blocks("python") if block.title.startswith("warmstart_sim/")]
     shown = {block.title.removesuffix(".py").replace("/", "."): block for block in ours}
     for each in REGISTRIES:
@@ -241,7 +241,7 @@ def test_docstring_examples_run(name):
 
 
 def count_of_examples(module: types.ModuleType) -> int:
-    """How often `>>>` opens an example in the docstrings of the source."""
+    """Counts the examples (`>>>`) in the docstrings of the source."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, documented)]
     return sum(len(re.findall(r"^\s*>>> ", ast.get_docstring(node) or "", flags=re.MULTILINE)) for node in nodes)

@@ -1,4 +1,4 @@
-"""Hints lead to the name that was meant."""
+"""Hints suggest the intended name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts in examples/ run, reduced, and leave what they say."""
+"""The scripts in examples/ run at a reduced size and produce the promised output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generators made from (seed, purpose, place)."""
+"""Generators derived from (seed, purpose, indices)."""
 
 import torch
 from hypothesis import given

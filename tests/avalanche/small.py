@@ -1,4 +1,4 @@
-"""What the tests of the Avalanche adapters share: a few points, small models, strategies, and who watches them."""
+"""Shared by the tests of the Avalanche adapters: points, small models, strategies, and a plugin that records calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ State = dict[str, torch.Tensor]
 
 
 def dataset(inputs: Any, labels: Any, transform_groups: Any = None) -> AvalancheDataset:
-    """Avalanche's data set of arrays; a transform acts on inputs."""
+    """Converts arrays to an Avalanche data set; transforms act on inputs."""
     labels = torch.as_tensor(labels)
     tensors = TensorDataset(torch.as_tensor(inputs, dtype=torch.float32), labels)
     tensors.targets = labels.tolist()
@@ -28,7 +28,7 @@ def dataset(inputs: Any, labels: Any, transform_groups: Any = None) -> Avalanche
 
 
 def points(count: int, seed: int = 0, transform_groups: Any = None) -> AvalancheDataset:
-    """Points of three classes in five dimensions, which overlap a little."""
+    """Points of three slightly overlapping classes in five dimensions."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(3, (count,), generator=generator)
     centres = 2 * torch.eye(3, 5)
@@ -36,12 +36,12 @@ def points(count: int, seed: int = 0, transform_groups: Any = None) -> Avalanche
 
 
 def stream(*sizes: int) -> Any:
-    """A train stream with an experience of points for each size."""
+    """A train stream with one experience of points per size."""
     return benchmark_from_datasets(train=[points(size, seed) for seed, size in enumerate(sizes)]).train_stream
 
 
 def network(seed: int = 0, dropout: float = 0.0) -> nn.Sequential:
-    """With BatchNorm, whose buffers are part of the state."""
+    """A network with BatchNorm, whose buffers are part of the state."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3))
 
@@ -69,7 +69,7 @@ def strategy(
     evaluator: Any = None,
     **options: Any,
 ) -> Any:
-    """One of Avalanche's strategies, by default Naive with SGD on batches of 16."""
+    """An Avalanche strategy, by default Naive with SGD and batches of 16."""
     return kind(
         model=model, optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=0.1), plugins=[*plugins],
         evaluator=evaluator or quiet(), criterion=nn.CrossEntropyLoss(),
@@ -78,18 +78,18 @@ def strategy(
 
 
 def train(strategy: Any, experiences: Sequence[Any], seed: int = 0) -> None:
-    """One experience at a time, in an order that the seed decides."""
+    """Trains one experience at a time, in an order determined by the seed."""
     torch.manual_seed(seed)
     for experience in experiences:
         strategy.train(experience, eval_streams=[])
 
 
 class Watch(SupervisedPlugin):
-    """Takes down what an Avalanche strategy does. Where it stands among the plugins decides what it sees."""
+    """Records what an Avalanche strategy does. Its position among the plugins determines what it sees."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.began: list[State] = []  # the state before each experience, where this plugin's turn comes
+        self.began: list[State] = []  # the state before each experience, when this plugin is called
         self.ended: list[State] = []
         self.optimizers: list[Any] = []
         self.generators: list[torch.Tensor] = []
@@ -120,5 +120,5 @@ class Watch(SupervisedPlugin):
 
     @property
     def steps(self) -> list[int]:
-        """Of each experience."""
+        """The number of steps in each experience."""
         return [sum(map(len, epochs)) for epochs in self.batches]

@@ -1,4 +1,4 @@
-"""Our scenarios as Avalanche's benchmarks, and theirs as scenarios of ours."""
+"""Conversion of our scenarios to Avalanche benchmarks, and back."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def scenario(data: str = "floats", **changes: Any) -> dict[str, Any]:
 
 
 def arrays(experience: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """An experience's inputs and labels, in order."""
+    """Returns an experience's inputs and labels, in order."""
     pairs = [experience.dataset.eval()[position] for position in range(len(experience.dataset))]
     return torch.stack([pair[0] for pair in pairs]), torch.tensor([int(pair[1]) for pair in pairs])
 
 
 def assert_holds(experience: Any, samples: Any, indices: Any) -> None:
-    """An experience has what the engine would read at these indices, and says which classes."""
+    """Checks that an experience has the engine's samples at these indices, and their classes."""
     inputs, labels = arrays(experience)
     expected = samples.batch(torch.as_tensor(indices))
     assert torch.equal(inputs, expected[0])
@@ -69,11 +69,11 @@ def assert_holds(experience: Any, samples: Any, indices: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _without_reports(monkeypatch):
-    """They take seconds, and are others' subject."""
+    """Reports take seconds and are tested elsewhere."""
     monkeypatch.setattr(report, "write", lambda folder: None)
 
 
-# Ours as theirs.
+# Our scenarios as their benchmarks.
 
 
 @pytest.mark.parametrize("accumulate", [True, False])
@@ -158,7 +158,7 @@ def test_avalanches_strategies_train_on_them(kind):
         assert sizes[2] > 10
 
 
-# Theirs as ours.
+# Their benchmarks as our scenarios.
 
 
 def timeless(table: pd.DataFrame, *left_out: str) -> pd.DataFrame:
@@ -187,7 +187,7 @@ def test_there_and_back_gives_the_tables_of_the_scenario_itself(accumulated, tmp
 
 
 def splits(raw: dict[str, Any], **changes: Any) -> Any:
-    """The lab of a scenario's first cell."""
+    """The trainer of a scenario's first cell."""
     return CellTrainer(
         plan(*prepare({"model": "logistic_regression", **raw, **changes}))[1][0], ExecutionSettings(Path())
     )
@@ -220,7 +220,7 @@ def test_classes_that_come_one_after_another(tens, accumulate):
 
 
 class Pictures:
-    """PIL images, as torchvision's data sets give them."""
+    """PIL images, as torchvision's data sets return them."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels = pixels

@@ -1,4 +1,4 @@
-"""ConvergencePlugin: after which epoch an experience ends, and Avalanche's traps, which are real."""
+"""ConvergencePlugin: when an experience ends, and Avalanche's pitfalls, which are shown to exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from warmstart_sim.training.settings import Plateau, Until
 
 
 def known(right: int, wrong: int, train_transform: Any = None) -> Any:
-    """Samples that `fixed` classifies correctly, then some that it does not."""
+    """Samples that `fixed` classifies correctly, followed by some that it does not."""
     labels = torch.arange(right + wrong) % 3
     inputs = torch.eye(3)[torch.cat((labels[:right], (labels[right:] + 1) % 3))]
     groups = TransformGroups({"train": (train_transform, None), "eval": (None, None)}) if train_transform else None
@@ -50,7 +50,7 @@ def taught(plugin: Any, *experiences: Any, kind: Any = None, size: int = 8, othe
 
 
 class Seeded(SupervisedPlugin):
-    """Dropout draws the same in each step, whoever takes it."""
+    """Dropout draws the same numbers in each step of both engines."""
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         torch.manual_seed(strategy.clock.train_iterations)
@@ -61,7 +61,7 @@ def noisy(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def share(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, training: bool = False) -> float:
-    """Of correctly classified samples, over all of them in one pass."""
+    """The share of correctly classified samples, in one pass over all."""
     model.train(training)
     with torch.no_grad():
         return float((model(inputs).argmax(1) == labels).double().mean())
@@ -193,7 +193,7 @@ def test_modules_that_are_frozen_in_evaluation_mode_stay_so():
     assert modes == [[True, False, True, True, True]] * 2
 
 
-# Its ends.
+# How an experience ends.
 
 
 def test_the_cap_warns_skips_nothing_and_puts_the_epochs_back():
@@ -248,11 +248,11 @@ def test_a_loss_that_is_no_number_ends_an_experience_and_fresh_weights_begin_the
     assert statuses[1][0] == "converged"
 
 
-# Avalanche's traps.
+# Avalanche's pitfalls.
 
 
 class Stopping(SupervisedPlugin):
-    """What a user's early stopping does."""
+    """A user's early stopping."""
 
     def after_training_epoch(self, strategy, **kwargs):
         strategy.stop_training()

@@ -1,4 +1,4 @@
-"""Train seconds, epochs, steps and convergence as Avalanche's metrics: what is in them, and who logs them."""
+"""Train seconds, epochs, steps and convergence as Avalanche metrics: their values, and the loggers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ UNTIL = {"train_accuracy": 0.8, "max_epochs": 30}
 
 
 def found(evaluator: Any, experience: int) -> dict[str, float]:
-    """The last values of an experience."""
+    """Returns the last values of an experience."""
     values = evaluator.get_last_metrics()
     end = f"/train_phase/train_stream/Exp00{experience}"
     return {name: values[name + end] for name in NAMES if name + end in values}
 
 
 class Clock:
-    """Time that passes only where somebody says so."""
+    """A clock that advances only when told to."""
 
     def __init__(self, monkeypatch: Any) -> None:
         self.now = 0.0
@@ -39,7 +39,7 @@ class Clock:
 
 
 class Slow(SupervisedPlugin):
-    """A step takes a second; all else takes far longer, each something of its own."""
+    """A step takes a second; everything else takes much longer, each a different time."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def test_seconds_are_those_of_the_steps_alone(every, mode, monkeypatch):
 
 
 def logged(*loggers: Any) -> tuple[Any, Watch]:
-    """What an evaluator with such loggers found in training with our plugins."""
+    """Trains with our plugins and returns the evaluator's results."""
     watch, evaluator = Watch(), EvaluationPlugin(training_metrics(), loggers=[*loggers])
     train(strategy(network(), ConvergencePlugin(**UNTIL), watch, evaluator=evaluator), stream(*SIZES))
     return evaluator, watch

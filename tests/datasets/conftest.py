@@ -1,4 +1,4 @@
-"""Each test of a data set runs without network, with a decoded cache of its own, and forgets what it loaded."""
+"""Every data set test runs without network, with its own disk cache, and with no data sets loaded."""
 
 import socket
 from pathlib import Path
@@ -58,7 +58,7 @@ def write_texts():
 
 @pytest.fixture
 def reviews(monkeypatch, tmp_path, write_texts):
-    """A root with an `aclImdb` of 3 + 2 reviews a class, which passes for the whole set."""
+    """A root with an `aclImdb` of 3 + 2 reviews per class, which is accepted as the complete set."""
     monkeypatch.setitem(TEXT_SETS, "imdb", TextSet(classes=2, train_samples=6, test_samples=4))
     place = tmp_path / "sets" / "aclImdb"
     bad, good = ["A bad film.<br />Bad!", "bad film", "so bad"], ["A good film", "it's good", "It's a good film"]
@@ -70,7 +70,7 @@ def reviews(monkeypatch, tmp_path, write_texts):
 
 @pytest.fixture
 def npz(tmp_path):
-    """Writes arrays into a .npz file; by default 12 images of three classes."""
+    """Writes arrays to a .npz file, by default 12 images of three classes."""
 
     def write(**changed) -> Path:
         held = {

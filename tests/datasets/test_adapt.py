@@ -1,4 +1,4 @@
-"""Images in another set's shape: against Pillow, torchvision on its own images, and plain loops."""
+"""Adapting images to another shape, compared with Pillow, torchvision and plain loops."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def images(shape: tuple[int, ...], count: int = 3, dtype: type = np.uint8, seed:
 
 
 def adapt(before: np.ndarray, shape: tuple[int, ...], how: str) -> np.ndarray:
-    """Images (n, channels, height, width) as `adapt_images` makes them."""
+    """Applies `adapt_images` to images (n, channels, height, width)."""
     samples = Samples(before, np.arange(len(before), dtype=np.int64) % 2)
     return adapt_images(Dataset("drawn", samples, samples, classes=2), shape, how).train.inputs
 
@@ -74,10 +74,10 @@ def test_resizing_by_blocks_is_resizing_all_at_once(monkeypatch):
 
 
 def placed(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`image` (channels, h, w) in the middle of zeros, pixel by pixel; what does not fit is cut on both sides."""
+    """Centres `image` (channels, h, w) in zeros, pixel by pixel; larger images are cropped on both sides."""
     channels, rows, columns = image.shape
     result = np.zeros((channels, height, width), dtype=image.dtype)
-    # Of an odd difference, the smaller half comes first where zeros are added, the larger where pixels are cut.
+    # If the difference is odd, padding adds the smaller half first, and cropping removes the larger half first.
     down = (height - rows) // 2 if height >= rows else -((rows - height) // 2)
     right = (width - columns) // 2 if width >= columns else -((columns - width) // 2)
     for channel in range(channels):

@@ -1,4 +1,4 @@
-"""What holds for every registered data set."""
+"""Properties of every registered data set."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ ALL = [pytest.param(name, marks=pytest.mark.data if name in PUBLIC else ()) for 
 
 @pytest.fixture
 def arguments(images, npz, reviews):
-    """(root, options) to read a data set with, from real files where it would be downloaded."""
+    """Returns (root, options) to load a data set; real files replace downloads."""
 
     def of(name: str):
         options = {

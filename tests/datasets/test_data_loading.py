@@ -52,7 +52,7 @@ def test_loaded_data_are_checked():
 
 
 def test_torch_wraps_loaded_arrays_without_a_warning_or_a_copy(images):
-    """The hazard: torch warns about read-only arrays. The memory below must be writable, in a cached set too."""
+    """Torch warns about read-only arrays, so their memory must be writable, also in a cached set."""
     for _ in range(2):  # decoded, then from the disk
         loading._recent.clear()
         dataset = load("image_folder", {"path": images, "size": 8}, Path(), 0)

@@ -50,7 +50,7 @@ def test_the_statistics_come_from_the_training_part_alone():
 
 
 def test_no_image_is_in_both_parts():
-    """Among the 1,797 images none occurs twice, so the clean pixels tell which one it is."""
+    """No two of the 1,797 images are equal, so the clean pixels identify an image."""
     dataset = noisy_digits(ROOT, 3, noise=0, test_draws=1)
     assert len(set(rows(dataset.train.inputs, dataset.test.inputs))) == 1797
 

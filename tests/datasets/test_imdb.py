@@ -1,4 +1,4 @@
-"""IMDB as a folder, as an archive and as a download, on small made-up trees; nothing here touches the network."""
+"""IMDB from a folder, an archive and a download, on small artificial sets; nothing here uses the network."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from warmstart_sim.errors import DataError
 
 @pytest.fixture
 def pack(reviews, tmp_path):
-    """Packs the small set and whatever else is given into an archive; returns a root that holds nothing but that."""
+    """Packs the small set and the given members into an archive; returns a root that contains only the archive."""
 
     def make(*members: tarfile.TarInfo, folder: str = "aclImdb") -> Path:
         root = tmp_path / "packed"

@@ -60,7 +60,7 @@ def test_training_and_test_texts_differ():
 
 
 def naive_bayes_accuracy(dataset, samples: int) -> float:
-    """How often the class of the greatest likelihood is right, with word frequencies from the first `samples` texts."""
+    """Test accuracy of naive Bayes with word frequencies from the first `samples` training texts."""
     size = dataset.vocabulary_size
     counts = np.ones((dataset.classes, size))
     for row, label in zip(dataset.train.inputs[:samples], dataset.train.labels[:samples], strict=True):

@@ -13,7 +13,7 @@ read = partial(text_folder, Path("unused"), 0, min_count=1, length=4)
 
 
 def words_of(samples, vocabulary: str) -> list[str]:
-    """The texts, by the training words from the most frequent to the least; ? is an unknown word."""
+    """Converts tokens back to texts, given the training words by falling frequency; ? is an unknown word."""
     names = ["", "?", *vocabulary.split()]
     return [" ".join(names[token] for token in row).strip() for row in samples.inputs]
 

@@ -1,4 +1,4 @@
-"""Tokens against a tokenizer in plain Python that knows nothing of the library."""
+"""Tokens compared with an independent tokenizer in plain Python."""
 
 import html
 import os
@@ -31,7 +31,7 @@ OPTIONS = TextOptions(vocabulary=100, min_count=1, length=6, keep="start", lower
 
 
 def reference_words(text: str, options: TextOptions) -> list[str]:
-    """Character by character, by Unicode's categories."""
+    """Splits texts character by character, by Unicode category."""
     text = html.unescape(re.sub(r"</?[A-Za-z!][^<>]*>", " ", text)).replace("\u2019", "'")
     text = unicodedata.normalize("NFC", text.lower() if options.lowercase else text)
     words, word = [], ""
@@ -66,7 +66,7 @@ PIECES = st.one_of(
     st.sampled_from(["film", "Film", "good", "don't", "it’s", "<br />", "</i>", "&amp;", "&#39;", "<", ">", "&", "'"]),
     st.sampled_from(["[PAD]", "[UNK]", "<unknown>", "<padding>", "E\u0301", "é", "İ", "ς", "_", "...", "8/10", "#"]),
     st.sampled_from([" ", " ", " ", "\n", "\t", "\u0085", "\u00a0", "\u200b", ""]),
-    # What Python's Unicode does not know yet, the library's may.
+    # The library's Unicode version may be newer than Python's.
     st.text(st.characters(max_codepoint=0x2FFF, exclude_categories=["Cs", "Cn"]), max_size=4),
 )
 TEXT = st.lists(PIECES, max_size=12).map("".join)
@@ -246,7 +246,7 @@ def test_threads_change_nothing(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_tokenising_starts_no_threads_and_leaves_no_variable_behind():
-    """The hazard: after threads have run, older versions of the library warn at every fork of the process."""
+    """After using threads, older versions of the library warn at every fork of the process."""
     code = (
         "import os; from warmstart_sim.datasets.tokenizing import TextOptions, tokenize, build_vocabulary;"
         f"options, texts, before = {OPTIONS!r}, ['a b'] * 3000, dict(os.environ);"

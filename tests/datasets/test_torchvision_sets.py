@@ -1,4 +1,4 @@
-"""The loaders of public sets, on small sets in the real formats; nothing here touches the network."""
+"""Loaders of the public sets, on small sets in the real formats; nothing here uses the network."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ def md5(path: Path) -> str:
 
 @pytest.fixture
 def small_cifar(monkeypatch, tmp_path):
-    """A CIFAR-10 of two training batches and a test batch of 10 images each, whose sums torchvision takes for right."""
+    """A CIFAR-10 with two training batches and a test batch of 10 images each, whose checksums torchvision accepts."""
     root, generator = tmp_path / "sets", np.random.default_rng(0)
     folder = root / datasets.CIFAR10.base_folder
     folder.mkdir(parents=True)
@@ -153,7 +153,7 @@ def test_a_damaged_mnist_file_is_named(small_mnist, name, damage):
 
 @pytest.fixture
 def served(small_cifar, monkeypatch, tmp_path):
-    """The bytes of a small CIFAR-10's archive, served at every address; returns an empty root to fetch it into."""
+    """Serves a small CIFAR-10's archive at every address; returns an empty root to download to."""
     archive = tmp_path / "cifar-10-python.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(small_cifar / "cifar-10-batches-py", "cifar-10-batches-py")

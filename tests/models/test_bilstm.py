@@ -1,4 +1,4 @@
-"""The recurrent network against torch's own, packed and bidirectional; and that padding never matters."""
+"""The recurrent network compared with torch's packed bidirectional layers; padding never matters."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def texts() -> torch.Tensor:
 
 
 def gradients(model: nn.Module, batches: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Of a weighted sum of the logits of all texts."""
+    """The gradient of a weighted sum of all logits."""
     model.zero_grad()
     weights = torch.arange(1, CLASSES + 1, dtype=model.head.weight.dtype)
     for tokens in batches:
@@ -59,7 +59,7 @@ def test_neither_padding_nor_other_texts_change_a_prediction_or_a_gradient(cell,
 
 
 def pickled(model: nn.Module, cell: str, pooling: str, tokens: torch.Tensor) -> tuple[torch.Tensor, nn.Module]:
-    """The logits that torch's bidirectional network gives for packed texts with the model's weights, and itself."""
+    """Logits of torch's bidirectional network for packed texts with the model's weights, and that network."""
     theirs = TORCH[cell](EMBEDDING, HIDDEN, num_layers=2, bidirectional=True, batch_first=True).double()
     for k, layer in enumerate((model.layer1, model.layer2)):
         for direction, ending in ((layer.left_to_right, ""), (layer.right_to_left, "_reverse")):

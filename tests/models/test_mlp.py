@@ -1,4 +1,4 @@
-"""The MLP: what the papers prove and count about it."""
+"""The MLP: the papers' proposition and parameter counts."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What holds for every registered model, at the shapes of digits, CIFAR and MNIST, or on texts."""
+"""Properties of every registered model, at the shapes of digits, CIFAR and MNIST, or on texts."""
 
 import subprocess
 import sys
@@ -58,7 +58,7 @@ def test_layout_finds_the_same_blocks_and_head_without_being_told(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_in_order_then_head_make_the_forward_pass(name):
-    """Each block's input comes from the block before it: hooks see them in the order that `block_names` states."""
+    """Each block's input comes from the previous block: hooks run in the order of `block_names`."""
     model = make(name, SHAPES[name][0]).eval()
     seen = []
     for part in [*model.block_names, model.head_name]:

@@ -1,4 +1,4 @@
-"""ResNet-18 against torchvision's, and against the numbers that the papers' code gives."""
+"""ResNet-18 compared with torchvision's, and with numbers from the papers' code."""
 
 import math
 

@@ -119,7 +119,7 @@ def test_what_is_no_torch_file_is_one_line(tmp_path, content):
 
 
 class Malicious:
-    """What runs a command when a careless reader unpickles it."""
+    """Runs a command when it is unpickled without care."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -155,7 +155,7 @@ def test_an_absent_file_is_one_line_for_both_readers(tmp_path, name):
         assert caught.value.exit_code == 3
 
 
-# Fitting.
+# Transferring.
 
 
 def head_and_body(weights: dict[str, torch.Tensor]) -> tuple[dict, dict]:

@@ -1,4 +1,4 @@
-"""Rounds: what is dealt out, in what order, and that nothing is lost or shared with validation."""
+"""Rounds: which samples arrive in what order; none is lost or shared with validation."""
 
 import itertools
 
