@@ -65,7 +65,7 @@ def test_speed_prints_a_row_for_the_model_in_every_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_speed_says_what_it_left_out_when_the_time_is_over():
+def test_speed_lists_what_it_skipped_when_the_time_is_used_up():
     status, sections, output = speed("--models", "mlp,bilstm", "--minutes", "0")
     assert status == 0, output
     assert not any(sections.values())
@@ -90,7 +90,7 @@ def test_a_piece_that_fails_is_reported_and_the_others_go_on(benchmark, capsys):
     assert written.failures == ["bad (RuntimeError: no luck)"]
 
 
-def test_pieces_share_the_time_that_is_left(benchmark, monkeypatch):
+def test_pieces_share_the_remaining_time(benchmark, monkeypatch):
     document = benchmark("document")
     now = 0.0
     monkeypatch.setattr(document.time, "perf_counter", lambda: now)
@@ -182,7 +182,7 @@ def cells_of(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_a_job_is_extrapolated_from_the_rounds_that_are_there(tmp_path, benchmark):
+def test_a_job_is_extrapolated_from_the_completed_rounds(tmp_path, benchmark):
     jobs = benchmark("jobs")
     cells, run = cifar10_run(tmp_path)
     # Complete: three rounds, the whole job here.
@@ -204,7 +204,7 @@ def test_a_job_is_extrapolated_from_the_rounds_that_are_there(tmp_path, benchmar
     assert lines[-1] == "Left out: 2 cells that have not completed a round yet."
 
 
-def test_missing_rounds_take_the_epochs_of_the_last_three_and_the_speed_of_the_last(benchmark):
+def test_missing_rounds_need_the_epochs_of_the_last_three_at_the_speed_of_the_last(benchmark):
     rows = [row(0, 90, 1000.0), row(1, 5, 100.0), row(2, 6, 100.0), row(3, 10, 78.0)]
     found = benchmark("jobs").estimate(rows, rounds=6)
     per_sample = (78 + 2) / (10 * 4000)
@@ -219,7 +219,7 @@ def test_cells_that_shared_the_machine_count_with_their_share(benchmark):
     assert shared.extrapolated == alone.extrapolated / 4
 
 
-def test_a_job_can_be_told_from_the_tables_alone(tmp_path, benchmark):
+def test_a_job_can_be_estimated_from_the_tables_alone(tmp_path, benchmark):
     cells, run = cifar10_run(tmp_path)
     cell = cells.__dict__["shrink_perturb_0.0"]
     run.cell(cell.id).finish({}, [row(0, 10, 98.0)], [])

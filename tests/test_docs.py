@@ -138,7 +138,7 @@ def test_modules_shown_for_the_package_register_something_with_a_schema(document
         assert each.summary(registered)
 
 
-def test_what_is_shown_for_the_package_trains_beside_what_is_there(documented_modules, tiny_scenario, tmp_path):
+def test_examples_of_new_modules_train_in_a_scenario(documented_modules, tiny_scenario, tmp_path):
     """Each example is one file and no other change: a scenario names it, and its cells train and measure."""
     tiny_scenario |= {
         "model": {"name": "two_layers", "units": 12},
@@ -247,7 +247,7 @@ def count_of_examples(module: types.ModuleType) -> int:
     return sum(len(re.findall(r"^\s*>>> ", ast.get_docstring(node) or "", flags=re.MULTILINE)) for node in nodes)
 
 
-def test_public_names_are_all_there_and_come_without_torch():
+def test_public_names_exist_and_import_without_torch():
     code = (
         "import sys, warmstart_sim\n"
         "assert set(warmstart_sim.__all__) <= set(dir(warmstart_sim))\n"

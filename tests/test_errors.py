@@ -24,17 +24,17 @@ NAMES = ["random_init", "warm_start", "shrink_perturb", "resnet18", "cifar10", "
         ("shrink_and_perturb", "shrink_perturb"),
     ],
 )
-def test_a_slip_of_the_pen_finds_the_name(written, meant):
+def test_a_typo_finds_the_name(written, meant):
     assert nearest(written, NAMES) == f"; did you mean '{meant}'?"
 
 
 @pytest.mark.parametrize("written", ["", "zebra", 5, None, ["warm_start"]])
-def test_nothing_near_gives_no_hint(written):
+def test_without_a_close_name_there_is_no_hint(written):
     assert nearest(written, ["random_init", "sgd"]) == ""
 
 
 @given(st.sampled_from(NAMES), st.integers(0, 20), st.characters(codec="ascii", categories=["Ll"]))
-def test_one_letter_too_many_finds_the_name_or_another_as_near(name, place, letter):
+def test_one_extra_letter_finds_the_name_or_one_equally_close(name, place, letter):
     written = name[:place] + letter + name[place:]
     assert "did you mean" in nearest(written, NAMES)
 

@@ -28,7 +28,7 @@ def test_own_strategy_prints_a_table_with_every_arm(tmp_path, capsys):
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_own_model_and_data_prints_a_table_and_goes_on_where_it_was(tmp_path, capsys):
+def test_own_model_and_data_prints_a_table_and_resumes(tmp_path, capsys):
     module = example("own_model_and_data")
     module.main(seeds=[0], rounds=2, runs=tmp_path)
     first = capsys.readouterr().out

@@ -12,12 +12,12 @@ PLACES = st.tuples(
 
 
 @given(one=PLACES, other=PLACES)
-def test_seeds_are_equal_only_for_the_same_place(one, other):
+def test_seeds_are_equal_only_for_the_same_purpose_and_indices(one, other):
     assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
     assert 0 <= derive_seed(*one) < 2**63
 
 
-def test_generators_repeat_and_do_not_touch_the_global_ones():
+def test_generators_are_reproducible_and_leave_the_global_ones_unchanged():
     before = torch.random.get_rng_state()
     draws = [torch.rand(3, generator=torch_generator(0, "a", 1)) for _ in range(2)]
     assert torch.equal(*draws)

@@ -78,7 +78,7 @@ def _without_reports(monkeypatch):
 
 @pytest.mark.parametrize("accumulate", [True, False])
 @pytest.mark.parametrize("data", SETS)
-def test_streams_hold_what_our_engine_deals_and_normalises(data, accumulate, tmp_path):
+def test_streams_contain_the_engines_samples_normalised(data, accumulate, tmp_path):
     trainer = CellTrainer(plan(scenario(data, seeds=[7]), "test")[1][0], ExecutionSettings(tmp_path))
     benchmark = to_benchmark(scenario(data), seed=7, accumulate=accumulate)
     assert set(benchmark.streams) == {"train", "valid", "test"}
@@ -104,7 +104,7 @@ def test_inputs_are_normalised_with_the_training_sets_statistics():
     assert len(found) > 900, "all but those that are held out, of which some are alike"
 
 
-def test_data_that_arrive_without_validation_or_test_samples_have_no_such_streams():
+def test_without_validation_or_test_samples_there_are_no_such_streams():
     benchmark = to_benchmark(scenario(), set=["data.validation_fraction=0", "data.test_samples=null"], seed=1)
     assert set(benchmark.streams) == {"train", "test"}
     own = digits(Path(), 0)
@@ -134,7 +134,7 @@ def test_a_scenario_without_a_benchmark_is_refused(changes, options, line):
         to_benchmark(scenario(**changes), **options)
 
 
-def test_a_round_without_new_samples_is_refused_where_only_those_are_wanted():
+def test_a_round_without_new_samples_is_refused_without_accumulation():
     raw = scenario(stream={"name": "static", "rounds": 2})
     assert [len(each.dataset) for each in to_benchmark(raw).train_stream] == [70, 70]
     with pytest.raises(WarmstartError, match="round 1 has no new samples; leave accumulate=True"):
@@ -142,7 +142,7 @@ def test_a_round_without_new_samples_is_refused_where_only_those_are_wanted():
 
 
 @pytest.mark.parametrize("kind", [Cumulative, Replay])
-def test_avalanches_strategies_train_on_them(kind):
+def test_avalanches_strategies_train_on_our_benchmarks(kind):
     benchmark = to_benchmark(scenario(), accumulate=False)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
@@ -166,7 +166,7 @@ def timeless(table: pd.DataFrame, *left_out: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("accumulated", [True, False])
-def test_there_and_back_gives_the_tables_of_the_scenario_itself(accumulated, tmp_path):
+def test_converting_there_and_back_gives_the_scenarios_own_tables(accumulated, tmp_path):
     raw = scenario()
     raw["data"]["validation_fraction"] = 0
     if not accumulated:
@@ -201,7 +201,7 @@ def tens() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("accumulate", [True, False])
-def test_classes_that_come_one_after_another(tens, accumulate):
+def test_class_incremental_benchmarks_train(tens, accumulate):
     train, test = (dataset(*(each[part] for each in tens)) for part in (slice(90), slice(90, 120)))
     benchmark = class_incremental_benchmark({"train": train, "test": test}, class_order=[*range(10)], num_experiences=5)
     trainer = splits(from_benchmark(benchmark, accumulate=accumulate))
@@ -295,7 +295,7 @@ def test_a_benchmark_that_the_engine_cannot_train_is_refused(benchmark, line):
         from_benchmark(benchmark())
 
 
-def test_images_of_several_shapes_and_inputs_that_are_no_arrays_are_refused():
+def test_images_of_several_shapes_and_other_objects_are_refused():
     ragged = Pictures(np.zeros((4, 8, 6), dtype=np.uint8))
     ragged.pixels = [np.zeros((8, 6 + position % 2), dtype=np.uint8) for position in range(4)]
     with pytest.raises(WarmstartError, match=r"such as \(1, 8, 6\) of uint8 and \(1, 8, 7\) of uint8; give all"):

@@ -115,7 +115,7 @@ def test_accuracy_is_weighted_by_samples_and_taken_on_clean_inputs():
     assert plugin.running_accuracy == 1 / 9, "what was trained on was rolled, which turns the last one right"
 
 
-def test_the_threshold_counts_and_what_is_out_of_reach_is_not_looked_at_to_the_end():
+def test_the_accuracy_pass_stops_when_the_threshold_is_out_of_reach():
     plugin = ConvergencePlugin(8 / 9, 3)
     taught(plugin, known(8, 1))
     assert plugin.status == "converged"
@@ -131,14 +131,14 @@ def test_the_threshold_counts_and_what_is_out_of_reach_is_not_looked_at_to_the_e
     assert seen == [None, None, 8 / 9], "the last count of an experience is full"
 
 
-def test_cumulative_is_judged_on_its_old_samples_too():
+def test_accuracy_of_cumulative_includes_old_samples():
     plugin = ConvergencePlugin(0.7, 2)
     watch = taught(plugin, known(6, 0), known(1, 2), kind=Cumulative)
     assert watch.epochs == [1, 1]
     assert plugin.train_accuracy == 7 / 9  # on the new ones alone it would be 1 / 3
 
 
-def test_any_rule_of_a_scenario_file_can_end_it():
+def test_any_stop_rule_can_end_an_experience():
     plugin = ConvergencePlugin(until=Until(plateau=Plateau(patience=2), max_epochs=50))
     assert taught(plugin, known(5, 5)).epochs == [3]
     plugin = ConvergencePlugin(until=Until(epochs=4))
@@ -146,7 +146,7 @@ def test_any_rule_of_a_scenario_file_can_end_it():
     assert (plugin.status, plugin.train_accuracy) == ("finished", None)
 
 
-def test_a_number_of_steps_ends_an_epoch_early_and_so_at_its_border():
+def test_a_steps_rule_ends_within_an_epoch_or_at_its_end():
     plugin = ConvergencePlugin(until=Until(steps=5))
     watch = taught(plugin, known(16, 0), known(40, 0), known(24, 0), known(9, 0))  # epochs of 2, 5, 3 and 2 steps
     assert watch.steps == [5, 5, 5, 5]
@@ -177,7 +177,7 @@ def test_patience_on_validation_data_keeps_the_best_weights():
     assert torch.equal(model[0].weight, 0.5 * torch.eye(3)), "the last weights go on"
 
 
-def test_modules_that_are_frozen_in_evaluation_mode_stay_so():
+def test_modules_in_evaluation_mode_stay_in_it():
     model, modes = network(dropout=0.2), []
 
     class Freezing(SupervisedPlugin):
@@ -196,7 +196,7 @@ def test_modules_that_are_frozen_in_evaluation_mode_stay_so():
 # How an experience ends.
 
 
-def test_the_cap_warns_skips_nothing_and_puts_the_epochs_back():
+def test_the_cap_warns_skips_nothing_and_restores_train_epochs():
     plugin = ConvergencePlugin(1.0, 3)
     model, optimizer = fixed()
     watch = Watch()
@@ -209,7 +209,7 @@ def test_the_cap_warns_skips_nothing_and_puts_the_epochs_back():
     assert [str(each.message).partition(" after")[0] for each in said] == ["experience 0 capped", "experience 2 capped"]
 
 
-def test_one_after_another_is_the_same_as_a_list_and_no_flag_is_left_over():
+def test_single_experiences_equal_a_list_and_no_stop_flag_remains():
     plugin = ConvergencePlugin(1.0, 2)
     model, optimizer = fixed()
     watch = Watch()
@@ -220,7 +220,7 @@ def test_one_after_another_is_the_same_as_a_list_and_no_flag_is_left_over():
     assert not trained._stop_training
 
 
-def test_what_does_not_train_at_all_is_given_up():
+def test_training_without_progress_is_given_up():
     plugin = ConvergencePlugin(until=Until(train_accuracy=1.0, give_up={"epochs": 2, "below": 0.5}))
     with pytest.warns(NotConverged, match="experience 0 gave up after 2 epochs with no accuracy"):
         watch = taught(plugin, known(1, 5), known(3, 0))
@@ -229,7 +229,7 @@ def test_what_does_not_train_at_all_is_given_up():
 
 
 @pytest.mark.filterwarnings("ignore::warmstart_sim.avalanche.convergence.NotConverged")
-def test_a_loss_that_is_no_number_ends_an_experience_and_fresh_weights_begin_the_next():
+def test_a_nan_loss_ends_an_experience_and_the_next_starts_fresh():
     class Poisoned(SupervisedPlugin):
         def before_backward(self, strategy, **kwargs):
             if strategy.clock.train_exp_counter == 0 and strategy.clock.train_iterations >= 3:
@@ -258,7 +258,7 @@ class Stopping(SupervisedPlugin):
         strategy.stop_training()
 
 
-def test_trap_a_flag_that_is_set_in_the_last_epoch_skips_the_next_experience():
+def test_pitfall_a_stop_flag_set_in_the_last_epoch_skips_the_next_experience():
     model, optimizer = fixed()
     watch = Watch()
     experiences = benchmark_from_datasets(train=[known(4, 0), known(5, 0), known(6, 0)]).train_stream
@@ -267,7 +267,7 @@ def test_trap_a_flag_that_is_set_in_the_last_epoch_skips_the_next_experience():
     assert taught(ConvergencePlugin(1.0, 1), *(each.dataset for each in experiences)).steps == [1, 1, 1]
 
 
-def test_trap_an_epoch_is_announced_that_never_comes_and_nothing_of_ours_counts_it():
+def test_pitfall_a_phantom_epoch_is_announced_but_not_counted_by_us():
     plugin = ConvergencePlugin(until=Until(epochs=3))
     model, optimizer = fixed()
     watch = Watch()
@@ -287,7 +287,7 @@ def test_trap_an_epoch_is_announced_that_never_comes_and_nothing_of_ours_counts_
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_trap_from_scratch_training_leaks_buffers_and_always_restores_the_same_weights():
+def test_pitfall_from_scratch_training_leaks_buffers_and_always_restores_the_same_weights():
     seen = {}
     for name, plugin in {"theirs": FromScratchTrainingPlugin(), "ours": StrategyPlugin("random_init")}.items():
         model, watch = network(), Watch()

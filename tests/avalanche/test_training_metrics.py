@@ -69,7 +69,7 @@ class Slow(SupervisedPlugin):
         self._passes("before an experience", 1e7)
 
 
-def test_they_are_what_a_plugin_counts():
+def test_metrics_equal_a_plugins_counts():
     watch, evaluator = Watch(), quiet(training_metrics())
     plugins = [StrategyPlugin("shrink_perturb"), ConvergencePlugin(**UNTIL), watch]
     train(strategy(network(), *plugins, evaluator=evaluator), stream(*SIZES))
@@ -80,7 +80,7 @@ def test_they_are_what_a_plugin_counts():
         assert values == {"Train_Epochs_Exp": epochs, "Train_Steps_Exp": steps, "Converged_Exp": 1}
 
 
-def test_convergence_is_told_of_only_where_there_is_the_plugin_and_is_0_at_the_cap():
+def test_convergence_is_emitted_only_with_the_plugin_and_is_0_at_the_cap():
     evaluator = quiet(training_metrics())
     train(strategy(network(), evaluator=evaluator, train_epochs=3), stream(30))
     assert list(found(evaluator, 0)) == NAMES[:3]
@@ -94,7 +94,7 @@ def test_convergence_is_told_of_only_where_there_is_the_plugin_and_is_0_at_the_c
 @pytest.mark.parametrize(
     ("every", "mode"), [(-1, "epoch"), (0, "epoch"), (1, "epoch"), (1, "iteration"), (2, "iteration")]
 )
-def test_seconds_are_those_of_the_steps_alone(every, mode, monkeypatch):
+def test_seconds_count_only_the_steps(every, mode, monkeypatch):
     clock = Clock(monkeypatch)
     slow, watch, evaluator, counting = Slow(clock), Watch(), quiet(training_metrics()), convergence_module.accuracy
 
@@ -185,7 +185,7 @@ def test_the_csv_logger_writes_a_line_for_each_experience_beside_avalanches_own_
     }  # fmt: skip
 
 
-def test_the_csv_logger_leaves_what_was_not_measured_empty(tmp_path):
+def test_the_csv_logger_leaves_missing_values_empty(tmp_path):
     logger = TrainingCSVLogger(tmp_path)
     evaluator = EvaluationPlugin(training_metrics()[1], loggers=[logger])
     train(strategy(network(), evaluator=evaluator, train_epochs=2), stream(30))

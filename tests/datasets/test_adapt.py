@@ -41,7 +41,7 @@ def adapt(before: np.ndarray, shape: tuple[int, ...], how: str) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (8, 8), (45, 20), (1, 1)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_resized_pixels_are_those_of_pillow_within_rounding(size, channels):
+def test_resized_pixels_equal_pillows_within_rounding(size, channels):
     before = images((channels, 32, 30)).train.inputs
     found = adapt(before, (channels, *size), "resize")
     for image, resized in zip(before, found, strict=True):
@@ -51,19 +51,19 @@ def test_resized_pixels_are_those_of_pillow_within_rounding(size, channels):
         assert np.abs(resized.astype(int) - expected).max() <= 1
 
 
-def test_growing_floats_are_interpolated_between_the_centres_of_pixels():
+def test_enlarged_floats_are_interpolated_between_pixel_centres():
     before = images((1, 5, 7), dtype=np.float32).train.inputs / np.float32(100) - 1
     expected = F.interpolate(torch.from_numpy(before), size=(9, 20), mode="bilinear", align_corners=False)
     assert np.allclose(adapt(before, (1, 9, 20), "resize"), expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_an_even_image_stays_even(dtype):
+def test_a_constant_image_stays_constant(dtype):
     before = np.full((2, 1, 9, 5), 77, dtype=dtype)
     assert np.allclose(adapt(before, (3, 4, 16), "resize"), 77)
 
 
-def test_resizing_by_blocks_is_resizing_all_at_once(monkeypatch):
+def test_resizing_in_blocks_equals_resizing_at_once(monkeypatch):
     before = images((1, 6, 6), count=7).train.inputs
     whole = adapt(before, (1, 9, 9), "resize")
     monkeypatch.setattr("warmstart_sim.datasets.adapt.BLOCK", 3)
@@ -90,7 +90,7 @@ def placed(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @settings(deadline=None, max_examples=60)
 @given(before=st.tuples(SIZES, SIZES), after=st.tuples(SIZES, SIZES), dtype=st.sampled_from([np.uint8, np.float32]))
-def test_padding_and_cropping_are_a_plain_loop(before, after, dtype):
+def test_padding_and_cropping_equal_a_plain_loop(before, after, dtype):
     start = images((1, *before), dtype=dtype).train.inputs
     found = adapt(start, (1, *after), "pad")
     assert np.array_equal(found, [placed(image, *after) for image in start])
@@ -99,7 +99,7 @@ def test_padding_and_cropping_are_a_plain_loop(before, after, dtype):
 
 
 @given(before=st.tuples(SIZES, SIZES), more=st.tuples(SIZES, SIZES))
-def test_padding_and_cropping_back_gives_the_image_again(before, more):
+def test_padding_and_cropping_back_restores_the_image(before, more):
     start = images((3, *before)).train.inputs
     larger = (before[0] + more[0], before[1] + more[1])
     assert np.array_equal(adapt(adapt(start, (3, *larger), "pad"), (3, *before), "pad"), start)
@@ -108,7 +108,7 @@ def test_padding_and_cropping_back_gives_the_image_again(before, more):
 # Channels.
 
 
-def test_grey_by_luminance_is_that_of_pillow_within_rounding():
+def test_grey_by_luminance_equals_pillows_within_rounding():
     before = images((3, 40, 40)).train.inputs
     found = adapt(before, (1, 40, 40), "pad")
     for image, grey in zip(before, found, strict=True):
@@ -117,14 +117,14 @@ def test_grey_by_luminance_is_that_of_pillow_within_rounding():
 
 
 @pytest.mark.parametrize("how", ["resize", "pad"])
-def test_a_grey_image_gets_three_equal_channels_and_is_itself_again_as_grey(how):
+def test_a_grey_image_gets_three_equal_channels_and_converts_back(how):
     before = images((1, 6, 5)).train.inputs
     colour = adapt(before, (3, 6, 5), how)
     assert all(np.array_equal(colour[:, channel], before[:, 0]) for channel in range(3))
     assert np.array_equal(adapt(colour, (1, 6, 5), how), before)
 
 
-def test_grey_floats_are_the_weighted_sum():
+def test_grey_floats_are_the_weighted_sum_of_channels():
     before = images((3, 4, 4), dtype=np.float32).train.inputs / np.float32(64) - 2
     expected = 0.299 * before[:, 0] + 0.587 * before[:, 1] + 0.114 * before[:, 2]
     assert np.allclose(adapt(before, (1, 4, 4), "pad")[:, 0], expected, atol=1e-5)
@@ -140,7 +140,7 @@ def test_grey_floats_are_the_weighted_sum():
     how=HOW,
     dtype=st.sampled_from([np.uint8, np.float32]),
 )
-def test_a_data_set_keeps_all_but_the_shape_of_its_inputs(before, after, how, dtype):
+def test_only_the_shape_of_the_inputs_changes(before, after, how, dtype):
     dataset = images(before, dtype=dtype)
     result = validate(adapt_images(dataset, after, how))
     assert result.input_shape == after
@@ -151,7 +151,7 @@ def test_a_data_set_keeps_all_but_the_shape_of_its_inputs(before, after, how, dt
 
 
 @pytest.mark.parametrize("how", ["resize", "pad", None])
-def test_a_data_set_of_the_same_shape_is_not_touched(how):
+def test_a_data_set_of_the_same_shape_is_returned_unchanged(how):
     dataset = images((1, 4, 4))
     assert adapt_images(dataset, (1, 4, 4), how) is dataset
 
@@ -164,7 +164,7 @@ def test_an_empty_test_set_stays_empty(how):
     assert result.test.inputs.shape == (0, 3, 6, 2)
 
 
-def test_read_only_arrays_are_read_and_left_as_they_are():
+def test_read_only_arrays_are_accepted_and_not_changed():
     dataset = images((1, 4, 4))
     before = dataset.train.inputs.copy()
     dataset.train.inputs.setflags(write=False)
@@ -198,7 +198,7 @@ def test_read_only_arrays_are_read_and_left_as_they_are():
         ),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_one_line_with_both_shapes(before, after, how, line):
+def test_a_mismatch_is_one_line_with_both_shapes(before, after, how, line):
     with pytest.raises(WarmstartError) as caught:
         check_adaptable("drawn", before, after, how)
     assert str(caught.value) == line
@@ -212,7 +212,7 @@ def test_four_channels_are_resized_where_the_target_has_four():
 
 
 @pytest.mark.data
-def test_real_digits_and_photographs_become_each_other_as_in_pillow(real_data):
+def test_real_digits_and_photographs_convert_as_in_pillow(real_data):
 
     mnist, cifar = (datasets.load(name, {}, real_data, 0) for name in ("mnist", "cifar10"))
     digits, photographs = mnist.train.inputs[:200], cifar.train.inputs[:200]

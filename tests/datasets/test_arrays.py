@@ -20,7 +20,7 @@ def test_grey_images_get_a_channel_and_a_fifth_of_each_class_is_held_out(npz):
     assert np.bincount(dataset.test.labels).tolist() == [1, 1, 1]
 
 
-def test_channels_come_first_whichever_way_they_were_stored(npz):
+def test_channels_are_moved_first(npz):
     images = np.random.default_rng(0).integers(0, 256, size=(12, 3, 6, 5), dtype=np.uint8)
     first = read(path=npz(x_train=images))
     last = read(path=npz(x_train=images.transpose(0, 2, 3, 1)))
@@ -29,7 +29,7 @@ def test_channels_come_first_whichever_way_they_were_stored(npz):
     assert last.train.inputs.flags.c_contiguous
 
 
-def test_with_three_rows_and_three_columns_the_channels_are_taken_to_come_first(npz):
+def test_three_by_three_pixels_are_read_as_channels_first(npz):
     images = np.random.default_rng(0).integers(0, 256, size=(12, 3, 8, 3), dtype=np.uint8)
     assert read(path=npz(x_train=images)).input_shape == (3, 8, 3)
 
@@ -53,7 +53,7 @@ def test_integers_of_two_dimensions_are_tokens(npz, dtype):
     assert dataset.vocabulary_size == 10
 
 
-def test_a_test_part_is_taken_as_it_is(npz):
+def test_a_given_test_part_is_used_unchanged(npz):
     images = np.full((2, 6, 5), 9, dtype=np.uint8)
     dataset = read(path=npz(x_test=images, y_test=np.array([2, 0], dtype=np.uint8)))
     assert len(dataset.train) == 12
@@ -108,7 +108,7 @@ NAN = np.full((12, 2), np.nan, dtype=np.float32)
         ({"x_train": np.array([[{}]] * 12, dtype=object)}, "does not hold plain arrays.*allow_pickle=False"),
     ],
 )
-def test_what_is_wrong_with_the_arrays_is_said_in_one_line(npz, changed, message):
+def test_invalid_arrays_are_reported_in_one_line(npz, changed, message):
     with pytest.raises(DataError, match=message) as caught:
         load("arrays", {"path": npz(**changed)}, Path(), 0)
     assert "\n" not in str(caught.value)
@@ -119,7 +119,7 @@ def test_labels_beyond_the_declared_classes_are_refused(npz):
         load("arrays", {"path": npz(), "classes": 2}, Path(), 0)
 
 
-def test_a_file_that_is_absent_or_none_of_numpys_is_named(tmp_path):
+def test_a_missing_file_or_another_format_is_named(tmp_path):
     with pytest.raises(DataError, match=r"there is no file .*absent\.npz"):
         read(path=tmp_path / "absent.npz")
     (tmp_path / "text.npz").write_text("text")
@@ -130,7 +130,7 @@ def test_a_file_that_is_absent_or_none_of_numpys_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_a_file_cut_short_is_named(npz, share):
+def test_a_truncated_file_is_named(npz, share):
     path = npz()
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(DataError, match=r"own.npz is not a .npz file, or it is truncated"):

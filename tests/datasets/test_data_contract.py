@@ -53,7 +53,7 @@ def same(one: Dataset, other: Dataset) -> bool:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_it_keeps_the_contract_and_has_every_class_to_train_on(name, arguments):
+def test_it_meets_the_contract_and_every_class_has_training_samples(name, arguments):
     root, options = arguments(name)
     dataset = validate(load(name, options, root, 0))
     assert dataset.name == name
@@ -70,7 +70,7 @@ def test_it_keeps_the_contract_and_has_every_class_to_train_on(name, arguments):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_same_seed_gives_the_same_data_and_another_one_others_unless_it_is_marked(name, arguments):
+def test_data_depend_on_the_seed_unless_marked_otherwise(name, arguments):
     root, options = arguments(name)
     function, loaded = DATASETS.get(name), load(name, options, root, 0)
     assert same(function(root, 0, **options), loaded)

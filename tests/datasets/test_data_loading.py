@@ -19,12 +19,12 @@ def unreadable(root: Path, seed: int) -> Dataset:
     raise PermissionError(13, "Permission denied", "/data/file")
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(WarmstartError, match="unknown data set 'digit'; did you mean 'digits'"):
         load("digit", {}, Path(), 0)
 
 
-def test_a_function_of_ones_own_is_loaded_anew_for_each_seed_and_option():
+def test_a_users_function_is_called_for_each_seed_and_option():
     name = f"{__name__}:drawn"
     first = load(name, {}, Path(), 1)
     assert load(name, {}, Path(), 1) is first
@@ -41,7 +41,7 @@ def test_only_the_last_few_stay_in_memory():
     assert load(name, {}, Path(), 0) is not first
 
 
-def test_what_the_file_system_refuses_is_a_data_error_that_names_the_file():
+def test_file_system_errors_become_data_errors_that_name_the_file():
     with pytest.raises(DataError, match="Permission denied: '/data/file'"):
         load(f"{__name__}:unreadable", {}, Path(), 0)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 from warmstart_sim.datasets.paths import cache_root, data_root
 
 
-def test_the_explicit_folder_wins_over_the_environment_and_that_over_the_cache(monkeypatch, tmp_path):
+def test_the_explicit_folder_precedes_the_environment_and_the_user_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("WARMSTART_SIM_DATA", raising=False)
     assert data_root() == tmp_path / "warmstart-sim" / "data"

@@ -10,7 +10,7 @@ from warmstart_sim.datasets.split import stratified_split
     st.floats(0.01, 0.99),
     st.integers(0, 5),
 )
-def test_it_is_a_partition_that_leaves_and_takes_some_of_every_class(labels, fraction, seed):
+def test_the_split_is_a_partition_with_every_class_on_both_sides(labels, fraction, seed):
     labels = np.array(labels)
     train, test = stratified_split(labels, fraction, np.random.default_rng(seed))
     assert np.array_equal(np.sort(np.concatenate([train, test])), np.arange(len(labels)))
@@ -23,7 +23,7 @@ def test_it_is_a_partition_that_leaves_and_takes_some_of_every_class(labels, fra
         assert taken > 0 or count == 1
 
 
-def test_the_draw_comes_from_the_generator():
+def test_the_split_depends_on_the_generator():
     labels = np.zeros(100, dtype=np.int64)
     one, again, other = (stratified_split(labels, 0.5, np.random.default_rng(seed))[1] for seed in (0, 0, 1))
     assert np.array_equal(one, again)

@@ -24,7 +24,7 @@ def dataset(inputs=None, labels=None, test=None, classes=3) -> Dataset:
     ],
     ids=["pixels", "features", "float images"],
 )
-def test_what_keeps_the_contract_is_returned_as_it_is(inputs):
+def test_valid_data_are_returned_unchanged(inputs):
     given = dataset(inputs)
     assert validate(given) is given
 
@@ -62,7 +62,7 @@ def test_an_empty_test_set_is_allowed():
         ({"test": Samples(np.zeros((2, 1, 4, 4), np.uint8), np.full(2, 9))}, "test labels hold 9"),
     ],
 )
-def test_what_breaks_it_is_said_in_one_line(changed, message):
+def test_violations_are_reported_in_one_line(changed, message):
     with pytest.raises(DataError, match=message) as caught:
         validate(dataset(**changed))
     assert "\n" not in str(caught.value)
@@ -77,7 +77,7 @@ def with_tokens(train=TOKENS, test=TOKENS, size: int | None = 5) -> Dataset:
     return Dataset("own", Samples(train, labels), Samples(test, labels[: len(test)]), 3, size)
 
 
-def test_tokens_that_keep_the_contract_are_returned_as_they_are():
+def test_valid_tokens_are_returned_unchanged():
     for given in (with_tokens(), with_tokens(size=100), with_tokens(test=TOKENS[:0])):
         assert validate(given) is given
 
@@ -107,6 +107,6 @@ def changed(row: int, *tokens: int) -> np.ndarray:
         (with_tokens(TOKENS * 0, size=None), r"training sample 0 has no tokens, only padding \(0\)"),
     ],
 )
-def test_tokens_that_break_it_are_named_by_the_first_sample(given, message):
+def test_invalid_tokens_are_reported_with_the_first_sample(given, message):
     with pytest.raises(DataError, match=f"^own: {message}$"):
         validate(given)

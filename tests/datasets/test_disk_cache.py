@@ -22,7 +22,7 @@ def test_the_second_call_reads_what_the_first_stored():
 
 
 @pytest.mark.parametrize("kept", [0, 5, 40, 100, 130, -1])
-def test_a_file_cut_short_is_built_again(kept):
+def test_a_truncated_file_is_built_again(kept):
     cached("key", SHAPE, pixels)
     path = cache_root() / "key.npy"
     whole = path.read_bytes()
@@ -40,7 +40,7 @@ def test_an_array_of_another_shape_or_type_is_built_again(other):
     assert np.array_equal(cached("key", SHAPE, never), pixels())
 
 
-def test_a_length_that_is_not_known_may_be_any_and_the_type_another():
+def test_an_unknown_length_and_another_type_are_possible():
     def tokens() -> np.ndarray:
         return np.arange(5, dtype=np.uint16)
 
@@ -62,7 +62,7 @@ def test_writing_to_the_array_does_not_reach_the_file():
     assert np.array_equal(cached("key", SHAPE, never), pixels())
 
 
-def test_a_write_that_fails_leaves_nothing_and_gives_the_array(monkeypatch):
+def test_a_failed_write_leaves_no_file_and_returns_the_array(monkeypatch):
     def full(file, array):
         file.write(b"half")
         raise OSError(28, "No space left on device")

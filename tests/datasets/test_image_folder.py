@@ -30,7 +30,7 @@ def test_folders_of_classes_are_split_by_class(images):
 
 
 @pytest.mark.parametrize("test_folder", ["test", "val", "valid"])
-def test_train_and_test_folders_are_taken_as_they_are(tmp_path, test_folder):
+def test_train_and_test_folders_are_used_as_given(tmp_path, test_folder):
     one_color(tmp_path / "own" / "train", {"red": (255, 0, 0), "blue": (0, 0, 255)})
     one_color(tmp_path / "own" / test_folder, {"red": (250, 0, 0)})
     dataset = read(path=tmp_path / "own", size=4)
@@ -57,7 +57,7 @@ def test_a_folder_called_train_can_be_a_class(tmp_path, write_images):
     assert read(path=tmp_path, size=4).classes == 2
 
 
-def test_images_in_folders_inside_a_class_count_and_other_files_do_not(tmp_path, write_images):
+def test_images_in_subfolders_count_and_other_files_do_not(tmp_path, write_images):
     write_images(tmp_path / "a", {"inside": 4})
     write_images(tmp_path, {"b": 4})
     (tmp_path / "a" / "notes.txt").write_text("")
@@ -164,7 +164,7 @@ def sixteen_bits(path, write_images):
         (sixteen_bits, "deep.png has more than 8 bits"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_said_in_one_line(tmp_path, write_images, make, message):
+def test_invalid_folders_are_reported_in_one_line(tmp_path, write_images, make, message):
     with pytest.raises(DataError, match=message) as caught:
         read(path=make(tmp_path, write_images), size=4)
     assert "\n" not in str(caught.value)
@@ -188,7 +188,7 @@ def test_a_copy_of_the_folder_elsewhere_is_the_same_data(images, monkeypatch, tm
     assert same(read(path=tmp_path / "copy", size=8), first)
 
 
-def test_an_altered_image_is_decoded_anew_although_name_size_and_time_are_the_same(images):
+def test_a_changed_image_is_decoded_again_although_name_size_and_time_are_equal(images):
     file = images / "cat" / "0.bmp"
     Image.new("RGB", (8, 8), (1, 2, 3)).save(file)
     before, status = read(path=images, size=8), file.stat()
@@ -200,7 +200,7 @@ def test_an_altered_image_is_decoded_anew_although_name_size_and_time_are_the_sa
     assert len(list(cache_root().iterdir())) == 2
 
 
-def test_a_cache_cut_short_is_decoded_anew(images):
+def test_a_truncated_cache_is_decoded_again(images):
     first = read(path=images, size=8)
     stored = next(cache_root().iterdir())
     stored.write_bytes(stored.read_bytes()[:-10])

@@ -42,7 +42,7 @@ def same(one, other) -> bool:
     return one.digest() == other.digest()
 
 
-def test_reviews_come_by_class_and_then_by_file_name(reviews):
+def test_reviews_are_sorted_by_class_and_file_name(reviews):
     shutil.rmtree(reviews / "aclImdb")
     for part, count in (("train", 3), ("test", 2)):
         for label in ("pos", "neg"):
@@ -58,7 +58,7 @@ def test_reviews_come_by_class_and_then_by_file_name(reviews):
     assert dataset.test.labels.tolist() == [0, 0, 1, 1]
 
 
-def test_reviews_without_label_are_not_looked_at(reviews):
+def test_unlabelled_reviews_are_ignored(reviews):
     assert imdb(reviews, 0).vocabulary_size == 2 + len({"a", "bad", "film", "good", "it's"})
 
 
@@ -80,7 +80,7 @@ def test_a_second_load_tokenises_nothing_and_is_equal(reviews, monkeypatch):
 
 
 @pytest.mark.parametrize("part", ["train/neg", "test/pos"])
-def test_a_folder_that_is_not_complete_says_which_part(reviews, part):
+def test_an_incomplete_folder_is_reported_with_the_part(reviews, part):
     (reviews / "aclImdb" / part / "1.txt").unlink()
     count = 3 if part == "train/neg" else 2
     with pytest.raises(DataError, match=f"not complete: {part} holds {count - 1} texts instead of {count}; delete it"):
@@ -129,7 +129,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int
     ],
     ids=lambda members: f"{members[0].name} {members[0].linkname}",
 )
-def test_an_archive_that_reaches_outside_is_refused_and_nothing_is_written(pack, malicious, tmp_path):
+def test_an_archive_with_paths_outside_is_refused_and_nothing_is_written(pack, malicious, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept").write_text("kept")
@@ -145,7 +145,7 @@ def test_an_archive_that_reaches_outside_is_refused_and_nothing_is_written(pack,
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9, 0.999])
-def test_an_archive_cut_short_leaves_nothing_behind(pack, share):
+def test_a_truncated_archive_leaves_nothing_behind(pack, share):
     root = pack(member("aclImdb/filler", size=100_000))
     content = (root / ARCHIVE).read_bytes()
     (root / ARCHIVE).write_bytes(content[: int(share * len(content))])
@@ -169,14 +169,14 @@ def test_a_damaged_archive_leaves_nothing_behind(pack, place):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>" * 100], ids=["empty", "a page"])
-def test_what_is_no_archive_is_refused(tmp_path, content):
+def test_another_file_format_is_refused(tmp_path, content):
     (tmp_path / ARCHIVE).write_bytes(content)
     with pytest.raises(DataError, match="cannot unpack"):
         imdb(tmp_path, 0)
     assert os.listdir(tmp_path) == [ARCHIVE]
 
 
-def test_an_archive_of_something_else_or_of_a_part_is_refused(pack, reviews):
+def test_an_incomplete_or_other_archive_is_refused(pack, reviews):
     (reviews / "aclImdb" / "train" / "pos" / "0.txt").unlink()
     root = pack()
     with pytest.raises(DataError, match="is not complete: aclImdb/train/pos holds 2 texts instead of 3"):
@@ -214,7 +214,7 @@ def test_another_process_may_unpack_at_the_same_time(pack, reviews, monkeypatch)
     assert sorted(os.listdir(root)) == ["aclImdb", ARCHIVE]
 
 
-def test_what_is_absent_is_downloaded_and_nothing_but_the_set_stays(pack, reviews, tmp_path, monkeypatch, capfd):
+def test_a_missing_set_is_downloaded_and_only_the_set_stays(pack, reviews, tmp_path, monkeypatch, capfd):
     content = (pack() / ARCHIVE).read_bytes()
     asked = []
 
@@ -231,7 +231,7 @@ def test_what_is_absent_is_downloaded_and_nothing_but_the_set_stays(pack, review
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_download_with_another_sum_leaves_nothing_behind(pack, tmp_path, monkeypatch):
+def test_a_download_with_a_wrong_checksum_leaves_nothing_behind(pack, tmp_path, monkeypatch):
     content = (pack() / ARCHIVE).read_bytes()
     monkeypatch.setattr(urllib.request, "urlopen", lambda request: Response(request.full_url, content))
     with pytest.raises(DataError, match="the download failed"):
@@ -240,7 +240,7 @@ def test_a_download_with_another_sum_leaves_nothing_behind(pack, tmp_path, monke
 
 
 @each_download_error
-def test_a_download_that_breaks_off_leaves_nothing_behind(error, tmp_path, monkeypatch):
+def test_an_interrupted_download_leaves_nothing_behind(error, tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda request: BrokenResponse(request.full_url, error))
     with pytest.raises((DataError, KeyboardInterrupt)) as caught:
         imdb(tmp_path, 0)

@@ -12,14 +12,14 @@ ROOT = Path("unused")
 
 
 @pytest.mark.parametrize("like", IMAGE_SETS)
-def test_every_image_set_has_a_stand_in_of_its_shape(like):
+def test_every_image_set_has_a_synthetic_version_of_its_shape(like):
     dataset = validate(synthetic(ROOT, 0, like=like, train_samples=200, test_samples=50))
     assert (dataset.input_shape, dataset.classes) == (IMAGE_SETS[like].shape, IMAGE_SETS[like].classes)
     assert (len(dataset.train), len(dataset.test)) == (200, 50)
     assert dataset.train.inputs.dtype == np.uint8
 
 
-def test_shape_and_classes_can_be_chosen_down_to_a_single_pixel():
+def test_shape_and_classes_can_be_set_down_to_a_single_pixel():
     dataset = validate(synthetic(ROOT, 0, shape=(1, 1, 1), classes=2, train_samples=10, test_samples=10))
     assert dataset.input_shape == (1, 1, 1)
     options = DATASETS.schema("synthetic")(shape=[3, 16, 24], classes=7)
@@ -30,7 +30,7 @@ def test_classes_have_equal_shares():
     assert set(np.bincount(synthetic(ROOT, 0, like="mnist", train_samples=205).train.labels)) == {20, 21}
 
 
-def test_the_number_of_training_images_leaves_the_test_images_alone():
+def test_test_images_do_not_depend_on_the_number_of_training_images():
     one, other = (synthetic(ROOT, 0, like="digits", train_samples=count).test for count in (10, 2500))
     assert np.array_equal(one.inputs, other.inputs)
     assert np.array_equal(one.labels, other.labels)
@@ -42,7 +42,7 @@ def test_training_and_test_images_differ():
     assert len(np.unique(images, axis=0)) == 1000
 
 
-def test_two_sets_of_one_shape_are_two_tasks():
+def test_sets_of_the_same_shape_have_different_patterns():
     def class_means(like):
         train = synthetic(ROOT, 0, like=like, train_samples=1000).train
         return np.stack([train.inputs[train.labels == k].mean(axis=0).ravel() for k in range(10)])
@@ -52,7 +52,7 @@ def test_two_sets_of_one_shape_are_two_tasks():
     assert np.mean(correlation) < 0.3
 
 
-def test_few_pixels_are_cut_off():
+def test_few_pixels_are_clipped():
     pixels = synthetic(ROOT, 0, train_samples=200).train.inputs
     assert np.isin(pixels, (0, 255)).mean() < 0.05
     assert pixels.std() > 30

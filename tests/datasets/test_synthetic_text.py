@@ -9,7 +9,7 @@ from warmstart_sim.datasets.synthetic_text import synthetic_text
 ROOT = Path("unused")
 
 
-def test_it_has_the_sizes_that_were_asked_for_and_keeps_the_contract():
+def test_it_has_the_requested_sizes_and_meets_the_contract():
     dataset = validate(synthetic_text(ROOT, 0, vocabulary=50, length=9, classes=3, train_samples=70, test_samples=20))
     assert (dataset.train.inputs.shape, dataset.test.inputs.shape) == ((70, 9), (20, 9))
     assert (dataset.classes, dataset.vocabulary_size) == (3, 52)
@@ -20,19 +20,19 @@ def test_it_has_the_sizes_that_were_asked_for_and_keeps_the_contract():
 
 @pytest.mark.parametrize("vocabulary", [1, 2, 7])
 @pytest.mark.parametrize("length", [1, 4, 5])
-def test_small_vocabularies_and_lengths_will_do(vocabulary, length):
+def test_small_vocabularies_and_lengths_work(vocabulary, length):
     dataset = validate(synthetic_text(ROOT, 0, vocabulary=vocabulary, length=length))
     assert dataset.train.inputs.max() == vocabulary + 1
 
 
-def test_lengths_spread_from_a_few_words_to_the_most_and_no_word_is_unknown():
+def test_lengths_range_from_a_few_words_to_the_maximum_and_no_word_is_unknown():
     tokens = synthetic_text(ROOT, 0, length=20).train.inputs
     lengths = (tokens > 0).sum(axis=1)
     assert set(lengths) == set(range(5, 21))
     assert 1 not in tokens
 
 
-def test_words_follow_zipfs_law_but_for_the_classes_own():
+def test_shared_words_follow_zipfs_law():
     tokens = synthetic_text(ROOT, 0, vocabulary=100, train_samples=20_000).train.inputs
     counts = np.bincount(tokens[tokens > 0], minlength=102)[2:]
     zipf = 1 / np.arange(1, 101)
@@ -47,7 +47,7 @@ def test_classes_have_equal_shares():
     assert set(np.bincount(dataset.train.labels)) == {66, 67}
 
 
-def test_the_number_of_training_texts_leaves_the_test_texts_alone():
+def test_test_texts_do_not_depend_on_the_number_of_training_texts():
     one, other = (synthetic_text(ROOT, 0, train_samples=count).test for count in (10, 3000))
     assert np.array_equal(one.inputs, other.inputs)
     assert np.array_equal(one.labels, other.labels)
@@ -72,7 +72,7 @@ def naive_bayes_accuracy(dataset, samples: int) -> float:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_it_is_learnt_from_many_texts_better_than_from_few_and_never_to_perfection(classes):
+def test_more_texts_give_higher_but_never_perfect_accuracy(classes):
     dataset = synthetic_text(ROOT, 0, classes=classes, test_samples=2000)
     few, many = (naive_bayes_accuracy(dataset, samples) for samples in (100, 2000))
     assert 1 / classes + 0.1 < few < many - 0.05

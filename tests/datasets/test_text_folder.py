@@ -39,7 +39,7 @@ def test_the_split_is_a_partition_and_texts_keep_their_labels(folders):
 
 
 @pytest.mark.parametrize("test_folder", ["test", "val", "valid"])
-def test_train_and_test_folders_are_taken_as_they_are(tmp_path, write_texts, test_folder):
+def test_train_and_test_folders_are_used_as_given(tmp_path, write_texts, test_folder):
     write_texts(tmp_path / "train", {"pos": ["good film", "good"], "neg": ["bad"]})
     write_texts(tmp_path / test_folder, {"pos": ["good", "new film"]})
     dataset = read(path=tmp_path)
@@ -54,7 +54,7 @@ def test_a_train_folder_without_a_test_folder_is_split(tmp_path, write_texts):
     assert len(read(path=tmp_path).test) == 2
 
 
-def test_other_files_do_not_count_and_folders_inside_a_class_do(folders, write_texts):
+def test_other_files_are_ignored_and_subfolders_of_a_class_are_read(folders, write_texts):
     before = read(path=folders)
     (folders / "cat" / "notes.md").write_text("not a text")
     (folders / ".hidden").mkdir()
@@ -69,7 +69,7 @@ TEST = "label,text,stars\npos,a film,3\nneg,unheard of,1\n"
 
 @pytest.mark.parametrize("test_name", ["test", "val", "valid"])
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
-def test_a_train_table_with_a_test_table_is_taken_as_it_is(tmp_path, suffix, test_name):
+def test_train_and_test_tables_are_used_as_given(tmp_path, suffix, test_name):
     separator = "," if suffix == "csv" else "\t"
     (tmp_path / f"train.{suffix}").write_text(TRAIN.replace(",", separator))
     (tmp_path / f"{test_name}.{suffix}").write_text(TEST.replace(",", separator))
@@ -105,7 +105,7 @@ def test_the_columns_can_be_named(tmp_path):
     ],
     ids=["numbers", "words", "not numbers", "spaces", "large"],
 )
-def test_classes_are_numbered_in_the_order_of_numbers_or_else_of_words(tmp_path, labels, numbers):
+def test_classes_are_sorted_as_numbers_if_possible_and_else_as_words(tmp_path, labels, numbers):
     for part in ("train", "test"):
         pd.DataFrame({"text": ["word"] * len(labels), "label": labels}).to_csv(tmp_path / f"{part}.csv")
     dataset = read(path=tmp_path)
@@ -113,7 +113,7 @@ def test_classes_are_numbered_in_the_order_of_numbers_or_else_of_words(tmp_path,
     assert dataset.classes == len(set(numbers))
 
 
-def test_class_folders_are_numbered_as_numbers_too(tmp_path, write_texts):
+def test_class_folders_are_sorted_as_numbers_too(tmp_path, write_texts):
     write_texts(tmp_path / "train", {"10": ["ten"], "9": ["nine", "nine"]})
     write_texts(tmp_path / "test", {"10": ["ten"]})
     dataset = read(path=tmp_path)
@@ -122,7 +122,7 @@ def test_class_folders_are_numbered_as_numbers_too(tmp_path, write_texts):
     assert dataset.test.labels.tolist() == [1]
 
 
-def test_quotes_line_breaks_and_the_words_of_missing_values_are_texts(tmp_path):
+def test_quotes_line_breaks_and_words_for_missing_values_are_kept(tmp_path):
     (tmp_path / "train.csv").write_text('text,label\n"one, ""two""\nthree",a\nNA,b\nnull,b\n')
     (tmp_path / "test.csv").write_text("text,label\nnan,a\n")
     dataset = read(path=tmp_path)
@@ -143,7 +143,7 @@ def test_options_reach_the_tokens(folders):
     assert dataset.train.inputs.tolist() == [[1]] * 4 + [[2]] * 8
 
 
-def test_an_empty_file_is_one_unknown_word_and_the_user_is_told(folders):
+def test_an_empty_file_becomes_one_unknown_word_and_is_reported(folders):
     (folders / "cat" / "0.txt").write_text(" \n")
     assert "texts without words" in read(path=folders).notes[0]
 
@@ -237,7 +237,7 @@ def an_empty_test_folder(path, write_texts):
         (two_tables(TRAIN, "text,label\n"), r"test\.csv has no texts"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(tmp_path, write_texts, make, message):
+def test_invalid_texts_are_reported_in_one_line(tmp_path, write_texts, make, message):
     with pytest.raises(DataError, match=f"text_folder: .*({message})") as caught:
         load("text_folder", {"path": make(tmp_path, write_texts)}, Path(), 0)
     assert "\n" not in str(caught.value)

@@ -82,7 +82,7 @@ SOME = st.builds(
 
 
 @given(st.lists(TEXT, min_size=1, max_size=6), st.lists(TEXT, max_size=3), SOME)
-def test_vocabulary_and_tokens_are_those_of_a_plain_tokenizer(train, test, options):
+def test_vocabulary_and_tokens_equal_a_plain_tokenizers(train, test, options):
     words = reference_vocabulary(train, options)
     if not words:
         with pytest.raises(DataError, match="the vocabulary is empty"):
@@ -119,19 +119,19 @@ def test_kept_punctuation_marks_are_words_of_their_own():
     assert [words[token - 2] for token in tokens[0]] == ["'", "well", "-", "made", "'", "!", "!", "$", "don't"]
 
 
-def test_capitals_differ_if_they_are_to():
+def test_capitals_differ_without_lowercase():
     assert build_vocabulary("own", ["It it IT it"], replace(OPTIONS, lowercase=False)) == ["it", "IT", "It"]
     assert build_vocabulary("own", ["It it IT it"], OPTIONS) == ["it"]
 
 
-def test_equal_counts_are_in_alphabetical_order_and_the_cut_falls_after_them():
+def test_equal_counts_are_sorted_alphabetically_before_the_cut():
     texts = ["b a c b a c d e e e f"]
     assert build_vocabulary("own", texts, OPTIONS) == ["e", "a", "b", "c", "d", "f"]
     assert build_vocabulary("own", texts, replace(OPTIONS, vocabulary=3)) == ["e", "a", "b"]
     assert build_vocabulary("own", texts, replace(OPTIONS, min_count=2)) == ["e", "a", "b", "c"]
 
 
-def test_names_that_tokenizers_use_are_words_like_any_other_in_a_text():
+def test_reserved_names_in_a_text_are_ordinary_words():
     words = ["pad", "unk"]
     assert tokenize(["[PAD] [UNK] <unknown> x"], words, OPTIONS).tolist() == [[2, 3, 1, 0, 0, 0]]
 
@@ -140,7 +140,7 @@ def texts(*each: str) -> Texts:
     return Texts(each, np.arange(len(each), dtype=np.int64) % 2)
 
 
-def test_the_vocabulary_is_of_the_training_texts_alone():
+def test_the_vocabulary_comes_from_the_training_texts_only():
     dataset = text_dataset("own", texts("a b", "a"), texts("c b", "c"), 2, replace(OPTIONS, length=2))
     assert dataset.train.inputs.tolist() == [[2, 3], [2, 0]]
     assert dataset.test.inputs.tolist() == [[1, 3], [1, 0]]
@@ -149,7 +149,7 @@ def test_the_vocabulary_is_of_the_training_texts_alone():
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("start", [2, 3, 4]), ("end", [4, 5, 6])])
-def test_a_long_text_keeps_its_start_or_its_end_and_a_short_one_is_padded_behind(keep, kept):
+def test_long_texts_keep_start_or_end_and_short_ones_are_padded_at_the_end(keep, kept):
     tokens = tokenize(["a b c d e", "b"], list("abcde"), replace(OPTIONS, length=3, keep=keep))
     assert tokens.tolist() == [kept, [3, 0, 0]]
 
@@ -198,7 +198,7 @@ def test_a_second_load_tokenises_neither_training_nor_test_texts_and_is_equal(mo
     ],
     ids=lambda changed: next(iter(changed)),
 )
-def test_every_option_is_part_of_what_is_cached(changed):
+def test_every_option_is_part_of_the_cache_key(changed):
     train, test = texts("One two, two three", "one"), texts("two One! three")
     before = text_dataset("own", train, test, 2, replace(OPTIONS, length=3))
     options = replace(OPTIONS, **({"length": 3} | changed))
@@ -209,7 +209,7 @@ def test_every_option_is_part_of_what_is_cached(changed):
     assert cached.test.inputs.tolist() == reference_tokens(test.texts, words, options)
 
 
-def test_other_texts_and_other_boundaries_between_texts_are_other_data():
+def test_texts_and_their_boundaries_are_part_of_the_cache_key():
     one, other = (build_vocabulary("own", each, OPTIONS) for each in (["ab", "c"], ["a", "bc"]))
     assert (one, other) == (["ab", "c"], ["a", "bc"])
     tokens = [tokenize(each, ["ab", "c"], OPTIONS)[:, 0].tolist() for each in (["ab", "c"], ["c", "ab"], ["ab", "d"])]
@@ -217,7 +217,7 @@ def test_other_texts_and_other_boundaries_between_texts_are_other_data():
 
 
 @pytest.mark.parametrize("damaged", ["vocabulary", "tokens"])
-def test_a_cache_cut_short_is_made_anew(damaged):
+def test_a_truncated_cache_is_built_again(damaged):
     first = text_dataset("own", TRAIN, TEST, 2, OPTIONS)
     (stored,) = cache_root().glob(f"{damaged}-*")
     stored.write_bytes(stored.read_bytes()[:-1])
@@ -225,7 +225,7 @@ def test_a_cache_cut_short_is_made_anew(damaged):
 
 
 @pytest.mark.parametrize(("count", "dtype"), [(253, np.uint8), (254, np.uint16), (70_000, np.uint32)])
-def test_tokens_take_the_least_room_on_disk_that_holds_them(count, dtype):
+def test_tokens_are_stored_in_the_smallest_integer_type(count, dtype):
     words = [f"w{number}" for number in range(count)]
     assert tokenize([words[-1]], words, OPTIONS)[0, 0] == count + 1
     (stored,) = cache_root().iterdir()
@@ -245,7 +245,7 @@ def test_threads_change_nothing(monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
-def test_tokenising_starts_no_threads_and_leaves_no_variable_behind():
+def test_tokenising_starts_no_threads_and_restores_the_environment():
     """After using threads, older versions of the library warn at every fork of the process."""
     code = (
         "import os; from warmstart_sim.datasets.tokenizing import TextOptions, tokenize, build_vocabulary;"
@@ -259,7 +259,7 @@ def test_tokenising_starts_no_threads_and_leaves_no_variable_behind():
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
-def test_plain_keeps_case_if_asked_to():
+def test_plain_keeps_case_without_lowercase():
     assert plain("<i>It’s</i> A", lowercase=False) == " It's  A"
 
 

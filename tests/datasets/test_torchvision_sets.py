@@ -163,7 +163,7 @@ def served(small_cifar, monkeypatch, tmp_path):
     return tmp_path / "fetched"
 
 
-def test_what_is_absent_is_downloaded_and_nothing_but_the_set_stays(served, small_cifar, capfd):
+def test_a_missing_set_is_downloaded_and_only_the_set_stays(served, small_cifar, capfd):
     assert np.array_equal(cifar10(served, 0).train.inputs, cifar10(small_cifar, 0).train.inputs)
     names = [path.relative_to(served) for path in everything_below(served)]
     assert names == [path.relative_to(small_cifar) for path in everything_below(small_cifar)]
@@ -183,7 +183,7 @@ def test_a_download_fills_gaps_and_replaces_nothing(served, small_cifar):
 
 @each_download_error
 @pytest.mark.parametrize("function", [cifar10, mnist])
-def test_a_download_that_breaks_off_leaves_nothing_behind(function, error, tmp_path, monkeypatch):
+def test_an_interrupted_download_leaves_nothing_behind(function, error, tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda request: BrokenResponse(request.full_url, error))
     with pytest.raises((DataError, KeyboardInterrupt)) as caught:
         function(tmp_path, 0)
@@ -193,7 +193,7 @@ def test_a_download_that_breaks_off_leaves_nothing_behind(function, error, tmp_p
 
 
 @pytest.mark.parametrize("known_sum", [False, True], ids=["another sum", "no archive"])
-def test_a_download_that_arrives_damaged_leaves_nothing_behind(known_sum, served, monkeypatch):
+def test_a_damaged_download_leaves_nothing_behind(known_sum, served, monkeypatch):
     content = b"no archive"
     monkeypatch.setattr(urllib.request, "urlopen", lambda request: Response(request.full_url, content))
     if known_sum:
@@ -218,7 +218,7 @@ def test_sockets_time_out_during_a_download_and_not_after_it(tmp_path, monkeypat
     assert socket.getdefaulttimeout() == before
 
 
-def test_a_root_that_cannot_be_made_is_a_data_error(tmp_path):
+def test_a_root_that_cannot_be_created_is_a_data_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="the download failed"):
         load("cifar10", {}, tmp_path / "file" / "sets", 0)
@@ -229,7 +229,7 @@ def test_a_root_that_cannot_be_made_is_a_data_error(tmp_path):
 @pytest.mark.parametrize(
     "file", ["cifar-10-batches-py/test_batch", "cifar-100-python/test", "MNIST/raw/train-images-idx3-ubyte"]
 )
-def test_a_real_file_cut_short_is_named(file, tmp_path):
+def test_a_real_truncated_file_is_named(file, tmp_path):
     folder = file.split("/", maxsplit=1)[0]
     if not (data_root() / file).is_file():
         pytest.skip(f"{data_root()} has no {file}")

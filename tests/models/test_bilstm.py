@@ -46,7 +46,7 @@ def gradients(model: nn.Module, batches: list[torch.Tensor]) -> list[torch.Tenso
 # In float32 the LSTM runs in another kernel (oneDNN's) than in float64.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @every_kind
-def test_neither_padding_nor_other_texts_change_a_prediction_or_a_gradient(cell, pooling, dtype, tolerance):
+def test_padding_and_other_texts_change_no_prediction_and_no_gradient(cell, pooling, dtype, tolerance):
     model = make(cell=cell, pooling=pooling, layers=3).to(dtype).eval()
     tokens = texts()
     padded = torch.cat((tokens, torch.zeros(4, 6, dtype=torch.int64)), dim=1)
@@ -92,7 +92,7 @@ def test_it_equals_torchs_bidirectional_network_on_packed_texts(cell, pooling):
 
 
 @every_kind
-def test_a_pass_never_waits_for_the_device(cell, pooling):
+def test_a_forward_pass_does_not_synchronise_with_the_device(cell, pooling):
     with FakeTensorMode():  # tensors without values: whatever reads one raises
         model = make(cell=cell, pooling=pooling)
         logits = model(torch.ones(4, 5, dtype=torch.int64))
@@ -112,7 +112,7 @@ def test_a_text_without_tokens_counts_as_one_padding(cell, pooling):
 
 @pytest.mark.parametrize("cell", TORCH)
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_parameters_are_as_many_as_the_formula_says(cell, layers):
+def test_the_number_of_parameters_equals_the_formula(cell, layers):
     model = make(cell=cell, layers=layers)
 
     def one_direction(features):
@@ -190,11 +190,11 @@ def test_the_paddings_embedding_stays_zero_while_training(optimizer):
         ((64,), None, r"shape \(64,\) and vocabulary_size is None"),
     ],
 )
-def test_inputs_that_are_no_tokens_are_one_line(shape, size, found):
+def test_inputs_other_than_tokens_are_a_one_line_error(shape, size, found):
     with pytest.raises(WarmstartError, match=f"^bilstm needs tokens .*{found}; choose a data set of texts$"):
         build("bilstm", {}, shape, 2, vocabulary_size=size)
 
 
-def test_the_vocabularys_size_comes_with_the_data_unless_the_options_say_otherwise():
+def test_the_vocabulary_size_comes_from_the_data_unless_set_in_the_options():
     assert build("bilstm", {}, (9,), 2, vocabulary_size=50).embedding.num_embeddings == 50
     assert build("bilstm", {"vocabulary_size": 60}, (9,), 2, vocabulary_size=50).embedding.num_embeddings == 60

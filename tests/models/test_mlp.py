@@ -52,7 +52,7 @@ def test_with_biases_shrinking_does_change_predictions():
         ([100, 100], 3072 * 100 + 100 + 100 * 100 + 100 + 100 * 10 + 10),  # the code of Ash & Adams
     ],
 )
-def test_three_layers_as_each_paper_reads_it(widths, parameters):
+def test_three_layers_as_in_each_papers_code(widths, parameters):
     assert count(build("mlp", {"widths": widths}, (3, 32, 32), 10)) == parameters
 
 
@@ -64,7 +64,7 @@ def test_equals_the_formula():
     torch.testing.assert_close(model(inputs), hidden @ head.weight.T + head.bias)
 
 
-def test_bias_and_batch_norm_are_where_they_are_said_to_be():
+def test_bias_and_batch_norm_follow_the_options():
     bare = layout(build("mlp", {"bias": False}, (6,), 4))
     assert all(name.endswith("weight") for name in bare.parameters)
     normed = layout(build("mlp", {"widths": (5, 4), "batch_norm": True}, (6,), 4))

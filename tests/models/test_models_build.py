@@ -53,12 +53,12 @@ def fails(input_shape, classes):
         ("resnet18", {}, r"model 'resnet18' needs images \(channels, height, width\), but one input has shape \(5,\)"),
     ],
 )
-def test_a_model_that_cannot_be_built_is_one_line(name, options, line):
+def test_a_model_that_cannot_be_built_is_a_one_line_error(name, options, line):
     with pytest.raises(WarmstartError, match=f"^{line}$"):
         build(name, options, (5,), 2)
 
 
-def test_layout_of_a_model_that_says_nothing():
+def test_layout_of_a_model_without_declared_blocks_and_head():
     found = layout(WithNorms())
     assert found.head == "classifier.3"
     assert found.blocks == ("body", "classifier.0", "classifier.1", "classifier.2")
@@ -82,7 +82,7 @@ def test_layout_of_torchvision_models(name, head, blocks):
     assert (found.head, found.blocks) == (head, blocks)
 
 
-def test_layout_takes_the_users_word():
+def test_layout_uses_declared_blocks_and_head():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
     model.block_names, model.head_name = ("0",), "1"
     assert layout(model).blocks == ("0",)
@@ -93,12 +93,12 @@ def test_layout_takes_the_users_word():
 
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 2), nn.Sequential(nn.Flatten())])
-def test_a_model_without_a_nameable_head_is_one_line(model):
+def test_a_model_without_a_nameable_head_is_a_one_line_error(model):
     with pytest.raises(WarmstartError, match="no submodule that could be its head"):
         layout(model)
 
 
-def test_tied_parameters_are_parameters_under_all_their_names():
+def test_tied_parameters_are_listed_under_all_their_names():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[1].weight = model[0].weight
     assert layout(model).parameters == set(model.state_dict())
@@ -118,7 +118,7 @@ def test_tied_parameters_are_parameters_under_all_their_names():
         (nn.LSTM(4, 3), (6, 4), r"the model must return logits of shape \(2, 3\) .*, but it returned tuple"),
     ],
 )
-def test_wrong_output_is_one_line(model, shape, line):
+def test_wrong_output_is_a_one_line_error(model, shape, line):
     with pytest.raises(WarmstartError, match=f"^{line}$"):
         check_output(model, shape, 3)
 
@@ -149,7 +149,7 @@ def test_tokens_reach_an_embedding():
         check_output(model, (5,), 3)
 
 
-def test_a_model_of_texts_takes_shorter_ones_as_well():
+def test_a_model_for_texts_must_accept_shorter_texts():
     fixed = nn.Sequential(nn.Embedding(10, 2), nn.Flatten(), nn.Linear(10, 3))
     with pytest.raises(WarmstartError, match=r"^the model cannot take inputs of shape \(3,\): "):
         check_output(fixed, (5,), 3, tokens=True)

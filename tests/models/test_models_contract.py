@@ -38,7 +38,7 @@ def test_output_is_logits_in_both_modes(name, shape):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_blocks_and_head_hold_every_entry_of_the_state_dict_once(name):
+def test_blocks_and_head_contain_every_entry_of_the_state_dict_once(name):
     model = make(name, SHAPES[name][0])
     assert model.block_names == layout(model).blocks
     assert model.head_name == layout(model).head
@@ -49,7 +49,7 @@ def test_blocks_and_head_hold_every_entry_of_the_state_dict_once(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layout_finds_the_same_blocks_and_head_without_being_told(name):
+def test_layout_finds_the_declared_blocks_and_head_by_itself(name):
     model = make(name, SHAPES[name][0])
     told = layout(model)
     del model.block_names, model.head_name

@@ -28,7 +28,7 @@ def count(model):
         ({"width": 64, "stem": "cifar_maxpool"}, 11_173_962),
     ],
 )
-def test_number_of_parameters_is_that_of_the_papers_code(options, parameters):
+def test_number_of_parameters_equals_the_papers_code(options, parameters):
     with torch.device("meta"):
         assert count(resnet18(**options)) == parameters
 
@@ -68,7 +68,7 @@ def test_maxpooling_takes_four_times_fewer_flops():
 
 
 @pytest.mark.parametrize("stem", ["cifar", "cifar_maxpool", "imagenet"])
-def test_initial_convolutions_are_those_of_the_code_behind_each_stem(stem):
+def test_initial_convolutions_follow_the_code_of_each_stem(stem):
     conv = resnet18(stem=stem).layer4[0].conv1  # 256 to 512 channels, 3x3
     fan_in, fan_out = 256 * 9, 512 * 9
     expected = math.sqrt(1 / (3 * fan_in)) if stem == "cifar" else math.sqrt(2 / fan_out)

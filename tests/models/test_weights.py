@@ -54,7 +54,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("kind", WRAPPED)
-def test_a_state_dict_is_found_where_training_scripts_put_it(tmp_path, kind):
+def test_a_state_dict_is_found_under_the_keys_of_training_scripts(tmp_path, kind):
     assert same(read_weights(stored(tmp_path, WRAPPED[kind](state()))), state())
 
 
@@ -89,7 +89,7 @@ def test_the_digest_is_that_of_the_content(tmp_path):
     ],
     ids=lambda content: type(content).__name__,
 )  # fmt: skip
-def test_a_torch_file_without_a_state_dict_is_one_line(tmp_path, content):
+def test_a_torch_file_without_a_state_dict_is_a_one_line_error(tmp_path, content):
     path = stored(tmp_path, content)
     with pytest.raises(DataError) as caught:
         read_weights(path)
@@ -107,7 +107,7 @@ def cut_short(folder: Path) -> bytes:
     [lambda folder: b"", lambda folder: b"hello, world", cut_short, lambda folder: pickle.dumps(object())],
     ids=["empty", "text", "cut short", "pickle"],
 )
-def test_what_is_no_torch_file_is_one_line(tmp_path, content):
+def test_another_file_format_is_a_one_line_error(tmp_path, content):
     path = tmp_path / "weights.pt"
     path.write_bytes(content(tmp_path))
     with pytest.raises(DataError) as caught:
@@ -145,7 +145,7 @@ def test_a_whole_model_is_refused_with_what_to_save_instead(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["absent.pt", "", "a_folder"])
-def test_an_absent_file_is_one_line_for_both_readers(tmp_path, name):
+def test_a_missing_file_is_a_one_line_error_for_both_readers(tmp_path, name):
     (tmp_path / "a_folder").mkdir()
     path = tmp_path / name
     for reader in (read_weights, file_digest):
@@ -163,12 +163,12 @@ def head_and_body(weights: dict[str, torch.Tensor]) -> tuple[dict, dict]:
     return inside, {name: tensor for name, tensor in weights.items() if name not in inside}
 
 
-def test_weights_of_the_same_size_are_taken_whole():
+def test_weights_of_the_same_size_are_transferred_completely():
     assert same(transfer_weights(state(seed=1), state(), layout()), state(seed=1))
 
 
 @pytest.mark.parametrize("other", [2, 4, 100])
-def test_a_head_of_another_size_is_the_fresh_one_and_the_body_is_kept(other):
+def test_a_head_of_another_size_is_replaced_and_the_body_is_kept(other):
     result = transfer_weights(state(other, seed=1), state(), layout())
     head, body = head_and_body(result)
     assert same(head, head_and_body(state())[0])
@@ -183,7 +183,7 @@ def test_a_fresh_head_can_be_asked_for():
 
 
 @pytest.mark.parametrize("lost", ["head.weight", "head.bias"])
-def test_a_head_that_is_not_all_there_is_fresh_as_a_whole(lost):
+def test_an_incomplete_head_is_replaced_as_a_whole(lost):
     weights = state(seed=1)
     del weights[lost]
     assert same(head_and_body(transfer_weights(weights, state(), layout()))[0], head_and_body(state())[0])
@@ -200,7 +200,7 @@ def test_a_fresh_head_is_a_copy_of_its_own():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_become_the_models_own(dtype):
+def test_other_precisions_are_converted_to_the_models(dtype):
     weights = {name: each.to(dtype) if each.is_floating_point() else each for name, each in state(seed=1).items()}
     result = transfer_weights(weights, state(), layout())
     for name, tensor in result.items():
@@ -224,7 +224,7 @@ def test_other_precisions_become_the_models_own(dtype):
         (lambda: {"w": torch.zeros(1)}, "they lack 'conv1.0.weight'"),
     ],
 )
-def test_weights_of_another_architecture_are_one_line_with_the_first_misfit(weights, line):
+def test_another_architecture_is_a_one_line_error_with_the_first_mismatch(weights, line):
     with pytest.raises(WarmstartError) as caught:
         transfer_weights(weights(), state(), layout())
     assert str(caught.value) == f"the pre-trained weights have another architecture: {line}"

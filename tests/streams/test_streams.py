@@ -86,12 +86,12 @@ def test_pretrain_gives_one_round_with_a_share_of_the_pool_and_shares_are_nested
     assert all(np.array_equal(small, large[: len(small)]) for small, large in itertools.pairwise(found))
 
 
-def test_pretrain_takes_everything_unless_told_otherwise():
+def test_pretrain_uses_all_samples_by_default():
     (only,) = pretrain(labels_of(50), np.arange(50), 3)
     assert np.array_equal(np.sort(only.train), np.arange(50))
 
 
-def test_balanced_subsets_of_pretrain_lose_no_class_as_long_as_there_is_room():
+def test_balanced_subsets_of_pretrain_contain_every_class_if_large_enough():
     labels = np.repeat(np.arange(10), 100)
     (only,) = pretrain(labels, np.arange(1000), 0, fraction=0.02, order="balanced")
     assert np.array_equal(np.bincount(labels[only.train]), np.full(10, 2))
@@ -104,7 +104,7 @@ def test_static_repeats_the_same_samples():
 
 
 @given(counts=st.lists(st.integers(1, 40), min_size=2, max_size=6), seed=SEEDS)
-def test_balanced_order_deals_every_class_in_proportion(counts, seed):
+def test_balanced_order_keeps_class_proportions(counts, seed):
     labels = np.repeat(np.arange(len(counts)), counts)
     ordered = labels[arrival_order(labels, np.arange(len(labels)), seed, "balanced")]
     for end in range(1, len(labels) + 1):
@@ -113,7 +113,7 @@ def test_balanced_order_deals_every_class_in_proportion(counts, seed):
             assert abs((ordered[:end] == label).sum() - expected) <= len(counts)
 
 
-def test_seeds_give_other_orders_and_the_same_seed_the_same():
+def test_the_order_depends_on_the_seed_only():
     labels, pool = labels_of(100), np.arange(100)
     one, again, other = (online(labels, pool, seed, chunk_size=100)[0].train for seed in (0, 0, 1))
     assert np.array_equal(one, again)
@@ -121,7 +121,7 @@ def test_seeds_give_other_orders_and_the_same_seed_the_same():
 
 
 @given(count=SIZES, first=SIZES, second=SIZES, seed=SEEDS)
-def test_limits_are_nested(count, first, second, seed):
+def test_random_subsets_are_nested(count, first, second, seed):
     small, large = (set(random_subset(np.arange(count), n, seed, "test")) for n in sorted((first, second)))
     assert small <= large
     assert len(small) == min(count, first, second)
