@@ -1,4 +1,4 @@
-"""An Avalanche benchmark in our engine, and a scenario of ours in Avalanche. Offline; under a minute on one CPU core.
+"""Trains an Avalanche benchmark in our engine, and converts a scenario to a benchmark. Offline, under a minute.
 
 python examples/avalanche_benchmark.py
 """
@@ -31,13 +31,13 @@ def main(seeds=(0, 1, 2), experiences=4, out=None):
         dataset(images, labels), dataset(test_images, test_labels), num_experiences=experiences, seed=0
     )
 
-    # Theirs in our engine: the data accumulate, and every arm of a seed sees the same batches.
+    # Their benchmark in our engine: the data accumulate, and every arm of a seed sees the same batches.
     scenario = from_benchmark(theirs, name="digits_in_parts", model="mlp", seeds=list(seeds))
     results = warmstart_sim.run(scenario, out=out, quiet=True)
     last = results.rounds[results.rounds["round"] == experiences - 1]
     print(last.groupby("strategy")[["test_accuracy", "train_seconds", "epochs"]].mean().round(3).to_string(), "\n")
 
-    # Ours in Avalanche: for any of its strategies. New samples only, as Cumulative and Replay expect them.
+    # Our scenario as an Avalanche benchmark, with new samples only, as Cumulative and Replay expect.
     ours = to_benchmark("digits_online", seed=0, accumulate=False)
     for stream in ours.streams.values():
         sizes = [len(experience.dataset) for experience in stream]

@@ -1,4 +1,4 @@
-"""Warm start, shrink and perturb, random init in an Avalanche loop: one plugin says how an experience starts.
+"""Random init, warm start, and shrink and perturb in an Avalanche loop, with one plugin that starts each experience.
 
 Half of the digits arrive, then all of them. Avalanche's Naive trains each experience until 99 % of its training samples
 are classified correctly. Offline, under a minute:
@@ -47,13 +47,13 @@ def half_then_all():
 
 
 def trained(benchmark, start, seed):
-    """(test accuracy, train seconds, epochs) of the last experience."""
+    """Returns (test accuracy, train seconds, epochs) of the last experience."""
     torch.manual_seed(seed)
     model = torch.nn.Sequential(
         torch.nn.Linear(64, 100), torch.nn.ReLU(), torch.nn.Linear(100, 100), torch.nn.ReLU(), torch.nn.Linear(100, 10)
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no logger is wanted here
+        warnings.simplefilter("ignore")  # about missing loggers
         evaluator = EvaluationPlugin(accuracy_metrics(stream=True), training_metrics(), loggers=[])
     naive = Naive(
         model=model, optimizer=torch.optim.Adam(model.parameters()), train_mb_size=32, eval_mb_size=256,

@@ -2,7 +2,7 @@
 
 python examples/own_model_and_data.py
 
-The data are made here, three noisy spirals, and saved as an .npz file, as yours may be.
+The example data, three noisy spirals, are saved as an .npz file, as yours could be.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from warmstart_sim import run
 
 
 def build(input_shape: tuple[int, ...], classes: int, *, units: int = 64) -> nn.Module:
-    """Your model: called once for every round and seed, so that each has fresh weights."""
+    """Your model. It is called for every round and seed, so each gets fresh weights."""
     return nn.Sequential(
         nn.Linear(math.prod(input_shape), units),
         nn.BatchNorm1d(units),
@@ -31,7 +31,7 @@ def build(input_shape: tuple[int, ...], classes: int, *, units: int = 64) -> nn.
 
 
 def save_spirals(path: Path, count: int = 1800, noise: float = 0.15) -> None:
-    """Your data: x_train, y_train, x_test, y_test in one file. Floats are used as they are; labels count from 0."""
+    """Your data: x_train, y_train, x_test, y_test in one file. Floats are used as they are; labels start at 0."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, size=count)
     radius = generator.uniform(0.1, 1.0, size=count)
@@ -43,7 +43,7 @@ def save_spirals(path: Path, count: int = 1800, noise: float = 0.15) -> None:
 
 
 def main(seeds: Iterable[int] = range(3), rounds: int = 6, runs: Path = Path("runs")) -> None:
-    """Compares the three ways of starting as the spirals arrive 200 samples at a time."""
+    """Compares three strategies on spirals that arrive 200 samples at a time."""
     path = runs / "spirals.npz"
     save_spirals(path)
     results = run(

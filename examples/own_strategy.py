@@ -1,4 +1,4 @@
-"""A strategy of your own, written as one function, beside the built-in ones. Offline; under a minute on one CPU core.
+"""Compares your own strategy, a single function, with the built-in ones. Offline; under a minute on one CPU core.
 
 python examples/own_strategy.py
 """
@@ -15,10 +15,10 @@ from warmstart_sim.types import RoundContext, StateDict
 
 
 def renew_half(previous: StateDict, fresh: StateDict, context: RoundContext, *, share: float = 0.5) -> StateDict:
-    """Starts a round with a random share of the last weights replaced by fresh ones.
+    """Replaces a random share of the last weights by fresh ones.
 
     theta <- (1 - m) theta_previous + m theta_fresh, with m = 1 for a `share` of the weights and 0 for the others.
-    Buffers (BatchNorm's running statistics) stay as they were.
+    Buffers (BatchNorm's running statistics) are kept.
     """
     generator = context.generator("renew")  # of this seed and round, on the CPU: the same mask on every device
     start = dict(previous)
@@ -29,7 +29,7 @@ def renew_half(previous: StateDict, fresh: StateDict, context: RoundContext, *, 
 
 
 def main(seeds: Iterable[int] = range(3), rounds: int = 4, out: Path = Path("runs/own_strategy")) -> None:
-    """Compares it with the built-in strategies on noisy digits that arrive 300 at a time."""
+    """Compares the strategies on noisy digits that arrive 300 at a time."""
     results = run(
         "digits_online",
         strategies=["random_init", "warm_start", "shrink_perturb", renew_half],

@@ -40,7 +40,7 @@ SETS: dict[str, Any] = {
 
 def scenario(data: str = "floats", **changes: Any) -> dict[str, Any]:
     return {
-        "name": "dealt",
+        "name": "split",
         "data": {**SETS.get(data, {"name": data}), "validation_fraction": 0.2},
         "stream": {"name": "online", "chunk_size": 30},
         "model": {"name": "bilstm"} if data == "texts" else {"name": "mlp", "widths": [10]},
@@ -177,7 +177,7 @@ def test_converting_there_and_back_gives_the_scenarios_own_tables(accumulated, t
         raw["stream"] = {"name": alone}
     ours = warmstart_sim.run(raw, out=tmp_path / "ours", quiet=True)
     back = from_benchmark(
-        to_benchmark(raw, seed=4, accumulate=False), accumulate=accumulated, name="dealt",
+        to_benchmark(raw, seed=4, accumulate=False), accumulate=accumulated, name="split",
         **{key: raw[key] for key in ("model", "training", "strategies", "seeds")},
     )  # fmt: skip
     theirs = warmstart_sim.run(back, out=tmp_path / "theirs", quiet=True)

@@ -176,7 +176,7 @@ def same(one, other) -> bool:
 
 def test_the_second_load_decodes_nothing_and_is_equal(images, monkeypatch):
     first = read(path=images, size=8)
-    monkeypatch.setattr(module, "_decoded", None)
+    monkeypatch.setattr(module, "_decode", None)
     assert same(read(path=images, size=8), first)
     assert len(list(cache_root().iterdir())) == 1
 
@@ -184,7 +184,7 @@ def test_the_second_load_decodes_nothing_and_is_equal(images, monkeypatch):
 def test_a_copy_of_the_folder_elsewhere_is_the_same_data(images, monkeypatch, tmp_path):
     first = read(path=images, size=8)
     shutil.copytree(images, tmp_path / "copy")
-    monkeypatch.setattr(module, "_decoded", None)
+    monkeypatch.setattr(module, "_decode", None)
     assert same(read(path=tmp_path / "copy", size=8), first)
 
 

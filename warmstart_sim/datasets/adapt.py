@@ -37,9 +37,9 @@ def adapt_images(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize"
     check_adaptable(dataset.name, dataset.input_shape, shape, how)
     if dataset.input_shape == shape:
         return dataset
-    fit = _resized if how == "resize" else _padded
+    fit = _resize if how == "resize" else _pad
     train, test = (
-        Samples(fit(_with_channels(samples.inputs, shape[0]), shape[1], shape[2]), samples.labels)
+        Samples(fit(_convert_channels(samples.inputs, shape[0]), shape[1], shape[2]), samples.labels)
         for samples in (dataset.train, dataset.test)
     )
     return replace(dataset, train=train, test=test)
@@ -70,33 +70,33 @@ def check_adaptable(
         raise WarmstartError(f"stream.source: {difference}; channels can only be converted between 1 and 3")
 
 
-def _with_channels(images: NDArray[np.generic], channels: int) -> NDArray[np.generic]:
+def _convert_channels(images: NDArray[np.generic], channels: int) -> NDArray[np.generic]:
     if images.shape[1] == channels:
         return images
     if channels == 3:
         return np.repeat(images, 3, axis=1)
     grey = np.tensordot(images.astype(np.float32), np.asarray(LUMINANCE, dtype=np.float32), axes=(1, 0))[:, None]
-    return _stored_as(images.dtype, grey)
+    return _cast(images.dtype, grey)
 
 
-def _resized(images: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
+def _resize(images: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
     import torch
     from torchvision.transforms.v2.functional import resize
 
     def block(start: int) -> NDArray[np.generic]:
         # Resize floats: torch's uint8 kernel gives different results on different CPUs and fails for 1-pixel outputs.
         floats = torch.from_numpy(images[start : start + BLOCK].astype(np.float32))
-        return _stored_as(images.dtype, resize(floats, [height, width], antialias=True).numpy())
+        return _cast(images.dtype, resize(floats, [height, width], antialias=True).numpy())
 
     blocks = [block(start) for start in range(0, len(images), BLOCK)]
     return np.concatenate(blocks) if blocks else np.zeros((0, images.shape[1], height, width), images.dtype)
 
 
-def _stored_as(dtype: np.dtype[Any], floats: NDArray[np.float32]) -> NDArray[np.generic]:
+def _cast(dtype: np.dtype[Any], floats: NDArray[np.float32]) -> NDArray[np.generic]:
     return (np.rint(floats) if dtype == np.uint8 else floats).astype(dtype)
 
 
-def _padded(images: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
+def _pad(images: NDArray[np.generic], height: int, width: int) -> NDArray[np.generic]:
     for axis, size in ((2, height), (3, width)):
         spare = size - images.shape[axis]
         if spare >= 0:

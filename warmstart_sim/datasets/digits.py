@@ -24,7 +24,7 @@ def digits(root: Path, seed: int) -> Dataset:
     Values 0 to 16 become pixels: `round(255 * value / 16)`, uint8 (n, 1, 8, 8). There are 1,198 training and 599 test
     images, the same for every seed.
     """
-    images, labels = _images()
+    images, labels = _load_images()
     train, test = stratified_split(labels, 1 / 3, numpy_generator(0, "digits_split"))
     pixels = np.round(images * (255 / BRIGHTEST)).astype(np.uint8)
     return Dataset("digits", Samples(pixels[train], labels[train]), Samples(pixels[test], labels[test]), classes=10)
@@ -55,7 +55,7 @@ def noisy_digits(
         split: "by_seed" (default), or "as_digits": if `test_fraction` is 1/3, the test images are those of `digits`, so
             that a model trained on either set has not seen the other's test images.
     """
-    images, labels = _images()
+    images, labels = _load_images()
     train, test = stratified_split(
         labels, test_fraction, numpy_generator(seed if split == "by_seed" else 0, "digits_split")
     )
@@ -69,7 +69,7 @@ def noisy_digits(
     return Dataset("noisy_digits", noisy(train), noisy(np.tile(test, test_draws)), classes=10)
 
 
-def _images() -> tuple[NDArray[np.float64], IntArray]:
+def _load_images() -> tuple[NDArray[np.float64], IntArray]:
     from sklearn.datasets import load_digits
 
     values, labels = load_digits(return_X_y=True)

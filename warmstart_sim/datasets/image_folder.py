@@ -70,7 +70,7 @@ def image_folder(
         test = [(file, number[name]) for name, files in test_files.items() for file in files]
 
     height, width = (size, size) if isinstance(size, int) else size
-    pixels = _pixels(path, [file for file, _ in train + test], (channels, height, width))
+    pixels = _load_pixels(path, [file for file, _ in train + test], (channels, height, width))
     labels = np.array([label for _, label in train + test], dtype=np.int64)
     end = len(train)
     return Dataset(
@@ -78,7 +78,7 @@ def image_folder(
     )
 
 
-def _pixels(path: Path, files: Sequence[Path], shape: tuple[int, int, int]) -> Pixels:
+def _load_pixels(path: Path, files: Sequence[Path], shape: tuple[int, int, int]) -> Pixels:
     """Decodes `files` to uint8 (n, *shape), or reads them from the cache."""
     digest = hashlib.blake2b(repr((CACHE_FORMAT, shape)).encode(), digest_size=20)
     for file in files:
@@ -87,12 +87,12 @@ def _pixels(path: Path, files: Sequence[Path], shape: tuple[int, int, int]) -> P
         digest.update(repr((file.relative_to(path).as_posix(), content)).encode())
 
     def decode() -> Pixels:
-        return np.stack([_decoded(file, shape) for file in files])
+        return np.stack([_decode(file, shape) for file in files])
 
     return cached(f"image_folder-{digest.hexdigest()}", (len(files), *shape), decode)
 
 
-def _decoded(file: Path, shape: tuple[int, int, int]) -> Pixels:
+def _decode(file: Path, shape: tuple[int, int, int]) -> Pixels:
     from PIL import Image, ImageOps
 
     channels, height, width = shape

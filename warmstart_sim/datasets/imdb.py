@@ -54,36 +54,36 @@ def imdb(
     Raises:
         DataError: The set is missing and cannot be downloaded, is incomplete, or the archive is damaged.
     """
-    place = root / FOLDER
-    if not place.is_dir():
+    folder = root / FOLDER
+    if not folder.is_dir():
         if (root / ARCHIVE).is_file():
             _unpack_beside(root / ARCHIVE)
         else:
             download("imdb", root, [FOLDER], _fetch, missing=f"{FOLDER} and {ARCHIVE}")
-    if lacking := _lacking(place):
+    if missing := _find_missing(folder):
         raise DataError(
-            f"imdb: {place} is not complete: {lacking}; delete it and run `warmstart-sim data imdb` on a machine with "
+            f"imdb: {folder} is not complete: {missing}; delete it and run `warmstart-sim data imdb` on a machine with "
             f"network, or with {ARCHIVE} beside it"
         )
     options = TextOptions(vocabulary, min_count, length, keep, lowercase, punctuation)
-    return text_dataset("imdb", _reviews(place / "train"), _reviews(place / "test"), len(CLASSES), options)
+    return text_dataset("imdb", _read_reviews(folder / "train"), _read_reviews(folder / "test"), len(CLASSES), options)
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.txt"))
 
 
-def _lacking(place: Path) -> str:
+def _find_missing(folder: Path) -> str:
     """Describes a wrong number of files; empty if the set is complete."""
     known = TEXT_SETS["imdb"]
     for part, count in (("train", known.train_samples // 2), ("test", known.test_samples // 2)):
         for label in CLASSES:
-            if (found := len(_files(place / part / label))) != count:
+            if (found := len(_files(folder / part / label))) != count:
                 return f"{part}/{label} holds {found} texts instead of {count}"
     return ""
 
 
-def _reviews(folder: Path) -> Texts:
+def _read_reviews(folder: Path) -> Texts:
     files = [_files(folder / label) for label in CLASSES]
     labels = np.repeat(np.arange(len(CLASSES), dtype=np.int64), [len(each) for each in files])
     return Texts([read_text("imdb", file) for each in files for file in each], labels)
@@ -106,20 +106,20 @@ def _unpack_beside(archive: Path) -> None:
                 f"imdb: cannot unpack {archive} ({' '.join(str(error).split())}); if it is damaged, delete it and run "
                 "`warmstart-sim data imdb` on a machine with network"
             ) from error
-        if lacking := _lacking(Path(folder) / FOLDER):
-            raise DataError(f"imdb: {archive} is not complete: {FOLDER}/{lacking}")
+        if missing := _find_missing(Path(folder) / FOLDER):
+            raise DataError(f"imdb: {archive} is not complete: {FOLDER}/{missing}")
         move(Path(folder) / FOLDER, archive.parent / FOLDER)
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     with gzip.open(archive) as stream:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
-            tar.extractall(folder, filter=_plain_and_labelled)
+            tar.extractall(folder, filter=_extraction_filter)
         while stream.read(2**20):  # read to the end: gzip's checksum is there
             pass
 
 
-def _plain_and_labelled(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+def _extraction_filter(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
     """Rejects links and paths outside `folder`; leaves out the unlabelled reviews."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):

@@ -45,7 +45,7 @@ def svhn(root: Path, seed: int) -> Dataset:
 
     parts = ("train", "test")
     files = {SVHN.split_list[part][1]: partial(check_integrity, md5=SVHN.split_list[part][2]) for part in parts}
-    _provide("svhn", root, files, lambda folder: [SVHN(folder, split=part, download=True) for part in parts])
+    _ensure_files("svhn", root, files, lambda folder: [SVHN(folder, split=part, download=True) for part in parts])
     train, test = (SVHN(root, split=part) for part in parts)
     return _dataset("svhn", _samples(train.data, train.labels), _samples(test.data, test.labels))
 
@@ -71,7 +71,7 @@ def _cifar(name: ImageSetName, kind: Any, root: Path) -> Dataset:
 
     listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
     files = {f"{kind.base_folder}/{file}": partial(check_integrity, md5=md5) for file, md5 in listed}
-    _provide(name, root, files, partial(kind, download=True))
+    _ensure_files(name, root, files, partial(kind, download=True))
     train, test = (
         _samples(part.data.transpose(0, 3, 1, 2), part.targets)  # torchvision stores channels last
         for part in (kind(root, train=True), kind(root, train=False))
@@ -86,7 +86,7 @@ def _mnist(name: ImageSetName, kind: Any, root: Path) -> Dataset:
     for prefix, count in (("train", known.train_samples), ("t10k", known.test_samples)):
         files[f"{kind.__name__}/raw/{prefix}-images-idx3-ubyte"] = partial(_is_idx, shape=(count, *known.shape[1:]))
         files[f"{kind.__name__}/raw/{prefix}-labels-idx1-ubyte"] = partial(_is_idx, shape=(count,))
-    _provide(name, root, files, partial(kind, download=True))
+    _ensure_files(name, root, files, partial(kind, download=True))
     train, test = (
         _samples(part.data.numpy()[:, None], part.targets.numpy())
         for part in (kind(root, train=True), kind(root, train=False))
@@ -109,7 +109,7 @@ def _dataset(name: ImageSetName, train: Samples, test: Samples) -> Dataset:
     return Dataset(name, train, test, IMAGE_SETS[name].classes)
 
 
-def _provide(name: str, root: Path, files: Files, fetch: Callable[[Path], object]) -> None:
+def _ensure_files(name: str, root: Path, files: Files, fetch: Callable[[Path], object]) -> None:
     """Downloads the set if some of `files` are missing from `root`, and checks that all are intact.
 
     Raises:
