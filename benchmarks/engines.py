@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="start nothing new after this time")
     parser.add_argument("--out", type=Path, help="also write the document to this file")
     arguments = parser.parse_args()
-    where = environment(arguments.device, 1, rehearsal=False)
+    where = environment(arguments.device, workers=1, rehearsal=False)
     document = Document(arguments.out)
     document.write("# The same training in both engines\n")
     document.write(

@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the document to this file")
     arguments = parser.parse_args()
     ray = "local" if arguments.ray else None
-    where = environment("cpu", arguments.workers, rehearsal=False)
+    where = environment("cpu", workers=arguments.workers, rehearsal=False)
     document = Document(arguments.out)
     document.write("# Thousands of cells\n")
     document.write(

@@ -93,7 +93,7 @@ def _names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
 
 def describe(document: Document, device: str, busy: bool) -> None:
     """Writes the title, the environment and the command."""
-    where = environment(device, 1, rehearsal=False)
+    where = environment(device, workers=1, rehearsal=False)
     document.write("# How fast warmstart-sim trains\n")
     document.write(
         f"{where['device_name']}, {where['cores']} cores, torch {where['torch']}, commit {where['commit']}, "

@@ -207,6 +207,6 @@ def test_tables_of_cells_that_this_version_does_not_know_are_left_as_they_are(ti
     before = (tmp_path / "rounds.csv").read_text()
     (cell,) = (tmp_path / "cells").iterdir()
     cell.rename(cell.with_name("random_init-seed0-0123456789"))
-    with pytest.raises(WarmstartError, match="random_init-seed0-0123456789 is none of the cells"):
+    with pytest.raises(WarmstartError, match="random_init-seed0-0123456789 is not one of the cells"):
         warmstart_sim.execution.launch.collect(tmp_path)
     assert (tmp_path / "rounds.csv").read_text() == before

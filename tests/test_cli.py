@@ -19,7 +19,6 @@ import pytest
 import yaml
 
 from warmstart_sim import __version__, api, cli, registry
-from warmstart_sim.cli_options import CommandLineOptions
 from warmstart_sim.execution import launch
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
@@ -94,11 +93,13 @@ def test_it_knows_its_version(command):
 
 def test_list_has_a_line_for_everything(command):
     lines = command("list").out.splitlines()
-    registries = (registry.STRATEGIES, registry.PARTS, registry.DATASETS, registry.STREAMS, registry.MODELS)
+    registries = (
+        registry.STRATEGIES, registry.PARTS, registry.PROBES, registry.DATASETS, registry.STREAMS, registry.MODELS
+    )  # fmt: skip
     named = [line.split()[0] for line in lines if line.startswith("  ")]
     assert sorted(named) == sorted([*(name for each in registries for name in each.names()), *bundled_scenarios()])
     assert [line for line in lines if line and not line.startswith(" ")] == [
-        "Strategies", "Parts of a strategy", "Data sets", "Models", "Scenario generators", "Scenario files"
+        "Strategies", "Parts of a strategy", "Probes", "Data sets", "Models", "Streams", "Scenario files"
     ]  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def test_check_counts_a_shared_first_phase_once(command):
     settings = [
         "name=pre", "data=noisy_digits", "data.train_samples=60", "training.until={epochs: 4}",
         "strategies={random_init: {}, warm_start: {}}",
-        "scenario={name: pretrain, source: {name: digits, train_samples: 60, training: {until: {epochs: 9}}}}",
+        "stream={name: pretrain, source: {name: digits, train_samples: 60, training: {until: {epochs: 9}}}}",
         "vary={stream.fraction: [0.5, 1.0]}",
     ]  # fmt: skip
     ended = command(
@@ -170,7 +171,7 @@ def test_data_says_what_there_is(command, tmp_path):
         ("check tiny.yaml --set stream.chunk_size=9999", 2, "tiny.yaml: stream.chunk_size: 9999 is more than the"),
         ("run tiny.yaml --slots 0", 2, "--slots 0: expected auto, or how many cells, such as 8"),
         ("run tiny.yaml --slots many", 2, "--slots many: expected auto, or how many cells, such as 8"),
-        ("run tiny.yaml --batching streams --device cpu", 2, "--batching streams: streams are a GPU's; on a CPU"),
+        ("run tiny.yaml --batching streams --device cpu", 2, "--batching streams: needs a GPU; on a CPU"),
         ("run tiny.yaml --batching piled", 2, "Invalid value for '--batching': "),
         ("run tiny.yaml --device gpu", 2, "--device gpu: expected auto, cpu, cuda or cuda:N"),
         ("run tiny.yaml --set model=no_such:f", 2, "tiny.yaml: model 'no_such:f': cannot import no_such ("),
@@ -183,11 +184,11 @@ def test_data_says_what_there_is(command, tmp_path):
         ("data arrays", 2, "arrays: data.path: is missing (expected a path)"),
         ("data arrays --set path=x.npz", 3, "arrays: there is no file x.npz"),
         ("check tiny.yaml --set 'data={name: arrays, path: x.npz}'", 3, "tiny.yaml: arrays: there is no file x.npz"),
-        ("check tiny.yaml --set 'scenario={name: pretrain}'", 2, "tiny.yaml: stream.source: is missing: the"),
-        ("run tiny.yaml --set 'scenario={name: pretrain, source: svnh}'", 2, "tiny.yaml: stream.source.name: unk"),
-        ("run tiny.yaml --set 'scenario={name: pretrain, source: mnist}'", 2, "tiny.yaml: stream.source.adapt: mn"),
-        ("run tiny.yaml --set 'scenario={name: pretrain, source: imdb}'", 2, "tiny.yaml: stream.source: imdb for"),
-        ("run tiny.yaml --set 'scenario={name: pretrain, checkpoint: w.pt}'", 3, "tiny.yaml: stream.checkpoint: "),
+        ("check tiny.yaml --set 'stream={name: pretrain}'", 2, "tiny.yaml: stream.source: is missing: the"),
+        ("run tiny.yaml --set 'stream={name: pretrain, source: svnh}'", 2, "tiny.yaml: stream.source.name: unk"),
+        ("run tiny.yaml --set 'stream={name: pretrain, source: mnist}'", 2, "tiny.yaml: stream.source.adapt: mn"),
+        ("run tiny.yaml --set 'stream={name: pretrain, source: imdb}'", 2, "tiny.yaml: stream.source: imdb for"),
+        ("run tiny.yaml --set 'stream={name: pretrain, checkpoint: w.pt}'", 3, "tiny.yaml: stream.checkpoint: "),
         ("check tiny.yaml --set 'vary={pair: {a: {}}}'", 2, "tiny.yaml: vary.pair.a: there is nothing in it"),
         ("check digits_pretrain --set data.noise=1", 2, "digits_pretrain: data.noise: would have no effect"),
         ("check digits_pretrain --set stream.fraction=2", 2, "digits_pretrain (vary pair: 'clean to noisy"),
@@ -204,7 +205,7 @@ def test_a_mistake_is_one_line_on_stderr(command, scenario, arguments, code, lin
 def test_a_mistake_leaves_no_folder_behind(command, scenario, tmp_path):
     settings = ["training.batch_size=0", "stream.chunk_size=9999", "model=no_such_module:f", "data=no_such:f"]
     settings += [
-        f"scenario={{name: pretrain, source: {name}}}" for name in ("mnist", "imdb", "noisy_digits", "no_such:f")
+        f"stream={{name: pretrain, source: {name}}}" for name in ("mnist", "imdb", "noisy_digits", "no_such:f")
     ]
     for setting in settings:
         assert command("run", scenario, "--set", setting).code == 2
@@ -232,7 +233,7 @@ def test_a_full_disk_is_one_line(command, scenario, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device", "runs/tiny/rounds.csv")
 
-    monkeypatch.setattr(launch, "execute", full)
+    monkeypatch.setattr(launch, "run_scenario", full)
     ended = command("run", scenario)
     assert ended.code == 1
     assert ended.err == (
@@ -297,7 +298,7 @@ def test_control_c_ends_in_one_line(scenario, tmp_path):
         finally:
             process.kill()  # one that did not hear it would train on
     assert process.returncode == 130
-    assert err == "warmstart-sim: interrupted; give the same command again to go on\n"
+    assert err == "warmstart-sim: interrupted; give the same command again to resume\n"
 
 
 # What it leaves unimported.
@@ -336,6 +337,6 @@ def test_help_imports_nothing_but_the_command_line():
 
 def test_the_command_line_and_python_take_the_options_that_there_are():
     options = {each.name: each.default for each in dataclasses.fields(launch.RunOptions)}
-    assert {each.name: each.default for each in dataclasses.fields(CommandLineOptions)} == options
-    python = {name: each.default for name, each in inspect.signature(api.run).parameters.items()}
-    assert options.items() <= python.items()
+    for function in (api.run, api.grid, cli.run, cli.grid):
+        taken = {name: each.default for name, each in inspect.signature(function).parameters.items()}
+        assert options.items() <= taken.items()

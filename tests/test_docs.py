@@ -190,10 +190,9 @@ def test_command_lines_exist_and_their_scenarios_are_valid(line, documented_modu
         return
     if re.fullmatch(r"photos\.yaml|SCENARIO|FILE", given["scenario"]):  # a reader's own
         return
-    strategies, seeds = (given[key].split(",") if given[key] else None for key in ("strategies", "seeds"))
     scenario, where = api.prepare(
-        given["scenario"], set=given["set_"], strategies=strategies,
-        seeds=seeds and [int(seed) for seed in seeds], rehearse=given["rehearse"],
+        given["scenario"], set=given["set_"] or (), strategies=given["strategies"],
+        seeds=given["seeds"], rehearse=given["rehearse"],
     )  # fmt: skip
     scenarios.plan(scenario, where)
 

@@ -234,7 +234,7 @@ def test_speed_is_measured_on_cuda(tiny_scenario, tmp_path):
     cell = scenarios.plan(tiny_scenario, "scenario")[1][0]
     place = ExecutionSettings(tmp_path, "cuda:0")
     found = list(rates(cell, place, most=4))
-    assert {rate.batching for rate in found} == {"apart", "streams", "stacked"}
+    assert {rate.batching for rate in found} == {"separate", "streams", "stacked"}
     assert all(time.step_seconds > 0 for time in step_times([cell], place).values())
 
 

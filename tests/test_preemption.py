@@ -54,17 +54,17 @@ def test_a_log_that_is_interrupted_as_it_is_written_is_whole(tmp_path, monkeypat
     log = TensorBoardLog(tmp_path)
     row = dict.fromkeys(EPOCH_SCALARS, 0.5)
     log.write(1, row, None)
-    put = queue.TaskQueue._put
+    put = queue.Queue._put
 
     def interrupted(self, item):  # between an item and its count
         put(self, item)
         signal.raise_signal(signal.SIGINT)
 
     with preemption.heeded():
-        monkeypatch.setattr(queue.TaskQueue, "_put", interrupted)
+        monkeypatch.setattr(queue.Queue, "_put", interrupted)
         with pytest.raises(KeyboardInterrupt):
             log.write(2, row, None)
-        monkeypatch.setattr(queue.TaskQueue, "_put", put)
+        monkeypatch.setattr(queue.Queue, "_put", put)
         with pytest.raises(KeyboardInterrupt):  # it was not heeded yet
             log.close()
     events = EventAccumulator(str(tmp_path)).Reload()

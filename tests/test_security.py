@@ -75,7 +75,7 @@ def test_a_checkpoint_in_a_run_folder_executes_nothing_and_the_cell_is_trained_a
 
 
 def test_weights_of_a_first_phase_execute_nothing(tiny_scenario, tmp_path, trap):
-    raw, where = scenario(tiny_scenario, scenario={"name": "split"})
+    raw, where = scenario(tiny_scenario, stream={"name": "split"})
     options = launch.RunOptions(tmp_path / "run", "cpu", workers=1, quiet=True)
     launch.run_scenario(raw, where, options)
     (weights,) = (tmp_path / "run").glob("first_phases/*/weights.pt")
@@ -89,7 +89,7 @@ def test_weights_of_a_first_phase_execute_nothing(tiny_scenario, tmp_path, trap)
 def test_weights_to_start_from_execute_nothing(tiny_scenario, tmp_path, trap):
     path = tmp_path / "weights.pt"
     torch.save({"head.weight": Trap(trap)}, path)
-    raw, where = scenario(tiny_scenario, scenario={"name": "pretrain", "checkpoint": str(path)})
+    raw, where = scenario(tiny_scenario, stream={"name": "pretrain", "checkpoint": str(path)})
     with pytest.raises(WarmstartError):
         launch.run_scenario(raw, where, launch.RunOptions(tmp_path / "run", "cpu", workers=1, quiet=True))
     assert not trap.exists()

@@ -1,17 +1,18 @@
-"""Running a scenario from Python; the command line does the same."""
+"""Runs scenarios from Python; the command line does the same."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.paths import data_root as find_data_root
-from warmstart_sim.errors import RunError
-from warmstart_sim.execution.launch import EngineName, RunOptions, failure_lines, run_scenario, stored_scenario
+from warmstart_sim.execution.launch import run_scenario, stored_scenario
+from warmstart_sim.execution.options import RunOptions, with_run_options
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.overrides import prepare
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from warmstart_sim.results.tables import Run
 
 
+@functools.partial(with_run_options, for_typer=False)
 def run(
     scenario: str | Path | Mapping[str, Any] = "digits_online",
     *,
@@ -29,23 +31,9 @@ def run(
     seeds: Iterable[int] | None = None,
     set: Iterable[str] = (),
     rehearse: bool = False,
-    out: str | Path | None = None,
-    device: str = "auto",
-    data_root: str | Path | None = None,
-    workers: int | None = None,
-    fresh: bool = False,
-    quiet: bool = False,
-    tensorboard: bool = False,
-    deterministic: bool = False,
-    slots: int | Literal["auto"] | None = None,
-    batching: Literal["auto", "stacked", "streams", "apart"] = "auto",
-    engine: EngineName = "native",
-    ray: str | None = None,
-    gpus_per_worker: float | None = None,
-    ray_storage: Literal["auto", "shared", "returned"] = "auto",
-    retries: int = 2,
+    options: RunOptions,
 ) -> Run:
-    """Runs a scenario, or goes on with it, and returns its tables; figures and report lie in the run's folder.
+    """Runs a scenario, or resumes it, and returns its tables; figures and report are in the run's folder.
 
     Args:
         scenario: A file, the name of a bundled scenario, or a mapping with the same keys.
@@ -58,51 +46,24 @@ def run(
         seeds: Instead of the scenario's.
         set: More settings, each "KEY=VALUE".
         rehearse: Run a reduced copy on stand-in data.
-        out: The run's folder. Default `runs/NAME`.
-        device: "auto", "cpu", "cuda", "cuda:1".
-        data_root: The folder of the data sets.
-        workers: Processes. Default 1, everything in this one; more need a script that can be imported. On Ray the
-            default is what the cluster has room for.
-        fresh: Delete what the folder holds, and begin again.
-        quiet: Show no progress.
-        tensorboard: Write TensorBoard logs.
-        deterministic: On CUDA, only kernels that give the same bits every time.
-        slots: Cells that each process trains at a time, or "auto"; see `RunOptions`.
-        batching: How; see `RunOptions`.
-        engine: Whose training loop; see `RunOptions`.
-        ray: "local", or the address of a Ray cluster; see `RunOptions`.
-        gpus_per_worker: On Ray; see `RunOptions`.
-        ray_storage: On Ray; see `RunOptions`.
-        retries: How often a cell is tried again whose worker was killed or lost.
+        options: Every option of `warmstart-sim run` as a keyword argument: `out`, `device`, `workers`, `quiet`, `ray`
+            and so on. See `RunOptions`. `workers` is 1 by default, which runs all cells in this process; more need a
+            script that can be imported.
 
     Returns:
         The run's tables: `rounds`, `epochs`, and `summary()`.
 
     Raises:
-        WarmstartError: Something is wrong with the scenario, the data or the folder.
+        WarmstartError: Something is wrong with the scenario, the data, the options or the folder.
         RunError: Some cells failed; the others are complete.
     """
-    from warmstart_sim import report
-    from warmstart_sim.results import tables
-
     raw, where = prepare(
         scenario, set=set, strategies=strategies, seeds=seeds, rehearse=rehearse, model=model, data=data
     )
-    outcome = run_scenario(
-        raw, where,
-        RunOptions(
-            Path(out) if out else None, device, Path(data_root) if data_root else None,
-            workers or (None if ray else 1), fresh, quiet, tensorboard, deterministic, slots, batching, engine, ray,
-            gpus_per_worker, ray_storage, retries,
-        ),
-        rehearsal=rehearse,
-    )  # fmt: skip
-    report.write(outcome.folder)
-    if outcome.failures:
-        raise RunError(failure_lines(outcome))
-    return tables.load(outcome.folder)
+    return _run_prepared(raw, where, options, rehearse)
 
 
+@functools.partial(with_run_options, for_typer=False)
 def grid(
     scenario: str | Path | Mapping[str, Any] = "digits_online",
     *,
@@ -115,11 +76,11 @@ def grid(
     seeds: Iterable[int] | None = None,
     set: Iterable[str] = (),
     rehearse: bool = False,
-    **options: Any,
+    options: RunOptions,
 ) -> Run:
     """Runs shrink-perturb at every lambda with every sigma beside random init, as `warmstart-sim grid` does.
 
-    The scenario's random init and its shrink-perturb arm, with their options, are what runs; either is added where the
+    The scenario's random init and its shrink-perturb arm, with their options, are what runs; either is added if the
     scenario lacks it. Its other arms are left out unless `strategies` names them. The default folder is
     `runs/NAME-grid`. At least one of `lam`, `sigma` and `vary` is needed.
 
@@ -134,7 +95,7 @@ def grid(
         seeds: As in `run`.
         set: As in `run`.
         rehearse: Run a reduced copy on stand-in data, with the ends of each axis.
-        options: All else that `run` takes, such as `out` and `workers`.
+        options: As in `run`.
 
     Returns:
         The run's tables, with columns `lambda` and `sigma`.
@@ -145,15 +106,28 @@ def grid(
     """
     from warmstart_sim.scenario.grid import prepare as prepare_grid
 
-    raw, _ = prepare_grid(
-        scenario, lam=lam, sigma=sigma, vary=vary, strategies=strategies, model=model, data=data, seeds=seeds, set=set
-    )
-    return run(raw, rehearse=rehearse, **options)
+    raw, where = prepare_grid(
+        scenario, lam=lam, sigma=sigma, vary=vary, strategies=strategies, model=model, data=data, seeds=seeds, set=set,
+        rehearse=rehearse,
+    )  # fmt: skip
+    return _run_prepared(raw, where, options, rehearse)
+
+
+def _run_prepared(raw: Mapping[str, Any], where: str, options: RunOptions, rehearse: bool) -> Run:
+    from warmstart_sim import report
+    from warmstart_sim.results import tables
+
+    if options.workers is None and options.ray is None:
+        options = replace(options, workers=1)
+    outcome = run_scenario(raw, where, options, rehearse)
+    report.write(outcome.folder)
+    outcome.raise_failures()
+    return tables.load(outcome.folder)
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much work a scenario means; a first phase that cells share counts once."""
+    """The size of a scenario; a first phase that cells share counts once."""
 
     cells: int
     arms: int
@@ -164,10 +138,10 @@ class Size:
 
 
 def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> Size:
-    """Counts cells, rounds and (at most: every round to its cap) steps of a prepared scenario, without torch.
+    """Counts cells, rounds and steps (if every round trains to its cap) of a prepared scenario, without torch.
 
     Raises:
-        WarmstartError: Something is wrong with the scenario, or with how its stream fits its data.
+        WarmstartError: Something is wrong with the scenario, or its stream does not fit its data.
     """
     from warmstart_sim.scenario.splits import all_training_sizes
 
@@ -186,7 +160,7 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
 
 
 def status(run_dir: Path) -> Status:
-    """How far a run is, whether or not a process is at work on it.
+    """How far a run is, whether or not a process is working on it.
 
     Raises:
         WarmstartError: The folder holds no run.

@@ -1,4 +1,4 @@
-"""The command line. Thin: it reads arguments, calls the API, prints. Torch is imported by the commands that need it."""
+"""The command line. Thin: it reads arguments, calls the API, prints. Commands import what they need when they run."""
 
 from __future__ import annotations
 
@@ -7,37 +7,56 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer import Argument, Option
 
 from warmstart_sim import __version__
-from warmstart_sim.cli_options import (
-    CommandLineOptions,
-    DataName,
-    DataRoot,
-    DataSet,
-    Lambda,
-    Rehearse,
-    RunDir,
-    Scenario,
-    Seeds,
-    Set,
-    Sigma,
-    Strategies,
-    Traceback,
-    Vary,
-    Version,
-    with_run_options,
-)
 from warmstart_sim.errors import RunError, WarmstartError
+from warmstart_sim.execution.options import DataRoot, RunOptions, with_run_options
 from warmstart_sim.preemption import Preempted
 
-# Newer versions of typer hold a copy of click, older ones import it: its errors are reached by way of one of them.
+if TYPE_CHECKING:
+    from warmstart_sim.execution.launch import RunOutcome
+
+# Newer versions of typer bundle click, older ones import it; both give access to its errors through this class.
 UsageError: Any = typer.BadParameter.__base__
-MOST_LISTED = 20  # of what failed
-INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
-ADDRESS = re.compile(r"auto|local|ray://\S+|[^\s:]+:\d+|\[[0-9a-fA-F:]+\]:\d+")  # of a Ray cluster
+MAX_FAILURES_SHOWN = 20
+INTERRUPTED = 130  # the exit code that shells report for a command ended by Ctrl-C
+RAY_ADDRESS = re.compile(r"auto|local|ray://\S+|[^\s:]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
+
+
+def parse_labels(text: str) -> list[str]:
+    """The value of `--strategies`."""
+    return [label.strip() for label in text.split(",") if label.strip()]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """The value of `--seeds`.
+
+    Raises:
+        WarmstartError: Something in it is no whole number.
+    """
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise WarmstartError(f"--seeds '{text}': expected whole numbers with commas, such as 0,1,2") from None
+
+
+Scenario = Annotated[str, Argument(help="A scenario file, or the name of a bundled one such as digits_online.")]
+RunDir = Annotated[Path, Argument(help="A run's folder, finished or not.")]
+Set = Annotated[
+    list[str] | None,
+    Option("--set", metavar="KEY=VALUE", help="Change a setting: training.optimizer.lr=0.01; repeatable."),
+]
+Strategies = Annotated[Any, Option(parser=parse_labels, metavar="A,B", help="Run these strategies only.")]
+Seeds = Annotated[Any, Option(parser=parse_seeds, metavar="0,1,2", help="Run these seeds instead of the scenario's.")]
+Rehearse = Annotated[
+    bool, Option("--rehearse", help="Run a reduced copy on stand-in data: about a minute, offline, end to end.")
+]
+# Every command declares it for `--help`; `main` reads it.
+Traceback = Annotated[bool, Option("--traceback", help="Show where an error comes from.")]
 
 app = typer.Typer(
     help="Data keep arriving; how should the next training run start? From scratch, from the last weights, or from the "
@@ -49,8 +68,10 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def root(context: typer.Context, version: Version = False) -> None:
-    """What happens without a command."""
+def root(
+    context: typer.Context, version: Annotated[bool, Option("--version", help="Show the version and exit.")] = False
+) -> None:
+    """Prints the version or the help when no command is given."""
     if context.invoked_subcommand is None:
         print(f"warmstart-sim {__version__}" if version else context.get_help())
 
@@ -64,30 +85,41 @@ def run(
     seeds: Seeds = None,
     rehearse: Rehearse = False,
     *,
-    how: CommandLineOptions,
+    options: RunOptions,
     traceback: Traceback = False,
 ) -> None:
-    """Run a scenario, or go on with it; write tables, figures, report.
+    """Run a scenario, or resume it; write tables, figures, report.
 
-    Runs every strategy with every seed. A run that was interrupted goes on when the same command is given again.
+    Runs every strategy with every seed. To resume an interrupted run, give the same command again.
     """
-    raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
-    _run_scenario(raw, where, how, rehearse)
+    from warmstart_sim.execution.launch import run_scenario
+    from warmstart_sim.scenario.overrides import prepare
+
+    raw, where = prepare(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
+    _report_outcome(run_scenario(raw, where, options, rehearse))
 
 
 @app.command()
 @with_run_options
 def grid(
     scenario: Scenario,
-    lam: Lambda = None,
-    sigma: Sigma = None,
-    vary: Vary = None,
+    lam: Annotated[
+        str | None,
+        Option("--lambda", metavar="VALUES", help="Values of lambda: 0:1:0.2 (START:STOP:STEP, with STOP) or 0,0.5,1."),
+    ] = None,
+    sigma: Annotated[
+        str | None, Option("--sigma", metavar="VALUES", help="Values of sigma, such as 0,1e-4,1e-2,1.")
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        Option("--vary", metavar="KEY=V1,V2", help="One more axis: training.optimizer.lr=0.01,0.001; repeatable."),
+    ] = None,
     set_: Set = None,
     strategies: Strategies = None,
     seeds: Seeds = None,
     rehearse: Rehearse = False,
     *,
-    how: CommandLineOptions,
+    options: RunOptions,
     traceback: Traceback = False,
 ) -> None:
     """Run shrink-perturb at every lambda and sigma, beside random init.
@@ -95,13 +127,14 @@ def grid(
     Its other strategies are left out unless --strategies names them. Everything else is as in `run`; the default folder
     is runs/NAME-grid.
     """
+    from warmstart_sim.execution.launch import run_scenario
     from warmstart_sim.scenario.grid import assignments, prepare
 
     raw, where = prepare(
-        scenario, lam=lam, sigma=sigma, vary=assignments(vary or ()), set=set_ or (),
-        strategies=_labels(strategies), seeds=_numbers(seeds), rehearse=rehearse,
+        scenario, lam=lam, sigma=sigma, vary=assignments(vary or ()), set=set_ or (), strategies=strategies,
+        seeds=seeds, rehearse=rehearse,
     )  # fmt: skip
-    _run_scenario(raw, where, how, rehearse)
+    _report_outcome(run_scenario(raw, where, options, rehearse))
 
 
 @app.command()
@@ -125,17 +158,17 @@ def status(run_dir: RunDir, traceback: Traceback = False) -> None:
     left = "" if found.remaining_seconds is None else f"; about {clock(found.remaining_seconds)} left"
     print(f"{run_dir}: {_count(found.cells, 'cell')}; {counts}{left}")
     if found.process:
-        print(f"at work: {found.process}")
+        print(f"running process: {found.process}")
     elif found.complete < found.cells:
-        at_checkpoint = f"; {found.interrupted} of them from a checkpoint" if found.interrupted else ""
-        print(f"no process is at work; the same `run` command goes on with what is left{at_checkpoint}")
+        from_checkpoint = f", {found.interrupted} of them from a checkpoint" if found.interrupted else ""
+        print(f"no running process; the same `run` command runs the other cells{from_checkpoint}")
     for name, each in found.running.items():
         where = f"round {each['round']}/{each['rounds']}, epoch {each['epoch']}, {each['done']:.0%}" if each else "0%"
         print(f"  running  {name}: {where}")
-    for name, reason in list(found.failed.items())[:MOST_LISTED]:
+    for name, reason in list(found.failed.items())[:MAX_FAILURES_SHOWN]:
         print(f"  failed   {name}: {reason}")
-    if len(found.failed) > MOST_LISTED:
-        print(f"  ... and {len(found.failed) - MOST_LISTED} more failed")
+    if len(found.failed) > MAX_FAILURES_SHOWN:
+        print(f"  ... and {len(found.failed) - MAX_FAILURES_SHOWN} more failed")
 
 
 @app.command()
@@ -146,16 +179,27 @@ def check(
     seeds: Seeds = None,
     rehearse: Rehearse = False,
     data_root: DataRoot = None,
+    resolved: Annotated[
+        bool, Option("--resolved", help="Print the scenario as YAML, with all defaults, instead of its size.")
+    ] = False,
     traceback: Traceback = False,
 ) -> None:
-    """Validate a scenario, and say how much work it means.
+    """Validate a scenario, and show its size.
 
-    Says how many cells (a strategy with a seed and a value of each axis), rounds and, at most, steps there are.
+    Shows the number of cells (a strategy with a seed and a value of each axis), rounds and, at most, steps.
     """
     from warmstart_sim import api
+    from warmstart_sim.scenario.overrides import prepare
 
-    raw, where = _prepared(scenario, set_, strategies, seeds, rehearse)
+    raw, where = prepare(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
     size = api.size(raw, where, data_root)
+    if resolved:
+        import yaml
+
+        from warmstart_sim.scenario.cells import plan, record
+
+        print(yaml.safe_dump(record(raw, plan(raw, where)[0]), sort_keys=False, allow_unicode=True), end="")
+        return
     cells = f"{_count(size.cells, 'cell')} ({_count(size.arms, 'strategy')}, {_count(size.seeds, 'seed')})"
     phases = f", {_count(size.first_phases, 'first phase')}" if size.first_phases else ""
     print(f"{where}: valid; {cells}{phases}, {_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}")
@@ -163,10 +207,9 @@ def check(
 
 @app.command(name="list")
 def list_(traceback: Traceback = False) -> None:
-    """List what there is to choose from, with a line each.
+    """List everything that a scenario can name, with a line each.
 
-    Strategies, parts of a strategy, data sets, models, scenario generators, and the scenario files that come with
-    warmstart-sim.
+    Strategies, parts of a strategy, probes, data sets, models, streams, and the bundled scenario files.
     """
     from warmstart_sim import registry
     from warmstart_sim.scenario.yaml_files import bundled_scenarios, headline
@@ -174,6 +217,7 @@ def list_(traceback: Traceback = False) -> None:
     registries = {
         "Strategies": registry.STRATEGIES,
         "Parts of a strategy": registry.PARTS,
+        "Probes": registry.PROBES,
         "Data sets": registry.DATASETS,
         "Models": registry.MODELS,
         "Streams": registry.STREAMS,
@@ -186,12 +230,15 @@ def list_(traceback: Traceback = False) -> None:
 
 @app.command()
 def data(
-    name: DataName,
-    set_: DataSet = None,
+    name: Annotated[str, Argument(help="A data set of `warmstart-sim list`, or your own as module:function.")],
+    set_: Annotated[
+        list[str] | None,
+        Option("--set", metavar="KEY=VALUE", help="Set one of its options, such as path=mine.npz; repeatable."),
+    ] = None,
     data_root: DataRoot = None,
     traceback: Traceback = False,
 ) -> None:
-    """Fetch or verify a data set, and say where it lies."""
+    """Fetch or verify a data set, and show its folder."""
     from warmstart_sim.datasets.paths import data_root as find_data_root
     from warmstart_sim.scenario.splits import load_by_name
 
@@ -220,42 +267,43 @@ def schema(traceback: Traceback = False) -> None:
 def main() -> None:
     """The entry point: a user's mistake ends in one line on stderr, not in a traceback."""
     try:
-        sys.path.append(os.getcwd())  # where a user's own modules may lie; a script that pip made leaves it out
+        sys.path.append(os.getcwd())  # for a user's own modules; an installed script leaves it out
         code = app(with_ray_address(sys.argv[1:]), prog_name="warmstart-sim", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Preempted as stop:
         print(
-            "warmstart-sim: stopped by SIGTERM at a checkpoint; give the same command again to go on", file=sys.stderr
+            "warmstart-sim: stopped by SIGTERM at a checkpoint; give the same command again to resume", file=sys.stderr
         )
         code = stop.code
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "warmstart-sim"
-        _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", error.exit_code)
+        _fail(
+            f"{error.format_message().rstrip('.').replace('Value error, ', '')}; see `{command} --help`",
+            error.exit_code,
+        )
     except WarmstartError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
         _fail(f"{error.filename or 'files'}: cannot be read or written ({error.strerror or error})", RunError.exit_code)
     if code == INTERRUPTED:
-        print("warmstart-sim: interrupted; give the same command again to go on", file=sys.stderr)
+        print("warmstart-sim: interrupted; give the same command again to resume", file=sys.stderr)
     sys.exit(code)
 
 
 def with_ray_address(arguments: list[str]) -> list[str]:
-    """Arguments in which `--ray` has a value, as it must for the parser: "local" where no address follows it.
+    """Gives `--ray` the value that the parser needs: the address after it, or "local".
 
     >>> with_ray_address(["run", "--ray", "digits_online"]), with_ray_address(["run", "--ray", "head:6379", "a.yaml"])
     (['run', '--ray=local', 'digits_online'], ['run', '--ray=head:6379', 'a.yaml'])
     """
-    spelt: list[str] = []
-    for each in arguments:
-        if spelt and spelt[-1] == "--ray":
-            follows = ADDRESS.fullmatch(each)
-            spelt[-1] = f"--ray={each if follows else 'local'}"
-            if follows:
-                continue
-        spelt.append(each)
-    return ["--ray=local" if each == "--ray" else each for each in spelt]
+    completed: list[str] = []
+    for argument in arguments:
+        if completed and completed[-1] == "--ray" and RAY_ADDRESS.fullmatch(argument):
+            completed[-1] = f"--ray={argument}"
+        else:
+            completed.append(argument)
+    return ["--ray=local" if argument == "--ray" else argument for argument in completed]
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
@@ -265,36 +313,9 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def _prepared(
-    scenario: str, set_: list[str] | None, strategies: str | None, seeds: str | None, rehearse: bool
-) -> tuple[dict[str, Any], str]:
-    """The scenario with the changes that the options ask for, and its name in errors."""
-    from warmstart_sim.scenario.overrides import prepare
-
-    return prepare(
-        scenario, set=set_ or (), strategies=_labels(strategies), seeds=_numbers(seeds), rehearse=rehearse
-    )  # fmt: skip
-
-
-def _labels(strategies: str | None) -> list[str] | None:
-    return None if strategies is None else [label.strip() for label in strategies.split(",") if label.strip()]
-
-
-def _numbers(seeds: str | None) -> list[int] | None:
-    try:
-        return None if seeds is None else [int(word) for word in seeds.split(",")]
-    except ValueError:
-        raise WarmstartError(f"--seeds '{seeds}': expected whole numbers with commas, such as 0,1,2") from None
-
-
-def _run_scenario(raw: dict[str, Any], where: str, how: CommandLineOptions, rehearse: bool) -> None:
-    """Runs what is left of a prepared scenario, and shows what was found."""
-    from warmstart_sim.execution import launch
-
-    outcome = launch.run_scenario(raw, where, how.read(), rehearsal=rehearse)
+def _report_outcome(outcome: RunOutcome) -> None:
     _report(outcome.folder)
-    if outcome.failures:
-        raise RunError(launch.failure_lines(outcome))
+    outcome.raise_failures()
 
 
 def _report(folder: Path) -> None:

@@ -68,7 +68,7 @@ def ran(cell: Cell, folder: Path, avalanche: bool, monkeypatch: Any) -> tuple[li
     with monkeypatch.context() as patched:
         patched.setattr(CellTrainer, "evaluate", noting)
         run = RunFolder(folder)
-        run_cell(cell, run, ExecutionSettings(Path(), engine=avalanche_engine if avalanche else None))
+        run_cell(cell, run, ExecutionSettings(Path()), engine=avalanche_engine if avalanche else None)
     stored = run.cell(cell.id).result()
     assert stored is not None
     return kept, *(pd.DataFrame(stored[name]) for name in ("rounds", "epochs"))

@@ -34,7 +34,7 @@ def clockwork(monkeypatch) -> list[str]:
 
     def rate(cell, execution, batching, count):
         measured.append(f"{batching} {count}")
-        return Rate(batching, count, 100.0 if batching == "apart" else 50.0 * min(count, 8) - count)
+        return Rate(batching, count, 100.0 if batching == "separate" else 50.0 * min(count, 8) - count)
 
     def times(cells, execution):
         measured.extend(sorted({f"step {cell.step_kind}" for cell in cells}))
@@ -59,7 +59,7 @@ def test_cells_in_workers_get_the_time_of_a_step_alone(mlp_cells, execution, clo
     arrangement = put(execution, mlp_cells, tmp_path, workers=2, slots=1)
     kind = mlp_cells[0].step_kind
     assert clockwork == [f"step {kind}"]  # all arms and seeds make the same steps
-    assert (arrangement.timing, arrangement.slots, arrangement.batching) == ("shared", 1, "apart")
+    assert (arrangement.timing, arrangement.slots, arrangement.batching) == ("shared", 1, "separate")
     assert arrangement.step_times[kind].seconds(steps=2, samples=4) == 2.0
 
 
@@ -69,7 +69,10 @@ def test_auto_takes_what_measures_best_and_a_run_that_goes_on_measures_nothing(
     cells = mlp_cells * 4  # 24
     first = put(execution, cells, tmp_path)
     assert (first.slots, first.batching, first.timing) == (8, "stacked", "shared")
-    assert [each for each in clockwork if "step" not in each] == ["apart 1", *(f"stacked {n}" for n in (2, 4, 8, 16))]
+    assert [each for each in clockwork if "step" not in each] == [
+        "separate 1",
+        *(f"stacked {n}" for n in (2, 4, 8, 16)),
+    ]
     clockwork.clear()
     assert put(execution, cells, tmp_path) == first
     assert clockwork == []
@@ -90,18 +93,18 @@ def test_what_was_measured_on_another_device_does_not_count(mlp_cells, execution
     run.save_speed({**run.speed(), "device": "cuda:0"})
     clockwork.clear()
     put(execution, mlp_cells, tmp_path)
-    assert "apart 1" in clockwork
+    assert "separate 1" in clockwork
 
 
 def test_a_model_that_draws_from_the_default_generator_trains_alone(tiny_scenario, execution, tmp_path):
-    tiny_scenario["model"] = {"name": "tests.execution.test_arrange:with_dropout"}
+    tiny_scenario["model"] = {"name": "tests.execution.test_autotune:with_dropout"}
     cells = scenarios.plan(tiny_scenario, "scenario")[1]
     assert [rate.slots for rate in rates(cells[0], execution, most=4, counts=(2, 4))] == [1]
     assert put(execution, cells, tmp_path, slots=4).slots == 1
 
 
 def test_a_model_that_fails_is_left_to_its_cells(tiny_scenario, execution, tmp_path):
-    tiny_scenario["model"] = {"name": "tests.execution.test_arrange:that_fails_in_training"}
+    tiny_scenario["model"] = {"name": "tests.execution.test_autotune:that_fails_in_training"}
     cells = scenarios.plan(tiny_scenario, "scenario")[1]
     arrangement = put(execution, cells, tmp_path, workers=2)
     assert (arrangement.slots, arrangement.step_times) == (1, {})
@@ -127,7 +130,7 @@ def test_cells_of_different_work_are_of_different_kinds(tiny_scenario, execution
 
 @given(st.lists(st.floats(1, 1e6), min_size=1, max_size=8))
 def test_side_by_side_is_chosen_only_where_it_is_clearly_the_fastest(speeds):
-    found = [Rate("apart" if n == 0 else "stacked", n + 1, each) for n, each in enumerate(speeds)]
+    found = [Rate("separate" if n == 0 else "stacked", n + 1, each) for n, each in enumerate(speeds)]
     chosen = fastest(found)
     assert chosen is found[0] or chosen.steps_per_second == max(speeds)
     assert (chosen is not found[0]) == (max(speeds) > WORTH * speeds[0])
@@ -151,9 +154,9 @@ def that_fails_in_training(input_shape, classes):
 
 
 def test_what_cannot_be_stacked_has_no_rate_of_a_stack(tiny_scenario, execution):
-    tiny_scenario["model"] = {"name": "tests.execution.test_arrange:that_branches"}
+    tiny_scenario["model"] = {"name": "tests.execution.test_autotune:that_branches"}
     cell = scenarios.plan(tiny_scenario, "scenario")[1][0]
-    assert [rate.batching for rate in rates(cell, execution, most=4)] == ["apart"]
+    assert [rate.batching for rate in rates(cell, execution, most=4)] == ["separate"]
 
 
 class Branching(torch.nn.Linear):

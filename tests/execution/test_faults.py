@@ -107,7 +107,7 @@ def test_sigterm_ends_with_every_cell_checkpointed_within_its_round(
         run_cells(small, tmp_path / "run", workers=1)  # a second driver, while the first is at work
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=PATIENCE)
-    assert said == "warmstart-sim: stopped by SIGTERM at a checkpoint; give the same command again to go on\n"
+    assert said == "warmstart-sim: stopped by SIGTERM at a checkpoint; give the same command again to resume\n"
     assert process.returncode == 143
     checkpoints = list(tmp_path.glob("run/cells/*/checkpoint.pt"))
     assert len(checkpoints) == under_way

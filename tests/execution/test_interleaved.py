@@ -274,7 +274,7 @@ def kept(folder: Path, *columns: str) -> dict[tuple, list]:
     return {key: part[list(columns)].values.tolist() for key, part in table.groupby(["strategy", "seed"])}
 
 
-@pytest.mark.parametrize("batching", ["apart", "stacked"])
+@pytest.mark.parametrize("batching", ["separate", "stacked"])
 def test_recorded_cells_in_slots_equal_cells_that_are_not_recorded(tiny_scenario, tmp_path, monkeypatch, batching):
     """Arms with and without augmentation follow one another on the same steppers."""
     # With powers of two as rates, recorded trainings are the same to the bit.
@@ -287,7 +287,7 @@ def test_recorded_cells_in_slots_equal_cells_that_are_not_recorded(tiny_scenario
     tiny_scenario["seeds"] = [0]
     tapes: list[Tape] = []
     ran(tiny_scenario, tmp_path / "plain", slots=2, batching=batching)
-    cache = functools.partial(DeviceCache, record=lambda device: tapes.append(Tape()) or tapes[-1])
+    cache = functools.partial(DeviceCache, make_capture=lambda device: tapes.append(Tape()) or tapes[-1])
     monkeypatch.setattr(slots_module, "DeviceCache", cache)
     assert ran(tiny_scenario, tmp_path / "recorded", slots=2, batching=batching) == {}
     assert kept(tmp_path / "recorded") == kept(tmp_path / "plain")
@@ -295,7 +295,7 @@ def test_recorded_cells_in_slots_equal_cells_that_are_not_recorded(tiny_scenario
     np.testing.assert_allclose(*losses, rtol=1e-5)
     steps = rounds(tmp_path / "plain")["steps"].sum()
     assert sum(tape.replays for tape in tapes) > steps / 2
-    if batching == "apart":
+    if batching == "separate":
         assert len(tapes) == 2  # of the steppers: each slot's next cell has that of the last one
 
 
@@ -310,9 +310,9 @@ def test_stacked_networks_with_batch_norm_differ_from_single_ones_by_chance_only
     }
     until = {"train_accuracy": 0.85, "max_epochs": 60}
     tiny_scenario["training"] = {"batch_size": 22, "optimizer": {"lr": 0.03}, "until": until}
-    ran(tiny_scenario, tmp_path / "apart")
+    ran(tiny_scenario, tmp_path / "separate")
     ran(tiny_scenario, tmp_path / "stacked", slots=5, batching="stacked")
-    one, other = (rounds(tmp_path / name).sort_values(["seed", "round"]) for name in ("apart", "stacked"))
+    one, other = (rounds(tmp_path / name).sort_values(["seed", "round"]) for name in ("separate", "stacked"))
     one, other = (table.set_index(["seed", "round"]) for table in (one, other))
     assert (one.index == other.index).all()
     assert (one["test_loss"] != other["test_loss"]).any()
@@ -343,7 +343,7 @@ def explosive(input_shape: tuple[int, ...], classes: int, explodes: bool = False
     return Explosive(explodes)
 
 
-@pytest.mark.parametrize("batching", ["apart", "stacked"])
+@pytest.mark.parametrize("batching", ["separate", "stacked"])
 def test_cells_that_fail_at_their_start_or_in_a_step_or_diverge_leave_the_others_as_they_are(
     tiny_scenario, tmp_path, batching
 ):
@@ -372,14 +372,14 @@ def test_cells_that_fail_at_their_start_or_in_a_step_or_diverge_leave_the_others
     assert ran(tiny_scenario, tmp_path / "sound") == {}
     sound, beside = (kept(folder) for folder in (tmp_path / "sound", tmp_path / "mixed"))
     beside = {key: rows for key, rows in beside.items() if key[0] == "warm_start"}
-    if batching == "apart":
+    if batching == "separate":
         assert beside == sound
     else:
         assert beside.keys() == sound.keys()
         assert min(beside[key][-1][4] / sound[key][-1][4] for key in sound) > 0.8  # test accuracy
 
 
-@pytest.mark.parametrize("batching", ["apart", "stacked"])
+@pytest.mark.parametrize("batching", ["separate", "stacked"])
 @pytest.mark.parametrize("after", [5, 17])
 def test_a_run_interrupted_within_rounds_goes_on_where_it_was(tiny_scenario, tmp_path, batching, after):
     tiny_scenario |= {"model": {"name": "small_cnn", "channels": [4, 8]}, "seeds": [0]}
@@ -406,7 +406,7 @@ def test_a_run_interrupted_within_rounds_goes_on_where_it_was(tiny_scenario, tmp
     # Only one epoch is trained twice: the one that was reported and not checkpointed any more.
     assert epochs - 1000 == 3 * 3 * 4 - after + 1
     ran(tiny_scenario, tmp_path / "through")
-    if batching == "apart":
+    if batching == "separate":
         assert_same_tables(tmp_path / "through", tmp_path / "stopped")
     else:
         stopped, through = (rounds(tmp_path / name) for name in ("stopped", "through"))

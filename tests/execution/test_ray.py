@@ -159,15 +159,15 @@ def job(folder: Path, **settings: object) -> Job:
 @RAY
 @pytest.mark.slow
 def test_a_worker_with_other_data_ends_the_run(small, tmp_path, ray_cluster, monkeypatch):
-    fetch = launch._fetch_data
-    monkeypatch.setattr(launch, "_fetch_data", lambda *args: dict.fromkeys(fetch(*args), "another digest"))
+    fetch = launch._load_data
+    monkeypatch.setattr(launch, "_load_data", lambda *args: dict.fromkeys(fetch(*args), "another digest"))
     with pytest.raises(WarmstartError, match=r": data set noisy_digits in .* is not the driver's"):
         run_cells(small, tmp_path / "run", workers=1, ray=ray_cluster.address)
 
 
 def test_a_worker_loads_a_data_set_once_to_compare_it(small, tmp_path, monkeypatch):
     cells = scenarios.plan(small, "scenario")[1]
-    digests = launch._fetch_data(cells, tmp_path)
+    digests = launch._load_data(cells, tmp_path)
     loads = []
     load = splits.load_component
     monkeypatch.setattr(splits, "load_component", lambda *args: (loads.append(args), load(*args))[1])

@@ -40,8 +40,8 @@ def rows(raw: dict, folder: Path, slots: int, batching: Batching, workers: int =
 
 def test_two_workers_with_two_slots_each_give_the_same_bits(tiny_scenario, tmp_path):
     tiny_scenario["model"] = MLP
-    alone = rows(tiny_scenario, tmp_path / "alone", 1, "apart")
-    assert rows(tiny_scenario, tmp_path / "beside", 2, "apart", workers=2) == alone
+    alone = rows(tiny_scenario, tmp_path / "alone", 1, "separate")
+    assert rows(tiny_scenario, tmp_path / "beside", 2, "separate", workers=2) == alone
 
 
 def test_stacked_cells_are_really_stacked_and_differ_from_cells_alone_by_chance_only(
@@ -56,7 +56,7 @@ def test_stacked_cells_are_really_stacked_and_differ_from_cells_alone_by_chance_
 
     monkeypatch.setattr(slots_module.Stack, "step", spy)
     tiny_scenario |= {"model": MLP, "seeds": list(range(12)), "strategies": {"random_init": {}, "warm_start": {}}}
-    alone = rows(tiny_scenario, tmp_path / "alone", 1, "apart")
+    alone = rows(tiny_scenario, tmp_path / "alone", 1, "separate")
     stacked = rows(tiny_scenario, tmp_path / "stacked", 5, "stacked")
     assert max(sizes) == 5
     for column in ("test_accuracy", "epochs"):

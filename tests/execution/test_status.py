@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_says_that_nobody_is_at_work_and_what_has_a_check
     assert found.remaining_seconds is None
     text = printed(tmp_path, capsys)
     assert "6 waiting" in text
-    assert "no process is at work" in text
+    assert "no running process" in text
     assert "1 of them from a checkpoint" in text
 
 

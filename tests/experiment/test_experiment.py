@@ -27,9 +27,9 @@ def timeless(rows: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if key not in MEASURED} for row in rows]
 
 
-def result(cell, folder, execution) -> dict:
+def result(cell, folder, execution, **options) -> dict:
     run = RunFolder(folder)
-    run_cell(cell, run, execution)
+    run_cell(cell, run, execution, **options)
     return stored(run, cell)
 
 

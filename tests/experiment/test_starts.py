@@ -213,7 +213,7 @@ def assert_same_training(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 def test_both_engines_train_a_frozen_start_to_the_same_weights(tiny_scenario, tmp_path, execution):
     cell = cell_of(tiny_scenario, "tests.experiment.own_parts:head_only")
     ours = result(cell, tmp_path / "ours", execution)
-    theirs = result(cell, tmp_path / "theirs", replace(execution, engine=avalanche_engine))
+    theirs = result(cell, tmp_path / "theirs", execution, engine=avalanche_engine)
     assert_same_training(ours, theirs)
 
 
@@ -248,7 +248,7 @@ def test_a_strategy_may_prepare_the_first_round(tiny_scenario, tmp_path, executi
     assert torch.equal(trainer.model.head.weight, 2 * fresh["head.weight"])
     assert math.isclose(context.initial_norms["head.weight"], fresh["head.weight"].norm().item(), rel_tol=1e-6)
     ours = result(cell, tmp_path / "ours", execution)
-    theirs = result(cell, tmp_path / "theirs", replace(execution, engine=avalanche_engine))
+    theirs = result(cell, tmp_path / "theirs", execution, engine=avalanche_engine)
     assert_same_training(ours, theirs)
 
 
@@ -288,7 +288,7 @@ def test_what_never_trains_is_left_alone_by_every_start(tiny_scenario, tmp_path,
     cell = cell_of(tiny_scenario, start, model="tests.experiment.test_starts:pretrained")
     trainer = CellTrainer(cell, execution)
     initial = trainer.fresh_weights(0)
-    weights = result(cell, tmp_path, replace(execution, engine=engine))["weights"]
+    weights = result(cell, tmp_path, execution, engine=engine)["weights"]
     assert all(torch.equal(weights[name], initial[name]) for name in weights if name.startswith("0."))
     assert not torch.equal(weights["1.weight"], initial["1.weight"])
 

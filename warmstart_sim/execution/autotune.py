@@ -82,7 +82,7 @@ def _chosen(
     if record.get("asked") != asked:
         kinds = Counter(cell.step_kind for cell in cells)
         example = next(cell for cell in cells if cell.step_kind == kinds.most_common(1)[0][0])
-        found = [Rate("apart", 1, 0.0)]
+        found = [Rate("separate", 1, 0.0)]
         with failures_left_to_the_cells():
             found = list(rates(example, execution, most, (most,) if isinstance(slots, int) else None, batching))
         best = fastest(found) if slots == "auto" else max(found[1:] or found, key=lambda rate: rate.steps_per_second)

@@ -8,8 +8,9 @@ from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution.progress import ProgressListener
 from warmstart_sim.execution.tasks import Task
+from warmstart_sim.experiment.engine import Engine
 from warmstart_sim.experiment.run_cell import Progress, cell_coroutine, first_phase_coroutine
-from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.experiment.settings import EngineName, ExecutionSettings
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.results.tensorboard import TensorBoardLog
 from warmstart_sim.training.coroutine import TrainingCoroutine
@@ -38,9 +39,8 @@ def run_task(
         listener(task.event("epoch", progress=progress))
 
     try:
-        yield from (first_phase_coroutine if task.first_phase else cell_coroutine)(
-            task.cell, run, cache, execution, notify
-        )
+        coroutine = first_phase_coroutine if task.first_phase else cell_coroutine
+        yield from coroutine(task.cell, run, cache, execution, notify, find_engine(execution.engine))
     except WarmstartError:
         raise
     except OSError as error:
@@ -53,3 +53,12 @@ def run_task(
         if log is not None:
             log.close()
     return None
+
+
+def find_engine(name: EngineName) -> Engine | None:
+    """The training loop of a name; None for ours."""
+    if name == "native":
+        return None
+    from warmstart_sim.avalanche.engine import avalanche_engine
+
+    return avalanche_engine

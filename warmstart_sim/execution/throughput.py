@@ -97,7 +97,7 @@ def rates(
         batching: The way to try; "auto" tries all.
     """
     device = torch.device(execution.device).type
-    alone = _rate(cell, execution, "apart", 1)
+    alone = _rate(cell, execution, "separate", 1)
     yield alone
     hopeless = counts is None and 1 / alone.steps_per_second > LONGEST_STEP[device]
     if hopeless or draws(cell, execution):
@@ -118,7 +118,7 @@ def rates(
 def fastest(found: Sequence[Rate]) -> Rate:
     """The way that is fastest, or one cell after another where no other is clearly so.
 
-    >>> fastest([Rate("apart", 1, 100.0), Rate("streams", 4, 110.0)]).slots
+    >>> fastest([Rate("separate", 1, 100.0), Rate("streams", 4, 110.0)]).slots
     1
     """
     best = max(found, key=lambda rate: rate.steps_per_second)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment.cell_trainer import CellTrainer
-from warmstart_sim.experiment.engine import RoundTrainer
+from warmstart_sim.experiment.engine import Engine, RoundTrainer
 from warmstart_sim.experiment.probing import AT_START, Probing
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.models.weights import read_weights, transfer_weights
@@ -57,7 +57,13 @@ class CellHistory:
     epochs: list[Row] = field(default_factory=list)
 
 
-def run_cell(cell: Cell, run: RunFolder, execution: ExecutionSettings, notify: Notify = lambda progress: None) -> None:
+def run_cell(
+    cell: Cell,
+    run: RunFolder,
+    execution: ExecutionSettings,
+    notify: Notify = lambda progress: None,
+    engine: Engine | None = None,
+) -> None:
     """Runs a cell to its end, alone, from its last checkpoint if there is one, and stores the result.
 
     Args:
@@ -65,15 +71,21 @@ def run_cell(cell: Cell, run: RunFolder, execution: ExecutionSettings, notify: N
         run: Where results go.
         execution: Where and how it runs.
         notify: Called after every epoch.
+        engine: Another training loop in place of ours.
 
     Raises:
         WarmstartError: The data, the model or the stream do not fit the scenario.
     """
-    run_to_end(cell_coroutine(cell, run, DeviceCache(execution.device), execution, notify))
+    run_to_end(cell_coroutine(cell, run, DeviceCache(execution.device), execution, notify, engine))
 
 
 def cell_coroutine(
-    cell: Cell, run: RunFolder, cache: DeviceCache, execution: ExecutionSettings, notify: Notify
+    cell: Cell,
+    run: RunFolder,
+    cache: DeviceCache,
+    execution: ExecutionSettings,
+    notify: Notify,
+    engine: Engine | None = None,
 ) -> TrainingCoroutine[None]:
     """`run_cell` as a coroutine that yields its step requests.
 
@@ -83,18 +95,24 @@ def cell_coroutine(
         cache: Samples and steppers that outlive the cell in this process.
         execution: Where and how it runs.
         notify: Called after every epoch.
+        engine: Another training loop in place of ours.
     """
     folder = run.cell(cell.id)
     if folder.complete:
         return
     trainer = CellTrainer(cell, execution, cache)
-    history = yield from _initial_history(trainer, run, cache, notify)
-    yield from _run_rounds(trainer, folder, history, notify)
+    history = yield from _initial_history(trainer, run, cache, notify, engine)
+    yield from _run_rounds(trainer, folder, history, notify, engine)
     trainer.close()
 
 
 def first_phase_coroutine(
-    phase: Cell, run: RunFolder, cache: DeviceCache, execution: ExecutionSettings, notify: Notify
+    phase: Cell,
+    run: RunFolder,
+    cache: DeviceCache,
+    execution: ExecutionSettings,
+    notify: Notify,
+    engine: Engine | None = None,
 ) -> TrainingCoroutine[None]:
     """Runs a cell that is the first phase of others, and stores it where they look for it."""
     folder = run.first_phase(phase.id)
@@ -102,12 +120,12 @@ def first_phase_coroutine(
         return
     folder.describe(phase.settings)
     trainer = CellTrainer(phase, execution, cache)
-    yield from _run_rounds(trainer, folder, CellHistory(), notify)
+    yield from _run_rounds(trainer, folder, CellHistory(), notify, engine)
     trainer.close()
 
 
 def _initial_history(
-    trainer: CellTrainer, run: RunFolder, cache: DeviceCache, notify: Notify
+    trainer: CellTrainer, run: RunFolder, cache: DeviceCache, notify: Notify, engine: Engine | None
 ) -> TrainingCoroutine[CellHistory]:
     """What a cell starts from: nothing, a first phase (trained now if it is not complete), or a file of weights."""
     cell = trainer.cell
@@ -118,7 +136,7 @@ def _initial_history(
             "share it; choose another stream, such as online"
         )
     if cell.first_phase:
-        yield from first_phase_coroutine(cell.first_phase, run, cache, trainer.execution, notify)
+        yield from first_phase_coroutine(cell.first_phase, run, cache, trainer.execution, notify, engine)
         folder = run.first_phase(cell.first_phase.id)
         history.weights, result = folder.weights(), folder.result()
         assert result is not None
@@ -135,7 +153,7 @@ def _initial_history(
 
 
 def _run_rounds(
-    trainer: CellTrainer, folder: CellFolder, history: CellHistory, notify: Notify
+    trainer: CellTrainer, folder: CellFolder, history: CellHistory, notify: Notify, engine: Engine | None
 ) -> TrainingCoroutine[None]:
     """Adds to `history` the rounds that are not in it yet, from the folder's checkpoint on, and stores the result."""
     unfinished: dict[str, Any] | None = None  # the state of a round that was interrupted between two epochs
@@ -145,7 +163,6 @@ def _run_rounds(
     probing = Probing(trainer.cell.measure, checkpoint["columns"] if checkpoint else {})
     over = {row["round"] for row in history.rounds}
     started = time.perf_counter()
-    engine = trainer.execution.engine
     train_round: RoundTrainer | None = engine(trainer) if engine else None
     trainer.setup_seconds += time.perf_counter() - started
     for round_ in trainer.rounds:

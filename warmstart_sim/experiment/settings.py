@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from warmstart_sim.training.step_time import StepTime
 
-if TYPE_CHECKING:
-    from warmstart_sim.experiment.engine import Engine
-
-Batching = Literal["apart", "streams", "stacked"]
+Batching = Literal["separate", "streams", "stacked"]
+EngineName = Literal["native", "avalanche"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,10 @@ class ExecutionSettings:
         tensorboard: Whether to write TensorBoard logs.
         deterministic: On CUDA, only kernels that give the same bits every time.
         slots: How many cells each process trains at a time.
-        batching: How they make their steps: "apart", one after another; "streams", on a GPU in a stream for each slot;
-            "stacked", as one model where models are alike.
+        batching: How they make their steps: "separate", one after another; "streams", on a GPU in a stream for each
+            slot; "stacked", as one model where models are alike.
         step_times: Seconds of a step measured alone on the idle machine, by `Cell.step_kind`.
-        engine: Another training loop in place of ours; see `Engine`.
+        engine: The training loop: "native" is ours.
     """
 
     data_root: Path
@@ -40,6 +38,6 @@ class ExecutionSettings:
     tensorboard: bool = False
     deterministic: bool = False
     slots: int = 1
-    batching: Batching = "apart"
+    batching: Batching = "separate"
     step_times: Mapping[str, StepTime] = field(default_factory=dict)
-    engine: Engine | None = None
+    engine: EngineName = "native"

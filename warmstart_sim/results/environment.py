@@ -1,4 +1,4 @@
-"""What a run was made with: versions, device, commit, date and command."""
+"""Record of how a run is made: versions, device, commit, date and command."""
 
 from __future__ import annotations
 
@@ -14,30 +14,20 @@ from typing import Any
 PACKAGES = ("warmstart-sim", "torch", "torchvision", "avalanche-lib", "numpy", "scikit-learn")
 
 
-def environment(
-    device: str, workers: int, rehearsal: bool, slots: int = 1, batching: str = "apart", engine: str = "native"
-) -> dict[str, Any]:
+def environment(device: str, **settings: Any) -> dict[str, Any]:
     """A flat record of where and how a run is made.
 
     Args:
         device: Such as "cpu" or "cuda:0".
-        workers: The number of worker processes.
-        rehearsal: Whether the run is a rehearsal.
-        slots: The number of cells that each trains at a time.
-        batching: How it does so.
-        engine: Whose training loop it is.
+        settings: How it is made, recorded as they are: rehearsal, workers, slots, batching, engine.
     """
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "python -m warmstart_sim"), *sys.argv[1:]]),
-        "rehearsal": rehearsal,
+        **settings,
         "device": device,
         "device_name": device_name(device),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "workers": workers,
-        "slots": slots,
-        "batching": batching,
-        "engine": engine,
         "platform": platform.platform(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
@@ -53,7 +43,7 @@ def _version(package: str) -> str | None:
 
 
 def device_name(device: str) -> str:
-    """What the processor, or the GPU, calls itself."""
+    """The name of the processor or the GPU."""
     if device.startswith("cuda"):
         import torch
 
@@ -66,7 +56,7 @@ def device_name(device: str) -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that the package runs from, with a + where it has changes; None for a wheel."""
+    """The commit of the checkout that the package runs from, with a "+" if it has changes; None for a wheel."""
     folder = Path(__file__).resolve().parent.parent.parent
     if not (folder / ".git").exists():
         return None

@@ -1,0 +1,142 @@
+"""The options of a run, declared once: the command line and the Python functions take them from `RunOptions`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+from typer import Option
+
+from warmstart_sim.errors import WarmstartError
+
+Result = TypeVar("Result")
+
+
+def parse_slots(text: str) -> int | Literal["auto"]:
+    """The value of `--slots`.
+
+    Raises:
+        WarmstartError: It is neither "auto" nor a positive number.
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) == 0:
+        raise WarmstartError(f"--slots {text}: expected auto, or how many cells, such as 8")
+    return int(text)
+
+
+Slots = Annotated[
+    Any,  # int or "auto": typer knows no unions, even with a parser
+    Option(
+        parser=parse_slots,
+        metavar="N|auto",
+        show_default="auto on a GPU, else 1",
+        help="How many cells each process trains at a time; auto measures.",
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    Option(metavar="DIR", show_default="$WARMSTART_SIM_DATA, else your cache folder", help="The folder of data sets."),
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a scenario is run. The numbers depend on none of it but `deterministic` and, in their last bits, `batching`.
+
+    Every field is an option of `warmstart-sim run` and `grid`, whose `--help` describes it, and a keyword argument of
+    `warmstart_sim.run` and `grid`.
+    """
+
+    out: Annotated[
+        Path | None,
+        Option(metavar="DIR", show_default="runs/NAME", help="The run's folder; an interrupted run continues there."),
+    ] = None
+    device: Annotated[str, Option(metavar="NAME", help="auto (CUDA if available), cpu, cuda or cuda:N.")] = "auto"
+    data_root: DataRoot = None
+    workers: Annotated[
+        int | None,
+        Option(min=1, metavar="N", show_default="all cores; 1 on a GPU", help="How many processes run cells."),
+    ] = None
+    slots: Slots = None
+    batching: Annotated[
+        Literal["auto", "stacked", "streams", "separate"],
+        Option(
+            help="How cells in slots make their steps: as one stacked model, in CUDA streams, or in separate steps one "
+            "after another; auto measures."
+        ),
+    ] = "auto"
+    engine: Annotated[
+        Literal["native", "avalanche"],
+        Option(help="The training loop: ours, or Avalanche's with our plugins (strategies and stop rules only)."),
+    ] = "native"
+    ray: Annotated[
+        str | None,
+        Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Run cells on Ray: on this machine, or on the cluster at ADDRESS (auto, HOST:PORT, ray://HOST:PORT).",
+        ),
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        Option(
+            metavar="SHARE",
+            show_default="1 if there are GPUs",
+            help="With --ray: the share of a GPU for each worker, such as 0.25; 0 for none.",
+        ),
+    ] = None
+    ray_storage: Annotated[
+        Literal["auto", "shared", "returned"],
+        Option(
+            help="With --ray: workers write to DIR, which all machines share, or return results; auto checks for DIR."
+        ),
+    ] = "auto"
+    retries: Annotated[
+        int, Option(min=0, metavar="N", help="How often a cell is tried again after its worker died or was lost.")
+    ] = 2
+    fresh: Annotated[bool, Option("--fresh", help="Delete what the run's folder holds, and start again.")] = False
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Show no progress.")] = False
+    tensorboard: Annotated[bool, Option("--tensorboard", help="Write TensorBoard logs to DIR/tensorboard.")] = False
+    deterministic: Annotated[
+        bool, Option("--deterministic", help="On CUDA: the same bits every time, more slowly.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(RunOptions)
+        for name in ("batching", "engine", "ray_storage"):
+            value, allowed = getattr(self, name), get_args(hints[name])
+            if value not in allowed:
+                option = f"--{name.replace('_', '-')}"
+                raise WarmstartError(f"{option} {value}: expected one of {', '.join(allowed)}")
+
+
+def with_run_options(function: Callable[..., Result], for_typer: bool = True) -> Callable[..., Result]:
+    """Replaces a function's parameter `options: RunOptions` by a keyword parameter for each of its fields.
+
+    Args:
+        function: A function with keyword parameters after `options`, or none.
+        for_typer: Whether the new signature has the command line's help texts.
+    """
+    hints = get_type_hints(RunOptions, include_extras=for_typer)
+    options = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        for each in fields(RunOptions)
+    ]
+    parameters: list[inspect.Parameter] = []
+    for each in inspect.signature(function, eval_str=for_typer).parameters.values():
+        parameters += options if each.name == "options" else [each]
+    names = {each.name for each in options}
+
+    @functools.wraps(function)
+    def with_options(*args: Any, **kwargs: Any) -> Result:
+        run_options = RunOptions(**{name: kwargs.pop(name) for name in names & kwargs.keys()})
+        return function(*args, **kwargs, options=run_options)
+
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+    return with_options
