@@ -152,9 +152,10 @@ def draw_by_epoch(ax: Axes, panel: Panel, column: str, scale: float = 1) -> int:
             ax.axvline(start + 0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         length = int(of_round["epoch"].max())
         if of_round["train_samples"].nunique() == 1:
-            samples = f"{of_round['train_samples'].iloc[0]:,.0f} samples"
+            count = f"{of_round['train_samples'].iloc[0]:,.0f}"
+            text = f"n = {count}" if rows["round"].nunique() > 2 else f"{count} samples"
             above = ax.get_xaxis_transform()
-            ax.text(start + length / 2, 1.01, samples, ha="center", va="bottom", size=9.5, transform=above)
+            ax.text(start + length / 2, 1.01, text, ha="center", va="bottom", size=9.5, transform=above)
         start += length
     return start
 
@@ -173,6 +174,8 @@ def epochs_note(run: Run, epochs: pd.DataFrame, panels: list[Panel]) -> str:
         text += " The first phase is trained once for each seed and shared by all arms."
     if run.pretrained and run.epochs["shared"].astype(bool).any():
         text += " The first phase, on other data, is not drawn."
+    if epochs["round"].nunique() > 2:
+        text += " n is the number of training samples."
     if epochs["round"].nunique() > 1:
         text += " At a dashed line new data arrive, and every arm, including random init, starts its next round."
     return text

@@ -102,7 +102,10 @@ def _draw_few_rounds(ax: Axes, panel: Panel, column: str) -> None:
     for index, line in enumerate(panel.lines):
         table = over_seeds(line.rows.dropna(subset=column), ["round"], column)
         x = table["round"] + step * (index - (len(panel.lines) - 1) / 2)
-        ax.errorbar(x, table["mean"], yerr=error_bars(table), color=line.style.color, marker=line.style.marker, ls="")
+        ax.errorbar(
+            x, table["mean"], yerr=error_bars(table), color=line.style.color, marker=line.style.marker, markersize=9,
+            linestyle="", elinewidth=1.8,
+        )  # fmt: skip
     rounds = sorted({each for line in panel.lines for each in line.rows["round"].unique()})
     ax.set_xticks(rounds, [f"{each:g}" for each in rounds])
     ax.set_xlim(min(rounds, default=0) - 0.5, max(rounds, default=0) + 0.5)
