@@ -126,6 +126,12 @@ def test_a_misspelt_key_under_a_source_is_refused(name, place):
     assert not accepts(SCHEMA, raw)
 
 
+def test_a_file_with_a_base_may_leave_sections_to_it():
+    assert accepts(SCHEMA, {"name": "mine", "base": "other.yaml", "seeds": [3]})
+    assert not accepts(SCHEMA, {"name": "mine", "seeds": [3]})
+    assert not accepts(SCHEMA, {"name": "mine", "base": "other.yaml", "seed": [3]})
+
+
 ACCEPTED: list[dict] = [
     {"data": {"name": "my_package.data:load", "anything": 1}},
     {"model": "my_package.models:build"},

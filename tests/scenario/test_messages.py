@@ -32,6 +32,7 @@ OPTIMIZERS = "(allowed: 'adam', 'adamw', 'sgd')"
 SEEDS = "(allowed: a list of one or more, each a whole number >= 0)"
 WIDTHS = "(allowed: a list of one or more, each a whole number >= 1)"
 SHAPE = "(allowed: a list of 3, each a whole number > 0)"
+ROW = "text that matches ^[A-Z]-[A-Z]+[0-9]*[a-z]?$"
 SIZE = "(allowed: a whole number > 0 or a list of 2, each a whole number > 0)"
 RULES = "train_accuracy, running_accuracy, plateau, validation_patience, epochs, steps"
 VALIDATION = "needs validation data; set data.validation_fraction above 0"
@@ -43,7 +44,12 @@ MISTAKES = [
     ("name", 5, "~: found 5 (allowed: text that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$)"),
     ("name", "a/b", "~: found 'a/b' (allowed: text that matches ^[A-Za-z0-9][A-Za-z0-9._-]*$)"),
     ("title", 3, "~: found 3 (allowed: text)"),
-    ("reproduces", "A-F2", "~: found 'A-F2' (allowed: a list, each text)"),
+    ("reproduces", "A-F2", f"~: found 'A-F2' (allowed: a list, each {ROW})"),
+    ("reproduces", ["A-F2", "Figure 2"], f"~[1]: found 'Figure 2' (allowed: {ROW})"),
+    ("scenario", "static", "~: is called `stream` now"),
+    ("rows", ["A-F2"], "~: is called `reproduces` now"),
+    ("vary", {"scenario.chunk_size": [1, 2]}, "~.scenario.chunk_size: `scenario` is called `stream` now"),
+    ("vary", {"a": {"b": {"scenario": "static"}}}, "~.a.b.scenario: `scenario` is called `stream` now"),
     ("seeds", [], f"~: found [] {SEEDS}"),
     ("seeds", 5, f"~: found 5 {SEEDS}"),
     ("seeds", [1, 1], "~: [1, 1] has a seed twice; each must be given once"),

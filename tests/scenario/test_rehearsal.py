@@ -32,10 +32,11 @@ def test_every_bundled_scenario_can_be_checked_and_rehearsed(name):
     for cell in [*cells, *scenarios.first_phases(cells)]:
         assert cell.data.name in LOCAL
         assert cell.arm.training.until.cap <= 4
-    for key, values in (raw.get("vary") or {}).items():
-        if len(values) > 1:
-            first, *_, last = values  # of a bundle, the labels
-            assert list(small["vary"][key]) == [first, last]
+    axes = {key: list(values) for key, values in (raw.get("vary") or {}).items()}  # of a bundle, the labels
+    ends = {key: values if len(values) == 1 else [values[0], values[-1]] for key, values in axes.items()}
+    if name == "ash_adams/F27_to_F31_pretrain_grid":  # two ends of each of four axes would be more than twelve cells
+        ends["strategies.shrink_perturb.lambda"] = [1.0]
+    assert {key: list(values) for key, values in (small.get("vary") or {}).items()} == ends
     assert {cell.arm.label for cell in cells} == set(raw["strategies"])
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.scenario.overrides import prepare
 from warmstart_sim.scenario.yaml_files import bundled_scenarios, find, headline, parse_yaml, plain, set_path, split_key
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "scenarios"
@@ -28,7 +29,8 @@ def the_line(load, *args) -> str:
 
 
 def test_bundled_scenarios_are_all_yaml_files_of_the_folder():
-    assert sorted(bundled_scenarios().values()) == sorted(CHECKOUT.rglob("*.yaml"))
+    files = [path for path in CHECKOUT.rglob("*.yaml") if not path.name.startswith("common")]
+    assert sorted(bundled_scenarios().values()) == sorted(files)
 
 
 @pytest.mark.parametrize("name", ["digits_online", "digits_online.yaml", "scenarios/digits_online.yaml"])
@@ -121,6 +123,82 @@ def test_anchors_and_merge_keys_work_as_in_yaml():
     assert parse_yaml(text) == yaml.safe_load(text) == {
         "base": {"lr": 1, "momentum": 2}, "mine": {"lr": 3, "momentum": 2}
     }  # fmt: skip
+
+
+# A base.
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(file: str, **settings) -> Path:
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(settings))
+        return path
+
+    return write
+
+
+def test_the_settings_of_a_file_stand_over_those_of_its_base_and_of_the_bases_base(write):
+    write("sub/lowest.yaml", model={"name": "mlp", "widths": [5], "bias": True}, seeds=[1, 2], training={"threads": 2})
+    write("sub/low.yaml", base="lowest.yaml", model={"bias": False}, training={"until": {"epochs": 3, "steps": 4}})
+    path = write("f.yaml", base="sub/low.yaml", seeds=[3], training={"until": {"steps": None}})
+    assert scenarios.load(path) == {
+        "model": {"name": "mlp", "widths": [5], "bias": False},
+        "seeds": [3],
+        "training": {"threads": 2, "until": {"epochs": 3, "steps": None}},
+    }
+
+
+def test_name_title_and_figures_are_a_files_own(write):
+    write("low.yaml", name="low", title="Low", reproduces=["A-F1"], metric="test_accuracy")
+    assert scenarios.load(write("f.yaml", base="low.yaml", name="f")) == {"name": "f", "metric": "test_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("section", "below", "above", "merged"),
+    [
+        ("model", "mlp", {"bias": False}, {"name": "mlp", "bias": False}),
+        ("model", {"name": "mlp", "bias": False}, "mlp", "mlp"),
+        ("model", {"name": "mlp", "bias": False}, {"name": "resnet18"}, {"name": "resnet18"}),
+        ("model", {"name": "mlp", "bias": False}, None, None),
+        ("strategies", {"a": "warm_start"}, {"b": {}}, {"a": "warm_start", "b": {}}),
+        ("strategies", {"a": "warm_start"}, {"a": {"sigma": 1}}, {"a": {"start": "warm_start", "sigma": 1}}),
+        ("strategies", {"warm_start": {"x": 1}}, {"warm_start": {"start": "a:b"}}, {"warm_start": {"start": "a:b"}}),
+        ("vary", {"a.b": [1, 2], "c.d": [3]}, {"a.b": [4]}, {"a.b": [4], "c.d": [3]}),
+        ("vary", {"a.b": [1, 2], "c.d": [3]}, {"a.b": None}, {"c.d": [3]}),
+        ("vary", {"pair": {"x": {"a": 1}}}, {"pair": {"y": {"b": 2}}}, {"pair": {"y": {"b": 2}}}),
+        ("vary", {"a.b": [1, 2]}, None, None),
+    ],
+)  # fmt: skip
+def test_mappings_merge_and_anything_else_replaces(write, section, below, above, merged):
+    write("low.yaml", **{section: below})
+    assert scenarios.load(write("f.yaml", base="low.yaml", **{section: above})) == {section: merged}
+
+
+def test_a_base_may_be_a_bundled_scenario_and_python_may_name_one(write, tmp_path, monkeypatch):
+    path = write("f.yaml", base="digits_online", name="mine", seeds=[0])
+    expected = {**scenarios.load("digits_online"), "name": "mine", "seeds": [0]}
+    del expected["title"]
+    assert scenarios.load(path) == expected
+    monkeypatch.chdir(tmp_path)
+    assert prepare({"base": "f.yaml", "name": "mine"})[0] == expected
+
+
+def test_a_base_that_cannot_be_is_one_line(write, tmp_path):
+    assert the_line(scenarios.load, write("f.yaml", base="digits_onlin")).startswith(
+        f"{tmp_path}/f.yaml: base: digits_onlin: no such scenario file; did you mean 'digits_online'? (bundled: "
+    )
+    assert the_line(scenarios.load, write("f.yaml", base=[1])) == (
+        f"{tmp_path}/f.yaml: base: found [1] (allowed: the path of a scenario file, or its name)"
+    )
+    write("low.yaml", base="f.yaml")
+    assert the_line(scenarios.load, write("f.yaml", base="low.yaml")) == (
+        f"{tmp_path}/f.yaml: base: {tmp_path}/low.yaml: base: a scenario cannot be based on itself "
+        "(f.yaml -> low.yaml -> f.yaml)"
+    )
+    (tmp_path / "low.yaml").write_text("a: b: c")
+    assert "low.yaml: line 1, column 5: YAML syntax: " in the_line(scenarios.load, tmp_path / "f.yaml")
 
 
 # Values from Python.

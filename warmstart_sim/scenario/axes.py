@@ -8,7 +8,7 @@ from typing import Any
 
 from warmstart_sim.errors import unknown
 from warmstart_sim.results.columns import RESERVED_COLUMNS
-from warmstart_sim.scenario.messages import problem
+from warmstart_sim.scenario.messages import RENAMED, problem
 from warmstart_sim.scenario.yaml_files import plain, shown, split_key
 
 SECTIONS = ("data", "stream", "model", "training")  # which a bundle may give whole
@@ -108,6 +108,8 @@ def _bundle(raw: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: 
 def _steps(raw: Mapping[str, Any], key: str, place: str, where: str) -> list[str]:
     """The steps of a setting's key, which has to lead into a section or a strategy that is there."""
     steps = split_key(raw, key)
+    if steps[0] in RENAMED:
+        raise problem(where, place, f"`{steps[0]}` is called `{RENAMED[steps[0]]}` now")
     if len(steps) < (3 if steps[0] == "strategies" else 2) or steps[0] == "vary":
         raise problem(where, place, "expected the dotted key of a setting, such as training.optimizer.lr")
     strategies = raw.get("strategies")

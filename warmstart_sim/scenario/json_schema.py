@@ -43,12 +43,14 @@ def json_schema() -> Schema:
         "vary": {"type": "object", "additionalProperties": {"anyOf": [AXIS, BUNDLE]}},
     }
     required = ["name", "data", "strategies"]
+    sections["base"] = {"type": "string", "description": "another scenario file, over whose settings these stand"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "warmstart-sim scenario",
         "type": "object",
         "additionalProperties": False,
-        "required": required,
+        "required": ["name"],
+        "anyOf": [{"required": required}, {"required": ["base"]}],
         # A section that says nothing stands for its default.
         "properties": {
             key: section if key in required else {"anyOf": [section, NOTHING]} for key, section in sections.items()

@@ -12,6 +12,7 @@ from warmstart_sim.errors import WarmstartError, nearest
 from warmstart_sim.scenario.yaml_files import shown
 
 M = TypeVar("M", bound=BaseModel)
+RENAMED = {"scenario": "stream", "rows": "reproduces"}  # keys of files that older versions wrote
 Fragment = Mapping[str, Any]  # of a JSON schema
 
 NOUNS = {

@@ -12,7 +12,7 @@ from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.cells import plan
 from warmstart_sim.scenario.rehearsal import rehearsal
-from warmstart_sim.scenario.yaml_files import load, set_values, split_key
+from warmstart_sim.scenario.yaml_files import load, set_values, split_key, with_base
 from warmstart_sim.types import Dataset
 
 
@@ -31,8 +31,8 @@ def prepare(
     Raises:
         WarmstartError: What is asked for does not exist, or would have no effect.
     """
-    raw = dict(scenario) if isinstance(scenario, Mapping) else load(scenario)
     where = "scenario" if isinstance(scenario, Mapping) else str(scenario)
+    raw = with_base(scenario, where) if isinstance(scenario, Mapping) else load(scenario)
     assignments = list(set)
     raw = set_values(raw, assignments)
     if seeds is not None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from warmstart_sim.errors import nearest, unknown
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS, Registry
 from warmstart_sim.scenario.component import Component, dump, from_object
-from warmstart_sim.scenario.messages import problem, unknown_key, validated
+from warmstart_sim.scenario.messages import RENAMED, problem, unknown_key, validated
 from warmstart_sim.scenario.pretraining import Pretraining, Source
 from warmstart_sim.scenario.sections import (
     DataSettings,
@@ -87,6 +87,8 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
         WarmstartError: The first thing that is wrong: the key, what was found, what is allowed, the nearest match.
     """
     for key in raw:
+        if key in RENAMED:
+            raise problem(where, key, f"is called `{RENAMED[key]}` now")
         if key not in SECTIONS:
             raise problem(where, key, unknown_key(key, SECTIONS))
     given = {key: value for key, value in raw.items() if value is not None}  # null stands for the default

@@ -125,7 +125,7 @@ class Header(Settings):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     title: str = ""
-    reproduces: tuple[str, ...] = ()
+    reproduces: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z]-[A-Z]+[0-9]*[a-z]?$")], ...] = ()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     measure: MeasureSettings = MeasureSettings()
     metric: Literal["validation_accuracy", "test_accuracy"] | None = None

@@ -16,6 +16,7 @@ from warmstart_sim.errors import WarmstartError, nearest
 PACKAGE = Path(__file__).resolve().parent.parent
 MERGE = "tag:yaml.org,2002:merge"
 TEXT = "tag:yaml.org,2002:str"
+OWN_KEYS = ("name", "title", "reproduces")  # of a file, which do not come from its base
 FLOAT = "tag:yaml.org,2002:float"
 
 
@@ -43,8 +44,13 @@ _Loader.add_implicit_resolver(FLOAT, re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]
 def bundled_scenarios() -> dict[str, Path]:
     """The scenario files that come with the package, by bare name such as "digits_online" or "ash_adams/F7_lambda".
 
-    A wheel carries them inside the package; an editable install reads those of the checkout.
+    Files called `common...` are no scenarios: they hold what others share, who name them as `base`.
     """
+    return {name: path for name, path in _bundled_files().items() if not path.name.startswith("common")}
+
+
+def _bundled_files() -> dict[str, Path]:
+    """All bundled files. A wheel carries them inside the package; an editable install reads those of the checkout."""
     inside, checkout = PACKAGE / "scenarios", PACKAGE.parent / "scenarios"
     folder = inside if inside.is_dir() else checkout
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
@@ -69,32 +75,101 @@ def find(scenario: str | Path) -> Path:
     path = Path(scenario)
     if os.path.exists(scenario):
         return path
-    bundled = bundled_scenarios()
     name = path.as_posix().removesuffix(".yaml").removeprefix("scenarios/")
-    if name in bundled:
-        return bundled[name]
+    if name in (files := _bundled_files()):
+        return files[name]
+    bundled = bundled_scenarios()
     raise WarmstartError(f"{scenario}: no such scenario file{nearest(name, bundled)} (bundled: {', '.join(bundled)})")
 
 
 def load(scenario: str | Path) -> dict[str, Any]:
-    """Reads a scenario file into a plain mapping; nothing in it is checked yet.
+    """Reads a scenario file, and the files that it names as `base`, into one plain mapping; nothing is checked yet.
 
     Raises:
-        WarmstartError: A missing, unreadable, binary or empty file, or a YAML syntax error, with its line.
+        WarmstartError: A missing, unreadable, binary or empty file, a YAML syntax error, with its line, or a base that
+            is not there or leads back to a file that is being read.
     """
     path = find(scenario)
+    return with_base(_read(path, str(scenario)), str(scenario), (path,))
+
+
+def with_base(raw: Mapping[str, Any], where: str, files: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A mapping merged over the scenario file that it names as `base`; see `merge`.
+
+    Args:
+        raw: What a scenario file holds.
+        where: What to name in errors.
+        files: That file, and before it those that name it as their base; empty for a mapping from Python.
+
+    Raises:
+        WarmstartError: There is no such file, or it is based on itself.
+    """
+    above = dict(raw)
+    base = above.pop("base", None)
+    if base is None:
+        return above
+    if not isinstance(base, (str, Path)):
+        raise WarmstartError(f"{where}: base: found {shown(base)} (allowed: the path of a scenario file, or its name)")
+    beside = files[-1].parent / base if files else Path(base)
+    try:
+        path = beside if beside.is_file() else find(base)
+    except WarmstartError as error:
+        raise WarmstartError(f"{where}: base: {error}") from None
+    if any(path.samefile(each) for each in files):
+        chain = " -> ".join(each.name for each in (*files, path))
+        raise WarmstartError(f"{where}: base: a scenario cannot be based on itself ({chain})")
+    inside = f"{where}: base: {path}"
+    below = with_base(_read(path, inside), inside, (*files, path))
+    return merge({key: value for key, value in below.items() if key not in OWN_KEYS}, above)
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings of a base with those of a file over them: mappings merge, anything else replaces.
+
+    A mapping that names something else (another model, another `start`) replaces as well, because options of the one
+    mean nothing to the other. In `vary` an axis replaces an axis, and null leaves it out.
+
+    >>> merge({"model": {"name": "mlp", "widths": [5]}}, {"model": {"bias": False}})
+    {'model': {'name': 'mlp', 'widths': [5], 'bias': False}}
+    >>> merge({"model": {"name": "mlp", "widths": [5]}}, {"model": {"name": "resnet18"}})
+    {'model': {'name': 'resnet18'}}
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        here = (*path, key)
+        under = _written_out(merged.get(key), list(here))
+        if path == ("vary",) and value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(under, Mapping) and _combines(under, value, here):
+            merged[key] = merge(under, value, here)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _combines(below: Mapping[str, Any], above: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether a mapping changes some settings of the one below it, rather than standing in its place."""
+    label = path[1] if path[0] == "strategies" and len(path) == 2 else None
+    starts = below.get("start", label), above.get("start")
+    names = below.get("name"), above.get("name")
+    other = any(new is not None and old not in (None, new) for old, new in (starts, names))
+    return not other and not (path[0] == "vary" and len(path) > 1)
+
+
+def _read(path: Path, where: str) -> dict[str, Any]:
+    """What one scenario file holds."""
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
-        raise WarmstartError(f"{scenario}: is not a text file; a scenario is YAML in UTF-8") from None
+        raise WarmstartError(f"{where}: is not a text file; a scenario is YAML in UTF-8") from None
     except OSError as error:
-        raise WarmstartError(f"{scenario}: cannot be read ({error.strerror})") from error
+        raise WarmstartError(f"{where}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise WarmstartError(f"{scenario}: {error}") from None
+        raise WarmstartError(f"{where}: {error}") from None
     if raw is None:
-        raise WarmstartError(f"{scenario}: the file is empty; a scenario needs at least `name`, `data`, `strategies`")
+        raise WarmstartError(f"{where}: the file is empty; a scenario needs at least `name`, `data`, `strategies`")
     if not isinstance(raw, dict):
-        raise WarmstartError(f"{scenario}: a scenario is a mapping of keys to values, found {shown(raw)}")
+        raise WarmstartError(f"{where}: a scenario is a mapping of keys to values, found {shown(raw)}")
     return raw
 
 
