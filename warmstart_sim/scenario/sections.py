@@ -30,17 +30,17 @@ class DataSettings(Settings):
 
 
 class StreamSettings(Settings):
-    """The key of `scenario:` that every stream has.
+    """The key of `stream:` that every stream has.
 
     Attributes:
-        rounds: At most this many rounds. Default all that the stream deals out.
+        rounds: At most this many rounds. Default all of the stream's rounds.
     """
 
     rounds: PositiveInt | None = None
 
 
 class PretrainSettings(StreamSettings):
-    """The keys of `scenario:` that a stream with a first phase elsewhere has, beside `source`.
+    """The keys of `stream:` that a stream with a first phase elsewhere has, beside `source`.
 
     Attributes:
         checkpoint: A file of weights that takes the place of a first phase on `source`: a state dict that `torch.save`
