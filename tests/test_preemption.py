@@ -14,7 +14,7 @@ from warmstart_sim.results.tensorboard import EPOCH_SCALARS, TensorBoardLog
 
 
 def test_an_interrupt_that_somebody_swallows_is_raised_again_at_the_next_border():
-    with preemption.heeded():
+    with preemption.sigterm_requests_stop():
         with contextlib.suppress(KeyboardInterrupt):  # as an import may
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
@@ -24,7 +24,7 @@ def test_an_interrupt_that_somebody_swallows_is_raised_again_at_the_next_border(
 
 
 def test_an_interrupt_that_nobody_swallows_is_raised_at_once():
-    with pytest.raises(KeyboardInterrupt), preemption.heeded():
+    with pytest.raises(KeyboardInterrupt), preemption.sigterm_requests_stop():
         signal.raise_signal(signal.SIGINT)
     assert not preemption.requested()
 
@@ -39,13 +39,13 @@ def test_an_interrupt_waits_for_what_must_not_be_left_half_way():
             done.append("inner")
         done.append("outer")
 
-    with preemption.heeded():
+    with preemption.sigterm_requests_stop():
         with pytest.raises(KeyboardInterrupt):
             work()
         with pytest.raises(KeyboardInterrupt):  # and then not any more
             signal.raise_signal(signal.SIGINT)
     assert done == ["inner", "outer"]
-    with preemption.heeded(), preemption.uninterrupted():
+    with preemption.sigterm_requests_stop(), preemption.uninterrupted():
         done.append("no interrupt")
     assert done[-1] == "no interrupt"
 
@@ -60,7 +60,7 @@ def test_a_log_that_is_interrupted_as_it_is_written_is_whole(tmp_path, monkeypat
         put(self, item)
         signal.raise_signal(signal.SIGINT)
 
-    with preemption.heeded():
+    with preemption.sigterm_requests_stop():
         monkeypatch.setattr(queue.Queue, "_put", interrupted)
         with pytest.raises(KeyboardInterrupt):
             log.write(2, row, None)
@@ -73,7 +73,7 @@ def test_a_log_that_is_interrupted_as_it_is_written_is_whole(tmp_path, monkeypat
 
 def test_sigterm_is_a_request_and_handlers_are_put_back():
     before = signal.getsignal(signal.SIGTERM)
-    with preemption.heeded():
+    with preemption.sigterm_requests_stop():
         signal.raise_signal(signal.SIGTERM)
         assert preemption.requested()
         with pytest.raises(preemption.Preempted):
@@ -88,7 +88,7 @@ def test_handlers_of_a_users_own_program_are_left_alone():
 
     before = signal.signal(signal.SIGINT, own)
     try:
-        with preemption.heeded():
+        with preemption.sigterm_requests_stop():
             assert signal.getsignal(signal.SIGINT) is own
     finally:
         signal.signal(signal.SIGINT, before)

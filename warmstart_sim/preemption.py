@@ -1,4 +1,4 @@
-"""A polite stop: on SIGTERM, which schedulers send before they kill, epochs under way end and are checkpointed."""
+"""Stopping on SIGTERM, which cluster schedulers send before they kill: running epochs end and are checkpointed."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from collections.abc import Iterator
 
 EXIT_CODE = 128 + signal.SIGTERM  # what shells report for a command that SIGTERM ended
 
-_asked = threading.Event()  # signals belong to a process as a whole, and so do these
+_stop_requested = threading.Event()  # signals belong to the whole process, and so do these
 _interrupted = threading.Event()
-_inside: list[None] = []  # as many as there are `uninterrupted` around the main thread
+_uninterrupted_depth = 0  # how many `uninterrupted` blocks the main thread is in
 
 
 class Preempted(SystemExit):
-    """The run was asked to stop, and has: what was under way is checkpointed. A program that lets it pass exits 143."""
+    """The run has stopped on request, and all running cells are checkpointed. Uncaught, the exit code is 143."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_CODE)
 
 
 def request() -> None:
-    """Asks the training in this process to stop at the next borders of epochs."""
-    _asked.set()
+    """Asks the training in this process to stop after the running epochs."""
+    _stop_requested.set()
 
 
 def requested() -> bool:
-    """Whether the training in this process is to stop.
+    """Whether the training in this process was asked to stop.
 
     Raises:
-        KeyboardInterrupt: It was interrupted, and somebody swallowed that.
+        KeyboardInterrupt: There was an interrupt, and other code swallowed it.
     """
     if _interrupted.is_set():
         raise KeyboardInterrupt
-    return _asked.is_set()
+    return _stop_requested.is_set()
 
 
 def stop_if_requested() -> None:
-    """Called where everything is stored that a later run needs.
+    """Stops the training if it was asked to; called when everything that a later run needs is stored.
 
     Raises:
-        Preempted: The training is to stop.
+        Preempted: The training was asked to stop.
     """
     if requested():
         raise Preempted
 
 
 @contextlib.contextmanager
-def heeded() -> Iterator[None]:
-    """While inside, SIGTERM is a request to stop; one that comes twice means no more than one that comes once.
+def sigterm_requests_stop() -> Iterator[None]:
+    """Makes SIGTERM a request to stop. Repeated SIGTERMs have no further effect.
 
-    An interrupt (Ctrl-C) raises KeyboardInterrupt as ever. Where code of others swallows that, such as an import or a
-    garbage collector's callback, the next border of an epoch raises it again.
+    An interrupt (Ctrl-C) raises KeyboardInterrupt as usual. If other code swallows it, such as an import or a callback
+    of the garbage collector, it is raised again after the epoch.
 
-    Only a program's main thread can take signals: in any other nothing changes.
+    Only the main thread can handle signals; in any other, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -62,11 +62,12 @@ def heeded() -> Iterator[None]:
 
     def interrupt(number: int, frame: object) -> None:
         _interrupted.set()
-        if not _inside:
+        if not _uninterrupted_depth:
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, lambda *_: request())
-    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # workers ignore it, and programs have others
+    # Workers ignore it, and programs may have their own handler.
+    own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if own:
         signal.signal(signal.SIGINT, interrupt)
     try:
@@ -75,26 +76,27 @@ def heeded() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
         if own:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        _asked.clear()
+        _stop_requested.clear()
         _interrupted.clear()
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """While inside, an interrupt that `heeded` takes waits: for code of others that it would leave half-way.
+    """Delays an interrupt to the end of the block, for other people's code that must not stop half-way.
 
-    A queue, for one, that is interrupted between an item and its count is never empty again.
+    A queue that is interrupted between storing an item and counting it, for example, never becomes empty again.
 
     Raises:
-        KeyboardInterrupt: At the end, if there was one.
+        KeyboardInterrupt: At the end, if there was an interrupt.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _inside.append(None)
+    global _uninterrupted_depth
+    _uninterrupted_depth += 1
     try:
         yield
     finally:
-        _inside.pop()
-    if not _inside and _interrupted.is_set():
+        _uninterrupted_depth -= 1
+    if not _uninterrupted_depth and _interrupted.is_set():
         raise KeyboardInterrupt

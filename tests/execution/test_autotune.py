@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.execution import throughput
 from warmstart_sim.execution.autotune import choose_parallelism
-from warmstart_sim.execution.throughput import WORTH, Rate, fastest, rates, step_times
+from warmstart_sim.execution.throughput import MIN_SPEEDUP, Rate, fastest, rates, step_times
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.training.step_time import StepTime
@@ -133,7 +133,7 @@ def test_side_by_side_is_chosen_only_where_it_is_clearly_the_fastest(speeds):
     found = [Rate("separate" if n == 0 else "stacked", n + 1, each) for n, each in enumerate(speeds)]
     chosen = fastest(found)
     assert chosen is found[0] or chosen.steps_per_second == max(speeds)
-    assert (chosen is not found[0]) == (max(speeds) > WORTH * speeds[0])
+    assert (chosen is not found[0]) == (max(speeds) > MIN_SPEEDUP * speeds[0])
 
 
 def with_dropout(input_shape, classes):

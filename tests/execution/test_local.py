@@ -212,12 +212,12 @@ def test_a_users_arrays_go_to_a_worker_once(tiny_scenario):
     raw, where = prepare(tiny_scenario, data=Dataset("mine", samples, samples, 2))
     tasks = [Task(cell, first_phase=False) for cell in scenarios.plan(raw, where)[1][:3]]
     sent = []
-    worker = worker_pool._Worker(None, SimpleNamespace(send=lambda message: sent.append(pickle.dumps(message))))
+    worker = worker_pool.WorkerProcess(None, SimpleNamespace(send=lambda message: sent.append(pickle.dumps(message))))
     for task in tasks:
         worker.give(task)
     assert [len(message) > samples.inputs.nbytes for message in sent] == [True, False, False]
     inbox = iter(sent)
-    pipe = worker_pool._Pipe(SimpleNamespace(recv=lambda: pickle.loads(next(inbox))))
+    pipe = worker_pool.WorkerChannel(SimpleNamespace(recv=lambda: pickle.loads(next(inbox))))
     received = [pipe.recv() for _ in tasks]
     assert [task.id for task in received] == [task.id for task in tasks]
     first, *others = [load_dataset(task.cell, Path("nowhere")) for task in received]

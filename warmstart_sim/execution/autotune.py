@@ -1,4 +1,4 @@
-"""How the cells of a run are put side by side: as asked for, or as measured; kept in the run's folder."""
+"""Chooses slots and batching of a run, as given or as measured; speed.json in the run's folder keeps the choice."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def choose_parallelism(
     slots: int | Literal["auto"],
     batching: Batching | Literal["auto"],
 ) -> ExecutionSettings:
-    """The place with slots, batching, timing, and, where cells share the machine, what a step costs alone.
+    """Sets slots, batching, timing, and, if cells share the machine, the seconds of a step alone.
 
-    What has to be measured is measured now, on a machine that this run leaves idle, and written to `speed.json`. A run
-    that goes on takes it from there: its cells are trained as those before them.
+    Measures what is needed on the idle machine and writes it to `speed.json`. A resumed run reads it from there, so
+    that its cells train as those before them.
 
     Args:
         execution: Where cells run.
-        cells: Those that are left, first phases among them.
+        cells: The unfinished cells, first phases included.
         run: The run's folder.
         workers: The number of processes.
-        slots: Cells in each; "auto" measures.
-        batching: How; "auto" takes the faster one.
+        slots: Cells in each process; "auto" measures.
+        batching: How cells in slots make their steps; "auto" takes the fastest.
     """
     if not cells or (slots == 1 and workers == 1):
         return execution
@@ -75,15 +75,15 @@ def _chosen(
     slots: int | Literal["auto"],
     batching: Batching | Literal["auto"],
 ) -> dict[str, Any]:
-    """Slots and batching: from the record, if the same was asked for then, or measured now and added to it."""
-    from warmstart_sim.execution.throughput import Rate, failures_left_to_the_cells, fastest, rates
+    """Slots and batching: from the record if the same was asked for, else measured now and added to it."""
+    from warmstart_sim.execution.throughput import Rate, fastest, ignore_cell_failures, rates
 
     asked = {"slots": slots, "batching": batching}
-    if record.get("asked") != asked:
+    if record.get("asked") != asked or record["chosen"]["batching"] == "apart":  # the old name of "separate"
         kinds = Counter(cell.step_kind for cell in cells)
         example = next(cell for cell in cells if cell.step_kind == kinds.most_common(1)[0][0])
         found = [Rate("separate", 1, 0.0)]
-        with failures_left_to_the_cells():
+        with ignore_cell_failures():
             found = list(rates(example, execution, most, (most,) if isinstance(slots, int) else None, batching))
         best = fastest(found) if slots == "auto" else max(found[1:] or found, key=lambda rate: rate.steps_per_second)
         record["asked"] = asked

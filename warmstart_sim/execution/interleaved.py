@@ -1,7 +1,7 @@
-"""Many cells in one process: each slot trains one, all make a step together, and a slot that is free takes the next.
+"""Trains many cells in one process: every slot has a cell, all slots step together, a free slot takes the next cell.
 
-A slot whose epoch is over checks its stop rule, starts its next round or its next cell, and is back with a minibatch
-before the others make their next step (on a CPU), or while theirs are still running (on a GPU, in streams of its own).
+A slot whose epoch has ended checks its stop rule and starts its next epoch, round or cell before the others make their
+next step (on a CPU), or while the steps of the others are still running (on a GPU with streams).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TaskSource(Protocol):
     """Gives tasks and gets progress events: the scheduler, or a worker's proxy of it."""
 
     def take(self, idle: bool) -> Task | None:
-        """The next task; None when there is none now, or, if the caller is idle and can wait, none will ever come."""
+        """The next task, or None; an idle caller waits for it, so that None means that there are no more tasks."""
 
     def report(self, event: ProgressEvent) -> None:
         """Takes a progress event."""
@@ -38,13 +38,14 @@ class TaskSource(Protocol):
 
 @dataclass
 class RunningTask:
-    """A task under way.
+    """A task in a slot.
 
     Attributes:
-        turns: Its training.
-        turn: What it waits for; None before the first, and once its minibatch is stepped.
-        stream: Where its work is queued; None for the default one.
-        error: What went wrong with its last step, to be told to the training.
+        task: The task.
+        coroutine: Its training.
+        stream: The CUDA stream that its work is queued in; None for the default one.
+        request: What the coroutine waits for; None before its first request and after its step was made.
+        error: The error of its last step, which `advance` raises inside the coroutine.
     """
 
     task: Task
@@ -54,112 +55,117 @@ class RunningTask:
     error: Exception | None = None
 
     def advance(self) -> None:
-        """Lets the training go on to its next turn; StopIteration when it is over."""
+        """Continues the coroutine to its next request; StopIteration at its end."""
         error, self.error = self.error, None
-        with self.queue():
+        with self._in_stream():
             self.request = next(self.coroutine) if error is None else self.coroutine.throw(error)
 
     def step(self) -> None:
-        """Makes its step alone."""
+        """Makes the requested step."""
         assert isinstance(self.request, StepRequest)
         try:
-            with self.queue():
+            with self._in_stream():
                 self.request.run()
         except Exception as error:
             self.error = error
 
-    def queue(self) -> contextlib.AbstractContextManager[object]:
-        """The stream that takes its work."""
+    def _in_stream(self) -> contextlib.AbstractContextManager[object]:
         return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
 
 
 def run_slots(source: TaskSource, run: RunFolder, execution: ExecutionSettings) -> None:
-    """Runs tasks until there are none, `place.slots` at a time.
+    """Runs tasks until there are none, `execution.slots` at a time.
 
     Args:
-        source: Gives tasks, and is told how they go.
-        run: Where results go.
+        source: Gives tasks and gets progress events.
+        run: The run's folder.
         execution: Where and how cells run.
 
     Raises:
         WarmstartError: An error that concerns the whole run.
-        Preempted: The process was asked to stop, and tasks that it had taken are checkpointed.
+        Preempted: The process was asked to stop, and all running tasks are checkpointed.
     """
     cache = DeviceCache(execution.device, captures_steps=execution.batching != "stacked")
 
-    def started(task: Task) -> TrainingCoroutine[str | None]:
+    def start(task: Task) -> TrainingCoroutine[str | None]:
         return run_task(task, run, cache, execution, source.report)
 
     if execution.slots == 1:
         while task := source.take(idle=True):
-            source.report(task.event("finished", error=run_to_end(started(task))))
+            source.report(task.event("finished", error=run_to_end(start(task))))
             stop_if_requested()
         return
     device = torch.device(execution.device)
-    streams = execution.batching == "streams"
-    free = [torch.cuda.Stream(device) if streams else None for _ in range(execution.slots)]
+    use_streams = execution.batching == "streams"
+    free_streams = [torch.cuda.Stream(device) if use_streams else None for _ in range(execution.slots)]
     step = StackedStep(cache) if execution.batching == "stacked" else separate_steps
-    slots: list[RunningTask] = []
-    # Epochs seed torch's default generators while they run; here they overlap, so that none can put back what was.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), contextlib.ExitStack() as ending:
-        ending.callback(_close, slots)
+    running: list[RunningTask] = []
+    # Every epoch seeds torch's default generators and restores them; epochs that overlap cannot, so it is done here.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), contextlib.ExitStack() as stack:
+        stack.callback(_close, running)
         while True:
-            while free and not requested() and (task := source.take(idle=not slots)):
-                slots.append(RunningTask(task, started(task), free.pop()))
-            if not slots:
+            while free_streams and not requested() and (task := source.take(idle=not running)):
+                running.append(RunningTask(task, start(task), free_streams.pop()))
+            if not running:
                 stop_if_requested()
                 return
-            over = [slot for slot in slots if _is_over(slot, source, wait=not streams)]
-            for slot in over:
-                slots.remove(slot)
-                free.append(slot.stream)
-            if over:
-                continue  # the next cell is to make its first step with the others
-            if ready := [slot for slot in slots if isinstance(slot.request, StepRequest)]:
+            ended = [each for each in running if _advance_to_step(each, source, wait=not use_streams)]
+            for each in ended:
+                running.remove(each)
+                free_streams.append(each.stream)
+            if ended:
+                continue  # the next tasks make their first step together with the others
+            if ready := [each for each in running if isinstance(each.request, StepRequest)]:
                 step(ready)
-                for slot in ready:
-                    slot.request = None
-            elif slots and isinstance(slots[0].request, PendingValues):
-                slots[0].request.run()
+                for each in ready:
+                    each.request = None
+            elif running and isinstance(running[0].request, PendingValues):
+                running[0].request.run()
 
 
-def _is_over(slot: RunningTask, source: TaskSource, wait: bool) -> bool:
-    """Lets a slot go on until it has a minibatch, or has to wait for a number; whether it came to its end."""
+def _advance_to_step(running: RunningTask, source: TaskSource, wait: bool) -> bool:
+    """Continues a task until it requests a step; returns whether it has ended instead.
+
+    Args:
+        running: The task.
+        source: Gets the event of its end.
+        wait: Whether to wait for pending values of the device; if not, the task stays where it is until they are there.
+    """
     try:
-        while not isinstance(slot.request, StepRequest):
-            if isinstance(slot.request, PendingValues) and not slot.request.ready:
+        while not isinstance(running.request, StepRequest):
+            if isinstance(running.request, PendingValues) and not running.request.ready:
                 if not wait:
                     return False
-                slot.request.run()
-            slot.advance()
+                running.request.run()
+            running.advance()
         return False
     except StopIteration as end:
-        source.report(slot.task.event("finished", error=end.value))
+        source.report(running.task.event("finished", error=end.value))
         return True
-    except Preempted:  # it is checkpointed; the others go on to the ends of their epochs
+    except Preempted:  # it is checkpointed; the others continue to the ends of their epochs
         return True
 
 
-def _close(slots: Sequence[RunningTask]) -> None:
-    """Ends trainings that an error or an interrupt has left under way, so that they put back what they changed."""
-    for slot in slots:
-        slot.coroutine.close()
+def _close(running: Sequence[RunningTask]) -> None:
+    """Closes the tasks that an error or an interrupt has left running, so that they restore what they changed."""
+    for task in running:
+        task.coroutine.close()
 
 
-def separate_steps(slots: Sequence[RunningTask]) -> None:
-    """A step of every slot, each by itself (on a GPU in its own stream, so that they run side by side)."""
-    for slot in slots:
-        slot.step()
+def separate_steps(tasks: Sequence[RunningTask]) -> None:
+    """Makes the step of every task, one after another; on a GPU in streams, they overlap."""
+    for task in tasks:
+        task.step()
 
 
 class StackedStep:
-    """A step of every slot, those whose models are alike as one stack; what cannot be stacked is stepped apart.
+    """Makes the steps of all tasks, stacking those whose models are alike; the others make separate steps.
 
     Args:
-        cache: Whose device the stacks are on.
+        cache: Gives the device and the graph capture of the stacks.
 
     Attributes:
-        unstackable: The kinds of steppers for which it did not work.
+        unstackable: The kinds of steppers that could not be stacked.
     """
 
     def __init__(self, cache: DeviceCache) -> None:
@@ -167,35 +173,35 @@ class StackedStep:
         self._stacks: dict[Hashable, Stack] = {}
         self.unstackable: set[Hashable] = set()
 
-    def __call__(self, slots: Sequence[RunningTask]) -> None:
-        """Steps all; each has a minibatch."""
-        for kind, group in _by_kind(slots).items():
+    def __call__(self, tasks: Sequence[RunningTask]) -> None:
+        """Makes all steps; every task has requested one."""
+        for kind, group in _by_kind(tasks).items():
             if len(group) == 1 or kind in self.unstackable or not self._step(kind, group):
                 separate_steps(group)
 
-    def _step(self, kind: Hashable, group: list[RunningTask]) -> bool:
-        """Whether it could be done; if not, nothing has changed."""
-        coroutine = {id(slot.request.stepper): slot.request for slot in group if isinstance(slot.request, StepRequest)}
+    def _step(self, kind: Hashable, group: Sequence[RunningTask]) -> bool:
+        """Makes a stacked step; returns whether it succeeded, and changes nothing if not."""
+        requests = {id(task.request.stepper): task.request for task in group if isinstance(task.request, StepRequest)}
         stack = self._stacks.get(kind)
         try:
-            if stack is None or {id(stepper) for stepper in stack.steppers} != coroutine.keys():
-                steppers = [request.stepper for request in coroutine.values()]
+            if stack is None or {id(stepper) for stepper in stack.steppers} != requests.keys():
+                steppers = [request.stepper for request in requests.values()]
                 stack = self._stacks[kind] = Stack(steppers, self._cache.graph_capture())
-            stack.step([coroutine[id(stepper)] for stepper in stack.steppers])
-        except (Unstackable, RuntimeError):  # no stacked form, no memory: by themselves they go on, or say why not
+            stack.step([requests[id(stepper)] for stepper in stack.steppers])
+        except (Unstackable, RuntimeError):  # no stacked form or no memory; a separate step may work, or raises again
             self.unstackable.add(kind)
             self._stacks.pop(kind, None)
             return False
-        except Exception:  # what a user's part does to one of them
+        except Exception:  # from a user's part in one of the tasks
             return False
         return True
 
 
-def _by_kind(slots: Sequence[RunningTask]) -> dict[Hashable, list[RunningTask]]:
+def _by_kind(tasks: Sequence[RunningTask]) -> dict[Hashable, list[RunningTask]]:
     groups: dict[Hashable, list[RunningTask]] = {}
-    for slot in slots:
-        assert isinstance(slot.request, StepRequest)
-        stepper = slot.request.stepper
+    for task in tasks:
+        assert isinstance(task.request, StepRequest)
+        stepper = task.request.stepper
         kind = (stepper.kind, None) if stackable(stepper) else (stepper.kind, id(stepper))
-        groups.setdefault(kind, []).append(slot)
+        groups.setdefault(kind, []).append(task)
     return groups

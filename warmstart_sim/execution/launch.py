@@ -270,7 +270,7 @@ def _scheduler(cells: Sequence[scenarios.Cell], run: RunFolder, options: RunOpti
             display = LiveDisplay(run_progress, console) if console.is_terminal else PlainDisplay(run_progress, console)
             stack.enter_context(display)
             listeners.append(display)
-        stack.enter_context(preemption.heeded())
+        stack.enter_context(preemption.sigterm_requests_stop())
         yield Scheduler(queue, listeners, options.retries)
 
 

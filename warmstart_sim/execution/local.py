@@ -26,7 +26,7 @@ def run_local(scheduler: Scheduler, execution: ExecutionSettings, workers: int =
     """
     run = scheduler.queue.run
     if workers > 1:
-        WorkerPool(scheduler, run, execution, workers).run_cells()
+        WorkerPool(scheduler, run, execution, workers).run_tasks()
         return
     import torch
 

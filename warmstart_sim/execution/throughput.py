@@ -1,7 +1,4 @@
-"""What is measured before cells are run side by side: what a step costs alone, and how many cells go best together.
-
-Both are measured on the idle machine, once for each kind of step.
-"""
+"""Measurements on the idle machine before cells run in parallel: seconds of a step alone, and steps/s with slots."""
 
 from __future__ import annotations
 
@@ -29,20 +26,20 @@ from warmstart_sim.training.stepper import StepRequest
 
 MODES: dict[str, tuple[Batching, ...]] = {"cpu": ("stacked",), "cuda": ("streams", "stacked")}
 COUNTS = (2, 4, 8, 16, 32)
-WORTH = 1.15  # side by side has to be this much faster than one after another
-# A CPU gains from cells side by side only where a step is so short that starting its kernels is much of it.
+MIN_SPEEDUP = 1.15  # slots must be this much faster than one cell at a time
+# A CPU gains from slots only if a step is so short that launching its kernels takes much of it.
 LONGEST_STEP = {"cpu": 0.02, "cuda": float("inf")}
 BLOCKS, BLOCK_SECONDS = 3, 0.15
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast cells of one kind train side by side.
+    """The speed of cells of one kind in slots.
 
     Attributes:
-        batching: How.
-        slots: How many.
-        steps_per_second: Of all together.
+        batching: How they make their steps.
+        slots: The number of cells.
+        steps_per_second: Of all cells together.
     """
 
     batching: Batching
@@ -51,24 +48,24 @@ class Rate:
 
 
 def step_times(cells: Sequence[Cell], execution: ExecutionSettings) -> dict[str, StepTime]:
-    """What a step of each kind costs alone, by `Cell.step_kind`; kinds whose steps fail are left out.
+    """Measures a step of each kind of cell alone, by `Cell.step_kind`; kinds whose steps fail are left out.
 
     Args:
-        cells: The cells that will be run.
-        execution: Where.
+        cells: The cells that will run.
+        execution: Where they run.
     """
     times = {}
     for cell in {cell.step_kind: cell for cell in reversed(cells)}.values():
-        with failures_left_to_the_cells():
-            trainer = _ready(cell, execution, DeviceCache(execution.device))
+        with ignore_cell_failures():
+            trainer = _prepared_trainer(cell, execution, DeviceCache(execution.device))
             indices = torch.from_numpy(trainer.rounds[-1].train).to(trainer.device)
             times[cell.step_kind] = step_time.measure(trainer.stepper, trainer.train_samples, indices)
     return times
 
 
 @contextlib.contextmanager
-def failures_left_to_the_cells() -> Iterator[None]:
-    """A model that fails is no reason to stop here: its cells will record why, and the others go on."""
+def ignore_cell_failures() -> Iterator[None]:
+    """Ignores errors that concern one cell only: the cell will record them when it runs."""
     try:
         yield
     except WarmstartError:
@@ -84,29 +81,29 @@ def rates(
     counts: Sequence[int] | None = None,
     batching: Batching | Literal["auto"] = "auto",
 ) -> Iterator[Rate]:
-    """How fast cells like this one train: one alone, then more and more side by side in each way that there is.
+    """Measures the speed of cells like this one: one alone, then with more and more slots in each kind of batching.
 
-    A way is left as soon as more slots are no faster, and not tried where it cannot pay. Models that draw from torch's
-    default generators (dropout) train alone only: side by side, they would draw from each other's streams of numbers.
+    A kind of batching is given up as soon as more slots are not faster, and skipped if it cannot pay. Models that draw
+    from torch's default generators (dropout) train alone only: in slots, cells would change each other's numbers.
 
     Args:
         cell: An example.
-        execution: Where.
-        most: No more slots than this.
+        execution: Where it runs.
+        most: The largest number of slots.
         counts: The numbers of slots to try, whether they pay or not; None for 2, 4, 8 and so on.
-        batching: The way to try; "auto" tries all.
+        batching: The kind to try; "auto" tries all.
     """
     device = torch.device(execution.device).type
     alone = _rate(cell, execution, "separate", 1)
     yield alone
-    hopeless = counts is None and 1 / alone.steps_per_second > LONGEST_STEP[device]
-    if hopeless or draws(cell, execution):
+    too_long = counts is None and 1 / alone.steps_per_second > LONGEST_STEP[device]
+    if too_long or uses_default_generators(cell, execution):
         return
-    for way in MODES[device] if batching == "auto" else (batching,):
+    for kind in MODES[device] if batching == "auto" else (batching,):
         best = 0.0
         for count in counts or sorted({*(count for count in COUNTS if count < most), min(most, COUNTS[-1])}):
             try:
-                rate = _rate(cell, execution, way, count)
+                rate = _rate(cell, execution, kind, count)
             except (torch.OutOfMemoryError, Unstackable):
                 break
             yield rate
@@ -116,21 +113,21 @@ def rates(
 
 
 def fastest(found: Sequence[Rate]) -> Rate:
-    """The way that is fastest, or one cell after another where no other is clearly so.
+    """The fastest rate, or that of one cell at a time (the first) if no other is clearly faster.
 
     >>> fastest([Rate("separate", 1, 100.0), Rate("streams", 4, 110.0)]).slots
     1
     """
     best = max(found, key=lambda rate: rate.steps_per_second)
-    return best if best.steps_per_second > WORTH * found[0].steps_per_second else found[0]
+    return best if best.steps_per_second > MIN_SPEEDUP * found[0].steps_per_second else found[0]
 
 
-def draws(cell: Cell, execution: ExecutionSettings) -> bool:
+def uses_default_generators(cell: Cell, execution: ExecutionSettings) -> bool:
     """Whether a training step of the cell's model draws from torch's default generators."""
-    trainer = _ready(cell, execution, DeviceCache(execution.device, lambda device: None))
+    trainer = _prepared_trainer(cell, execution, DeviceCache(execution.device, lambda device: None))
     with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
         before = _generator_states(trainer.device)
-        _minibatch(trainer).run()
+        _full_batch_request(trainer).run()
         return any(
             not torch.equal(one, other) for one, other in zip(before, _generator_states(trainer.device), strict=True)
         )
@@ -140,16 +137,16 @@ def _generator_states(device: torch.device) -> list[torch.Tensor]:
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
-def _ready(cell: Cell, execution: ExecutionSettings, cache: DeviceCache) -> CellTrainer:
-    """A cell's lab, ready for the steps of its first round."""
+def _prepared_trainer(cell: Cell, execution: ExecutionSettings, cache: DeviceCache) -> CellTrainer:
+    """A trainer of the cell, ready for the steps of its first round."""
     trainer = CellTrainer(cell, execution, cache)
     trainer.begin(trainer.rounds[0], None)
     trainer.stepper.train_mode()
     return trainer
 
 
-def _minibatch(trainer: CellTrainer) -> StepRequest:
-    """A batch of the full size; its step is recorded, where steps are."""
+def _full_batch_request(trainer: CellTrainer) -> StepRequest:
+    """A step on a batch of the full size, captured if steps are captured."""
     train = torch.from_numpy(trainer.rounds[-1].train)
     index = train[torch.arange(trainer.cell.arm.training.batch_size) % len(train)].to(trainer.device)
     width = trainer.stepper.width(trainer.train_samples.mean_length)
@@ -158,24 +155,22 @@ def _minibatch(trainer: CellTrainer) -> StepRequest:
 
 
 def _rate(cell: Cell, execution: ExecutionSettings, batching: Batching, count: int) -> Rate:
-    gc.collect()  # the steppers of the last call and their recordings refer to each other, and would keep their memory
+    gc.collect()  # the last call's steppers and their captured graphs refer to each other and would keep their memory
     cache = DeviceCache(execution.device, captures_steps=batching != "stacked")
     stream = torch.cuda.Stream if batching == "streams" else lambda device: None
-    slots = [
-        RunningTask(
-            Task(cell, first_phase=False), _nothing(), stream(cache.device), _minibatch(_ready(cell, execution, cache))
-        )
-        for _ in range(count)
-    ]
+    tasks = []
+    for _ in range(count):
+        request = _full_batch_request(_prepared_trainer(cell, execution, cache))
+        tasks.append(RunningTask(Task(cell, first_phase=False), _no_training(), stream(cache.device), request))
     step = StackedStep(cache) if batching == "stacked" else separate_steps
 
     def steps(repeats: int) -> float:
         with timed(cache.device) as clock:
             for _ in range(repeats):
-                step(slots)
-        for slot in slots:
-            if slot.error:
-                raise slot.error
+                step(tasks)
+        for task in tasks:
+            if task.error:
+                raise task.error
         if isinstance(step, StackedStep) and step.unstackable:
             raise Unstackable("or too large for the memory")
         return clock.seconds / repeats
@@ -185,6 +180,6 @@ def _rate(cell: Cell, execution: ExecutionSettings, batching: Batching, count: i
     return Rate(batching, count, count / statistics.median(steps(repeats) for _ in range(BLOCKS)))
 
 
-def _nothing() -> TrainingCoroutine[str | None]:
+def _no_training() -> TrainingCoroutine[str | None]:
     yield from ()
     return None

@@ -1,21 +1,22 @@
-"""Worker processes on this machine, each at the end of a pipe of its own."""
+"""Worker processes on this machine, each connected by its own pipe."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from warmstart_sim import preemption
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.execution.pickling import pickled, unpickled
 from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.scheduler import Scheduler, assign_tasks
 from warmstart_sim.execution.scheduler_proxy import SchedulerProxy
@@ -26,26 +27,26 @@ from warmstart_sim.types import Dataset
 if TYPE_CHECKING:
     from warmstart_sim.experiment.settings import ExecutionSettings
 
-LOOK_SECONDS = 0.5  # a driver that hears nothing looks this often whether it was asked to stop
+CHECK_SECONDS = 0.5  # how often the main process checks for SIGTERM while no worker sends anything
 
 
 @dataclass
 class WorkerPool:
-    """Worker processes, each with a pipe of its own, so that one that dies takes nothing with it but its cells."""
+    """Worker processes with a pipe each, so that a worker that dies takes only its own tasks with it."""
 
     scheduler: Scheduler
     run: RunFolder
     execution: ExecutionSettings
     size: int
-    workers: list[_Worker] = field(default_factory=list)
+    workers: list[WorkerProcess] = field(default_factory=list)
 
-    def run_cells(self) -> None:
-        """Until nothing is left to do."""
+    def run_tasks(self) -> None:
+        """Runs all tasks of the scheduler."""
         try:
             while self._assign():
-                busy = [worker.connection for worker in self.workers if worker.tasks]
-                for ready in wait(busy, timeout=LOOK_SECONDS):
-                    self._hear(next(worker for worker in self.workers if worker.connection is ready))
+                busy = {worker.connection: worker for worker in self.workers if worker.tasks}
+                for connection in wait(list(busy), timeout=CHECK_SECONDS):
+                    self._receive(busy[connection])  # type: ignore[index]
                 if preemption.requested():
                     self._stop()
         finally:
@@ -55,36 +56,36 @@ class WorkerPool:
                 worker.process.join()
 
     def _assign(self) -> bool:
-        """Hands out tasks, starting workers up to the size; whether any worker is busy."""
+        """Gives tasks to workers and starts workers up to the size; returns whether any worker is busy."""
         assign_tasks(self.scheduler, self.workers, self.execution.slots, self._start)
         return any(worker.tasks for worker in self.workers)
 
-    def _start(self) -> _Worker | None:
+    def _start(self) -> WorkerProcess | None:
         if len(self.workers) == self.size:
             return None
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self.run, self.execution), daemon=True)
-        with _interrupts_ignored():  # inherited: Ctrl-C is for the parent, also while a worker still imports torch
+        with _interrupts_ignored():  # inherited: Ctrl-C is for the main process, also while a worker imports torch
             process.start()
         theirs.close()
-        self.workers.append(_Worker(process, ours))
+        self.workers.append(WorkerProcess(process, ours))
         return self.workers[-1]
 
     def _stop(self) -> None:
-        """Asks the workers to checkpoint what they do, and waits for that."""
+        """Tells the workers to checkpoint their tasks, and waits until they have."""
         for worker in self.workers:
             worker.process.terminate()
         for worker in self.workers:
-            while worker.tasks:  # each says what it still completes, then its pipe closes
-                self._hear(worker)
+            while worker.tasks:  # it reports the tasks that it still completes, then its pipe closes
+                self._receive(worker)
         raise preemption.Preempted
 
-    def _hear(self, worker: _Worker) -> None:
+    def _receive(self, worker: WorkerProcess) -> None:
         try:
             message: ProgressEvent | WarmstartError = worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            self.on_worker_death(worker)
+            self._on_worker_death(worker)
             return
         if isinstance(message, WarmstartError):
             raise message
@@ -92,71 +93,95 @@ class WorkerPool:
             del worker.tasks[message.task_id]
         self.scheduler.report(message)
 
-    def on_worker_death(self, worker: _Worker) -> None:
-        """Puts a dead worker's tasks back into the queue."""
+    def _on_worker_death(self, worker: WorkerProcess) -> None:
+        """Lets the scheduler retry the tasks of a dead worker."""
         worker.process.join()
-        lost, worker.tasks = worker.tasks, {}
+        tasks, worker.tasks = worker.tasks, {}
         if preemption.requested():
             return
         code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self.workers.remove(worker)
-        for task in lost.values():
-            self.scheduler.retry_or_fail(task, f"its worker process died ({how}; a SIGKILL often means out of memory)")
+        for task in tasks.values():
+            reason = f"its worker process died ({how}; a SIGKILL often means out of memory)"
+            self.scheduler.retry_or_fail(task, reason)
 
 
 @dataclass
-class _Worker:
+class WorkerProcess:
+    """A worker process, as the main process sees it.
+
+    Attributes:
+        process: The process.
+        connection: The main process's end of the pipe.
+        tasks: The tasks that it was given and has not finished.
+        sent: The ids of the data sets that it has. The cells that hold them outlive it, so no id is used twice.
+    """
+
     process: BaseProcess
     connection: Connection
     tasks: dict[str, Task] = field(default_factory=dict)
-
     sent: set[int] = field(default_factory=set)
 
     def give(self, task: Task) -> None:
-        datasets: dict[int, Dataset] = {}
+        """Sends a task; a data set in it, which may be large, is left out if the worker has it."""
+        content, datasets = io.BytesIO(), {}
 
-        def keep(dataset: Dataset) -> int:
-            datasets[id(dataset)] = dataset  # the cells that hold it outlive the worker, so that no other has this id
-            return id(dataset)
+        def name_dataset(value: Any) -> int | None:
+            if not isinstance(value, Dataset):
+                return None
+            datasets[id(value)] = value
+            return id(value)
 
-        parcel = pickled(task, keep)
+        pickler: Any = pickle.Pickler(content)
+        pickler.persistent_id = name_dataset
+        pickler.dump(task)
         new = {key: dataset for key, dataset in datasets.items() if key not in self.sent}
         self.sent |= new.keys()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is dead, which will be heard
-            self.connection.send((parcel, new))
-
-
-def _work(connection: Connection, run: RunFolder, execution: ExecutionSettings) -> None:
-    """The life of a worker: tasks come in, progress and ends go out. It never outlives its parent."""
-    from warmstart_sim.execution.interleaved import run_slots
-
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    with preemption.heeded():
-        try:
-            run_slots(SchedulerProxy(_Pipe(connection)), run, execution)
-        except WarmstartError as error:
-            connection.send(error)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead worker; `_receive` will notice
+            self.connection.send((content.getvalue(), new))
 
 
 @dataclass
-class _Pipe:
-    """A worker's end of its pipe: tasks come in as parcels, data sets beside the first task that needs them."""
+class WorkerChannel:
+    """The worker's end of its pipe.
+
+    Attributes:
+        connection: The end.
+        datasets: The data sets that were received, by their ids in the main process.
+    """
 
     connection: Connection
     datasets: dict[int, Dataset] = field(default_factory=dict)
 
     def poll(self) -> bool:
+        """Whether a task has arrived."""
         return self.connection.poll()
 
     def recv(self) -> Task:
-        parcel, new = self.connection.recv()
+        """The next task; EOFError when there will be none."""
+        content, new = self.connection.recv()
         self.datasets |= new
-        task: Task = unpickled(parcel, self.datasets.__getitem__)
+        unpickler: Any = pickle.Unpickler(io.BytesIO(content))
+        unpickler.persistent_load = self.datasets.__getitem__
+        task: Task = unpickler.load()
         return task
 
     def send(self, event: ProgressEvent, /) -> None:
+        """Sends an event."""
         self.connection.send(event)
+
+
+def _work(connection: Connection, run: RunFolder, execution: ExecutionSettings) -> None:
+    """The main function of a worker process."""
+    from warmstart_sim.execution.interleaved import run_slots
+
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    with preemption.sigterm_requests_stop():
+        try:
+            run_slots(SchedulerProxy(WorkerChannel(connection)), run, execution)
+        except WarmstartError as error:
+            connection.send(error)
 
 
 @contextlib.contextmanager
@@ -171,7 +196,7 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _die_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

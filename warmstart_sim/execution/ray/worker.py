@@ -121,7 +121,7 @@ def run_batch(job: Job, monitor: Any, ids: Sequence[str], files: Sequence[Any]) 
     if kind_of_machine(execution.device) not in job.kinds:
         execution = replace(execution, step_times={})
     tasks = _fetch(job.tasks)
-    with results_folder(job, files) as run, preemption.heeded():
+    with results_folder(job, files) as run, preemption.sigterm_requests_stop():
         channel = BatchChannel(monitor, [tasks[each] for each in ids], run, job, execution.data_root)
         with contextlib.suppress(preemption.Preempted), channel.reporting():
             try:
