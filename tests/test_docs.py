@@ -24,7 +24,7 @@ from warmstart_sim import api, registry
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.cli import app, with_ray_address
 from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
-from warmstart_sim.scenario.yaml_files import bundled_scenarios
+from warmstart_sim.scenario.yaml_files import bundled_scenarios, with_base
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
@@ -101,6 +101,7 @@ def test_there_is_something_to_check():
 @pytest.mark.parametrize("block", blocks("yaml"), ids=str)
 def test_scenarios_and_fragments_of_scenarios_are_valid(block, documented_modules):
     raw = yaml.safe_load(block.text)
+    raw = with_base(raw, str(block))
     scenarios.plan(raw if "name" in raw else {**MINIMAL, **raw}, str(block))
 
 
