@@ -54,15 +54,13 @@ class Cluster:
         """What environment.json says of the cluster."""
         return {"executor": f"ray {import_ray().__version__}", "device": self.device, "machines": list(self.kinds)}
 
-    def remote(self, function: Any, **options: Any) -> Any:
-        """Makes a function a Ray task with the resources of one worker.
+    def remote(self, function: Any) -> Any:
+        """Makes a function a Ray task that takes the resources of one worker.
 
-        On GPUs each task has a process of its own, Ray's default: a process that has used one GPU cannot change to
-        another, and keeps memory on it.
+        On GPUs Ray gives each task a process of its own: one that has used a GPU could not change to another.
         """
-        on_gpu = {"max_calls": 1} if self.device != "cpu" else {}
-        resources = {"num_cpus": 1, "num_gpus": self.options.gpus_each(self.device), "scheduling_strategy": "SPREAD"}
-        return import_ray().remote(retry_exceptions=False, **on_gpu)(function).options(**{**resources, **options})
+        gpus = self.options.gpus_each(self.device)
+        return import_ray().remote(num_cpus=1, num_gpus=gpus, scheduling_strategy="SPREAD")(function)
 
     def choose_parallelism(
         self,
@@ -91,14 +89,18 @@ class Cluster:
             return replace(execution, timing="shared")
         ray = import_ray()
         needed = list(cells) if slots != 1 else list({cell.step_kind: cell for cell in reversed(cells)}.values())
-        task = self.remote(measure_parallelism, max_retries=0).remote(
-            driver_paths(),
-            [ray.put(needed)],
-            execution,
-            run.speed(),
-            workers=max(2, workers),
-            slots=slots,
-            batching=batching,
+        task = (
+            self.remote(measure_parallelism)
+            .options(max_retries=0)
+            .remote(
+                driver_paths(),
+                [ray.put(needed)],
+                execution,
+                run.speed(),
+                workers=max(2, workers),
+                slots=slots,
+                batching=batching,
+            )
         )
         try:
             execution, record = ray.get(task)
@@ -192,25 +194,23 @@ def _kinds(ray: Any, device: str) -> tuple[str, ...]:
     """Asks every machine for its kind; one that does not answer counts as a kind of its own."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    needed = "GPU" if device != "cpu" else "CPU"
-    gpu = 0.01 if device != "cpu" else 0  # without a share of it, a task does not see the GPU
-    questions = {}
+    needed, gpu = ("CPU", 0) if device == "cpu" else ("GPU", 0.01)  # without a share of it, a task does not see the GPU
+    answers = {}
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get(needed):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ask = ray.remote(kind_of_machine).options(
                 scheduling_strategy=there, max_retries=0, num_cpus=0, num_gpus=gpu
             )
-            questions[ask.remote(device)] = node["NodeID"]
-    answered, silent = (
-        ray.wait(list(questions), num_returns=len(questions), timeout=KIND_SECONDS) if questions else ([], [])
-    )
-    kinds = {f"unknown ({questions[each]})" for each in silent}
-    for each in answered:
+            answers[node["NodeID"]] = ask.remote(device)
+    kinds = set()
+    if answers:
+        ray.wait(list(answers.values()), num_returns=len(answers), timeout=KIND_SECONDS)
+    for node_id, answer in answers.items():
         try:
-            kinds.add(ray.get(each))
+            kinds.add(ray.get(answer, timeout=0))
         except ray.exceptions.RayTaskError as error:
             raise reasons.cause(error) from None
-        except ray.exceptions.RayError:
-            kinds.add(f"unknown ({questions[each]})")
+        except ray.exceptions.RayError:  # also if it has not answered in time
+            kinds.add(f"unknown ({node_id})")
     return tuple(sorted(kinds))

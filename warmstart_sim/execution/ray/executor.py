@@ -6,7 +6,7 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from warmstart_sim import preemption
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.ray import reasons
 from warmstart_sim.execution.ray.cluster import Cluster, driver_paths
-from warmstart_sim.execution.ray.files import read_files, write_files
+from warmstart_sim.execution.ray.files import Files, read_files, write_files
 from warmstart_sim.execution.ray.options import import_ray
 from warmstart_sim.execution.ray.worker import Job, Monitor, WorkerInfo, installed_versions, run_batch
 from warmstart_sim.execution.scheduler import Scheduler
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 0.5  # how often the driver takes messages and looks whether it was asked to stop
 PATIENCE_SECONDS = 30.0  # if no worker has started after this long, a user is told what the run waits for
-MOST_PER_SLOT = 4  # cells that a batch has for each slot: a slot that is free takes the next one
+BATCH_PER_SLOT = 4  # cells in a batch for each slot: a slot that is free takes the next one of its batch
 
 
 def run_cells(
@@ -60,7 +60,8 @@ def run_cells(
         probe, cluster.options.storage, execution, cluster.kinds, installed_versions(), digests, driver_paths(),
         ray.put(tasks),
     )  # fmt: skip
-    executor = RayExecutor(cluster, scheduler, workers, execution.slots, say, ray.put(job), _start_monitor(ray))
+    monitor, task = _start_monitor(ray), cluster.remote(run_batch)
+    executor = RayExecutor(cluster, scheduler, workers, execution.slots, say, ray.put(job), monitor, task)
     try:
         executor.run_cells()
     finally:
@@ -68,7 +69,7 @@ def run_cells(
         with contextlib.suppress(Exception):  # the cluster itself may be gone
             for reference in executor.running:
                 ray.cancel(reference, force=True)
-            ray.kill(executor.monitor)
+            ray.kill(monitor)
 
 
 def _start_monitor(ray: Any) -> Any:
@@ -94,7 +95,12 @@ class Batch:
 
 @dataclass
 class RayExecutor:
-    """The batches that are under way, by the reference to their Ray task."""
+    """Submits batches, at most as many at a time as there are workers, and handles what their workers report.
+
+    Attributes:
+        running: The batches that were submitted and have not ended, by the reference to their Ray task.
+        has_started: Whether any batch has ever started.
+    """
 
     cluster: Cluster
     scheduler: Scheduler
@@ -103,15 +109,15 @@ class RayExecutor:
     say: Callable[[str], None]
     job: Any
     monitor: Any
+    task: Any
     running: dict[Any, Batch] = field(default_factory=dict)
-    phase_files: dict[str, Any] = field(default_factory=dict)
     has_started: bool = False
     patience_ends: float = field(default_factory=lambda: time.monotonic() + PATIENCE_SECONDS)
 
     def run_cells(self) -> None:
         """Runs until no cell is left."""
         while self._submit():
-            self._wait(self.running)
+            self._wait(list(self.running))
             if preemption.requested():
                 self._stop()
             if not self.has_started and time.monotonic() > self.patience_ends:
@@ -120,89 +126,70 @@ class RayExecutor:
 
     def _submit(self) -> bool:
         """Submits batches while workers are free; returns whether anything is under way."""
-        while self.scheduler.queue.ready and len(self.running) < self.workers:
-            tasks = self._next_batch()
-            # Ray tries a cell again whose worker died. Of several cells, each is tried again alone, because one of them
-            # may be at fault.
-            retries = self.scheduler.retries - self.scheduler.deaths.get(tasks[0].id, 0) if len(tasks) == 1 else 0
-            files = [file for task in tasks for file in self._files(task)]
-            remote = self.cluster.remote(run_batch, max_retries=retries)
-            reference = remote.remote(self.job, self.monitor, [task.id for task in tasks], files)
-            self.running[reference] = Batch({task.id: task for task in tasks})
+        deaths = self.scheduler.deaths
+        while self.scheduler.queue.ready and (free := self.workers - len(self.running)) > 0:
+            batch = self._next_batch(free)
+            # Ray tries a cell again. Of several, one may have killed the worker: `_next_batch` tries each again alone.
+            retries = self.scheduler.retries - sum(deaths.get(each, 0) for each in batch) if len(batch) == 1 else 0
+            files = import_ray().put(self._files(*batch.values()))
+            task = self.task.options(max_retries=retries)
+            self.running[task.remote(self.job, self.monitor, list(batch), [files])] = Batch(batch)
         return bool(self.running)
 
-    def _next_batch(self) -> list[Task]:
-        """Takes cells for a worker: one, or several for slots or for a process that starts anew for each batch.
-
-        As many as fill the slots of all free workers evenly; more while many are left, so that slots stay filled.
-        """
+    def _next_batch(self, free: int) -> dict[str, Task]:
+        """Takes a worker's share of the cells that are ready; a cell whose worker has died comes alone."""
         ready, deaths = self.scheduler.queue.ready, self.scheduler.deaths
-        free = self.workers - len(self.running)
-        most = 1 if self.slots == 1 and self.cluster.device == "cpu" else MOST_PER_SLOT * self.slots
-        size = min(most, max(math.ceil(len(ready) / self.workers), min(self.slots, math.ceil(len(ready) / free))))
-        batch: list[Task] = []
-        while ready and len(batch) < size:
-            if ready[0].id in deaths and batch:
-                break
+        one_by_one = self.slots == 1 and self.cluster.device == "cpu"  # nothing is gained by more
+        most = 1 if one_by_one else min(BATCH_PER_SLOT * self.slots, math.ceil(len(ready) / free))
+        batch: dict[str, Task] = {}
+        while ready and (not batch or (len(batch) < most and not deaths.keys() & {*batch, ready[0].id})):
             task = self.scheduler.take()
             assert task is not None
-            batch.append(task)
-            if task.id in deaths:
-                break
+            batch[task.id] = task
         return batch
 
-    def _files(self, task: Task) -> Iterable[Any]:
-        """References to what the run folder holds for a task, for a worker that does not see the folder."""
-        ray = import_ray()
+    def _files(self, *tasks: Task) -> Files:
+        """Checkpoints of tasks, and the first phases that they start from, for workers that do not see the folder."""
         if self.cluster.options.storage == "shared":
-            return
-        if files := read_files(self.scheduler.queue.run, task):
-            yield ray.put(files)
-        if phase := task.cell.first_phase:
-            if phase.id not in self.phase_files:  # stored in the cluster once
-                self.phase_files[phase.id] = ray.put(
-                    read_files(self.scheduler.queue.run, Task(phase, first_phase=True))
-                )
-            yield self.phase_files[phase.id]
+            return {}
+        phases = [Task(task.cell.first_phase, first_phase=True) for task in tasks if task.cell.first_phase]
+        return read_files(self.scheduler.queue.run, *tasks, *phases)
 
-    def _wait(self, references: Iterable[Any]) -> None:
+    def _wait(self, references: Sequence[Any]) -> None:
         """Waits a moment for batches to end, and handles what has happened."""
         ray = import_ray()
-        over, _ = ray.wait(list(references), timeout=CHECK_SECONDS)
+        over, _ = ray.wait(references, timeout=CHECK_SECONDS)
         try:
             messages = ray.get(self.monitor.receive.remote(stop=preemption.requested()))
         except ray.exceptions.RayError as error:
             raise RunError(f"--ray: the process that collects results was lost ({reasons.why(error)})") from None
         for task_id, happened, files in messages:
-            batch = next((each for each in self.running.values() if task_id in each.tasks), None)
-            if batch is None:  # of a cell that has ended or was given up
-                continue
-            if isinstance(happened, WorkerInfo):
-                self._on_start(batch, happened)
-                continue
-            write_files(self.scheduler.queue.run, files)
-            if happened.kind == "finished":
-                del batch.tasks[task_id]
-            self.scheduler.report(happened)
+            found = [each for each in self.running.items() if task_id in each[1].tasks]
+            if found and isinstance(happened, WorkerInfo):
+                self._on_start(*found[0], happened)
+            elif found:  # otherwise the cell was given up
+                write_files(self.scheduler.queue.run, files)
+                if happened.kind == "finished":
+                    del found[0][1].tasks[task_id]
+                self.scheduler.report(happened)
         for reference in over:
             self._on_end(reference, self.running.pop(reference))
 
-    def _on_start(self, batch: Batch, worker: WorkerInfo) -> None:
+    def _on_start(self, reference: Any, batch: Batch, worker: WorkerInfo) -> None:
         """A batch has started; if it had before, Ray tries its cell again because the worker died."""
         self.has_started = True
         before, batch.worker = batch.worker, worker
         if before is None:
             return
-        alive = before.node in _alive()
-        (task,) = batch.tasks.values()
-        self._lost(task, before, reasons.WORKER_KILLED if alive else reasons.MACHINE_LOST)
-        if task.id in self.scheduler.failures:  # Ray counts no deaths for want of memory
+        ray = import_ray()
+        alive = any(node["NodeID"] == before.node and node["Alive"] for node in ray.nodes())
+        for task in batch.tasks.values():
+            self._on_death(task, before, reasons.WORKER_KILLED if alive else reasons.MACHINE_LOST)
+        if len(batch.tasks) == 1 and not batch.tasks.keys() & self.scheduler.failures.keys():
+            self.scheduler.take()  # the same cell, which Ray has taken
+        else:  # Ray itself sets no limit on deaths for lack of memory
             batch.tasks.clear()
-            reference = next(reference for reference, each in self.running.items() if each is batch)
-            import_ray().cancel(reference, force=True)
-        else:
-            again = self.scheduler.take()
-            assert again is task
+            ray.cancel(reference, force=True)
 
     def _on_end(self, reference: Any, batch: Batch) -> None:
         """A Ray task has ended: stores checkpoints of cells that were stopped, and handles a death."""
@@ -220,18 +207,14 @@ class RayExecutor:
                 raise RunError(f"--ray: no worker can be started: {reason}") from None
         if not preemption.requested():
             for task in batch.tasks.values():
-                self._lost(task, batch.worker, reason)
+                self._on_death(task, batch.worker, reason)
 
-    def _lost(self, task: Task, worker: WorkerInfo | None, why: str) -> None:
+    def _on_death(self, task: Task, worker: WorkerInfo | None, why: str) -> None:
         self.scheduler.retry_or_fail(task, f"its Ray worker on {worker.host if worker else 'a machine'} died ({why})")
 
     def _stop(self) -> None:
-        """Asks workers to checkpoint, and waits for those that have started; others will not begin."""
-        self._wait(self.running)
-        while started := [ref for ref, batch in self.running.items() if batch.worker and batch.worker.node in _alive()]:
+        """Workers have been told to stop: waits for the batches that have started; others will not begin."""
+        self._wait(list(self.running))
+        while started := [reference for reference, batch in self.running.items() if batch.worker]:
             self._wait(started)
         raise preemption.Preempted
-
-
-def _alive() -> set[str]:
-    return {node["NodeID"] for node in import_ray().nodes() if node["Alive"]}

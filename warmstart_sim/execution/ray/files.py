@@ -10,11 +10,12 @@ Files = dict[str, bytes]  # contents by path, relative to the run folder
 LAST = "result.json"  # written last: where it exists, the cell is complete
 
 
-def read_files(run: RunFolder, task: Task) -> Files:
-    """Reads the folder of a cell and its TensorBoard logs."""
-    folder = task.folder(run).path
+def read_files(run: RunFolder, *tasks: Task) -> Files:
+    """Reads the folders of tasks, and their TensorBoard logs."""
+    folders = [task.folder(run).path for task in tasks]
     return {
         str(path.relative_to(run.path)): path.read_bytes()
+        for folder in folders
         for top in (folder, run.path / "tensorboard" / folder.name)
         for path in top.rglob("*")
         if path.is_file() and not path.name.endswith(".part")

@@ -101,7 +101,7 @@ def run_batch(job: Job, monitor: Any, ids: Sequence[str], files: Sequence[Any]) 
         job: What to know about the run.
         monitor: The monitor's actor handle.
         ids: The ids of the cells or first phases.
-        files: References to what the run folder holds for them, for a worker that does not see it.
+        files: One reference to what the run folder holds for them, loaded by a worker that does not see the folder.
 
     Returns:
         The files of cells that were stopped at a checkpoint, unless they are in the driver's folder.
@@ -128,7 +128,7 @@ def run_batch(job: Job, monitor: Any, ids: Sequence[str], files: Sequence[Any]) 
                 run_slots(SchedulerProxy(channel), run, execution)
             except WarmstartError as error:
                 raise type(error)(f"{platform.node()}: {error}") from error
-        return {path: content for task in channel.taken.values() for path, content in channel.files(task).items()}
+        return channel.files(*channel.taken.values())
 
 
 @dataclass
@@ -172,9 +172,9 @@ class BatchChannel:
         files = self.files(self.taken.pop(event.task_id)) if event.kind == "finished" else {}
         self.outbox.append((event.task_id, event, files))
 
-    def files(self, task: Task) -> Files:
-        """The files of a task, unless they are in the driver's folder."""
-        return {} if self.run.path == self.job.probe.parent else read_files(self.run, task)
+    def files(self, *tasks: Task) -> Files:
+        """The files of tasks, unless they are in the driver's folder."""
+        return {} if self.run.path == self.job.probe.parent else read_files(self.run, *tasks)
 
     @contextlib.contextmanager
     def reporting(self) -> Iterator[None]:
@@ -302,8 +302,7 @@ def results_folder(job: Job, files: Sequence[Any]) -> Iterator[RunFolder]:
         )
     with tempfile.TemporaryDirectory(prefix="warmstart-sim-", ignore_cleanup_errors=True) as folder:
         run = RunFolder(Path(folder))
-        for each in ray.get(list(files)):
-            write_files(run, each)
+        write_files(run, ray.get(files[0]))
         yield run
 
 
