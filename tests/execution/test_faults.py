@@ -155,7 +155,7 @@ def test_a_driver_on_ray_that_is_killed_takes_its_workers_along_and_the_next_one
     [
         pytest.param("pool", {"workers": 2}, id="pool"),
         pytest.param("ray", {"workers": 2}, marks=RAY, id="ray"),
-        pytest.param("ray", {"workers": 1, "slots": 4, "batching": "apart"}, marks=RAY, id="ray-batch"),
+        pytest.param("ray", {"workers": 1, "slots": 4, "batching": "separate"}, marks=RAY, id="ray-batch"),
     ],
 )
 def test_a_killed_worker_is_replaced_and_a_cell_that_kills_every_worker_fails_alone(
