@@ -25,7 +25,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from document import Budget, Document, Row, Section
 
-from warmstart_sim.avalanche.engine import avalanche_engine
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.environment import environment
@@ -91,7 +90,7 @@ def rows(name: str, arguments: argparse.Namespace, budget: Budget) -> Iterator[R
     turns = []
     for turn in range(arguments.repeats + 1):
         both = tuple(
-            trained(cell, ExecutionSettings(Path(), arguments.device, engine=each)) for each in (None, avalanche_engine)
+            trained(cell, ExecutionSettings(Path(), arguments.device, engine=each)) for each in ("native", "avalanche")
         )
         if turn:  # the first one warms up
             turns.append(both)

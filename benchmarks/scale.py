@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 from document import Budget, Document, Row, Section
 
-from warmstart_sim import api, launch, report
+from warmstart_sim import api, report
 from warmstart_sim import scenario as scenarios
+from warmstart_sim.execution.launch import run_scenario
+from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.results.environment import environment
 from warmstart_sim.scenario.overrides import prepare
 from warmstart_sim.types import Dataset, Samples
@@ -110,11 +112,11 @@ def _run(count: int, workers: int, ray: str | None) -> tuple[int, list[float], i
     raw, where = scenario(count)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        options = launch.RunOptions(out, "cpu", workers=workers, quiet=True, ray=ray)
+        options = RunOptions(out, "cpu", workers=workers, quiet=True, ray=ray)
         stages: list[Callable[[], Any]] = [
             lambda: scenarios.plan(raw, where),
-            lambda: launch.run_scenario(raw, where, options),
-            lambda: launch.run_scenario(raw, where, options),
+            lambda: run_scenario(raw, where, options),
+            lambda: run_scenario(raw, where, options),
             lambda: api.status(out),
             lambda: report.write(out),
         ]
