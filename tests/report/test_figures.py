@@ -107,7 +107,7 @@ def test_values_of_an_arm_s_own_key_are_lines_in_order_of_a_scale(tmp_path: Path
 def test_values_of_a_key_of_all_arms_are_panels(tmp_path: Path):
     figure = figures_of(tmp_path, vary={"data.name": ["svhn", "cifar10"]})["learning_curves"]
     assert [ax.get_title(loc="left") for ax in figure.figure.axes] == ["data = cifar10", "data = svhn"]
-    assert figure.columns == 2
+    assert figure.figure.axes[0].get_gridspec().ncols == 2
 
 
 def test_panels_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):

@@ -12,13 +12,13 @@ from matplotlib.ticker import NullLocator
 from warmstart_sim.report.comparisons import complete_cells
 from warmstart_sim.report.layout import (
     MOST_COLUMNS,
-    column_count,
     label_x,
     label_y,
     make_subplots,
     panels_note,
     set_x_ticks,
     side_by_side,
+    subplot_width,
 )
 from warmstart_sim.report.panels import (
     BAND,
@@ -32,7 +32,7 @@ from warmstart_sim.report.panels import (
 )
 from warmstart_sim.report.quantities import Quantity, quantities
 from warmstart_sim.report.style import INK, ReportFigure, styled
-from warmstart_sim.report.wording import TARGET_FRACTION, axis_names, capitalized, format_value, join_words
+from warmstart_sim.report.wording import TARGET_FRACTION, axis_names, capitalized, join_words
 from warmstart_sim.results.statistics import over_seeds, paired
 from warmstart_sim.results.tables import Run
 
@@ -58,7 +58,6 @@ def plot_against_axis(run: Run, axis: str) -> list[ReportFigure]:
 def _plot(run: Run, axis: str, shown: Sequence[Quantity], suffix: str = "") -> ReportFigure:
     count = len(shown)
     panels = split_into_panels(run, shown[0].rows, drawn_axes=(axis,))
-    columns = column_count(panels, count)
     figure, by_quantity = make_subplots(panels, count, share_y=same_data(run))
     values = sorted(pd.concat([line.rows[axis] for panel in panels for line in panel.lines]).dropna().unique())
     for axs, quantity in zip(by_quantity, shown, strict=True):
@@ -68,7 +67,7 @@ def _plot(run: Run, axis: str, shown: Sequence[Quantity], suffix: str = "") -> R
                 _draw_line(ax_of_panel[panel.title], line, axis, quantity)
         for ax in axs:
             _scale_x(ax, values)
-            set_x_ticks(ax, values, [format_value(each) for each in values], figure.get_figwidth() / columns - 0.8)
+            set_x_ticks(ax, values, subplot_width(figure, ax))
             ax.xaxis.set_minor_locator(NullLocator())
             if quantity.column == "difference":
                 ax.axhline(0, color=INK, linewidth=1)
@@ -80,7 +79,7 @@ def _plot(run: Run, axis: str, shown: Sequence[Quantity], suffix: str = "") -> R
     label_x([ax for axs in by_quantity for ax in axs], label)
     title = capitalized(f"{join_words([quantity.title for quantity in shown])} against {label}")
     caption = _caption(shown, panels, axis, name, label) + panels_note(run, panels, count, (axis,))
-    return ReportFigure(f"along_{axis.replace('.', '_')}{suffix}", title, caption, figure, columns)
+    return ReportFigure(f"along_{axis.replace('.', '_')}{suffix}", title, caption, figure)
 
 
 def _caption(shown: Sequence[Quantity], panels: list[Panel], axis: str, name: str, label: str) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from warmstart_sim.report.layout import LETTER, MOST_COLUMNS, column_count, label_outer, make_subplots, panels_note
+from warmstart_sim.report.layout import LETTER, MOST_COLUMNS, label_outer, make_subplots, panels_note
 from warmstart_sim.report.panels import (
     Line,
     arm_styles,
@@ -56,7 +56,7 @@ def tradeoff(run: Run) -> ReportFigure | None:
         "three seeds or more. Faint points: each seed. Up and to the left is better."
     )
     caption += times.note("cells") + panels_note(run, panels)
-    return ReportFigure("tradeoff", "Accuracy and time", caption, figure, column_count(panels))
+    return ReportFigure("tradeoff", "Accuracy and time", caption, figure)
 
 
 def label_time_and_accuracy(run: Run, axs: list[Axes], times: ComparableTimes) -> None:

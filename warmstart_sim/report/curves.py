@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
-from warmstart_sim.report.layout import column_count, label_outer, make_subplots, panels_note, wrap_title
+from warmstart_sim.report.layout import label_outer, make_subplots, panels_note, wrap_title
 from warmstart_sim.report.panels import Line, Panel, draw_mean, has_values, same_data, seeds_note, split_into_panels
 from warmstart_sim.report.style import GREY, INK, LineStyle, ReportFigure, styled
 from warmstart_sim.report.timing import comparable_times
@@ -78,7 +78,7 @@ def _plot_by_round(
         if column != run.metric:
             ax.set_ylim(bottom=0)
     label_outer(axs, SAMPLES, label)
-    return ReportFigure(name, title, caption + panels_note(run, panels), figure, column_count(panels))
+    return ReportFigure(name, title, caption + panels_note(run, panels), figure)
 
 
 def draw_by_round(ax: Axes, panel: Panel, column: str, scale: float = 1) -> None:
@@ -102,9 +102,7 @@ def accuracy_by_epoch(run: Run) -> ReportFigure | None:
         ax.set_xlim(0, 1 + (max(ends) if same_data(run) else end))
     label_outer(axs, "epoch", f"{readable(run.metric)} (%)")
     caption = f"{capitalized(run.metric)} after each epoch. {seeds_note(run)} {epochs_note(run, epochs, panels)}"
-    return ReportFigure(
-        "accuracy_by_epoch", "Accuracy by epoch", caption + panels_note(run, panels), figure, column_count(panels)
-    )
+    return ReportFigure("accuracy_by_epoch", "Accuracy by epoch", caption + panels_note(run, panels), figure)
 
 
 def own_epochs(run: Run) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from warmstart_sim.report.curves import FEWEST_ROUNDS, SAMPLES
 from warmstart_sim.report.grids import Grid, GridPanel
-from warmstart_sim.report.layout import column_count, label_outer, make_subplots, scale_note
+from warmstart_sim.report.layout import label_outer, make_subplots, scale_note
 from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Line, Panel, evenly_spread, has_values, same_data
 from warmstart_sim.report.style import GREY, LineStyle, ReportFigure, sequential_colors, styled
 from warmstart_sim.report.wording import axis_names, axis_values, capitalized, is_empty, readable
@@ -47,7 +47,7 @@ def grid_curves(run: Run, grid: Grid) -> ReportFigure | None:
     label_outer(axs, SAMPLES, f"{readable(run.metric)} (%)")
     caption = _caption(run, grid, rounds, len(panels), len(grid_panels) * len(grid.rows), len(columns))
     name = f"grid_curves{grid.suffix}"
-    return ReportFigure(name, "Learning curves of the grid", caption, figure, column_count(panels))
+    return ReportFigure(name, "Learning curves of the grid", caption, figure)
 
 
 def _lines(

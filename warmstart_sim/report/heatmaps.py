@@ -44,8 +44,7 @@ def heatmaps(run: Run, grid: Grid) -> list[ReportFigure]:
 def _heatmap(run: Run, grid: Grid, quantity: Quantity) -> ReportFigure:
     panels = list(grid.panels(run))
     shown = panels[:MOST_PANELS]
-    columns = columns_for(len(shown))
-    figure, axs, width = _make_subplots(grid, len(shown), columns)
+    figure, axs, width = _make_subplots(grid, len(shown))
     tables = [_table(grid, panel.settings, quantity) for panel in shown]
     every_value = np.concatenate([numbers[np.isfinite(numbers)] for numbers, _, _ in tables])
     colors = DIVERGING if quantity.name == "difference" else SEQUENTIAL
@@ -76,12 +75,12 @@ def _heatmap(run: Run, grid: Grid, quantity: Quantity) -> ReportFigure:
     title = capitalized(f"{quantity.title} by {names[grid.row]} and {names[grid.column]}")
     caption = _caption(run, grid, quantity, states, outliers, len(panels))
     name = f"heatmap_{quantity.name.removeprefix('train_')}{grid.suffix}"
-    # Two heatmaps with numbers are too wide for a phone; the page scrolls figures of three columns or more.
-    return ReportFigure(name, title, caption, figure, max(3, columns) if columns > 1 else 1)
+    return ReportFigure(name, title, caption, figure)
 
 
-def _make_subplots(grid: Grid, count: int, columns: int) -> tuple[Figure, list[Axes], float]:
+def _make_subplots(grid: Grid, count: int) -> tuple[Figure, list[Axes], float]:
     """A figure, its subplots, and the approximate width of one in inches."""
+    columns = columns_for(count)
     width = (
         min(6.0, max(3.4, 0.66 * len(grid.columns))) if columns == 1 else min(4.2, max(3.0, 0.5 * len(grid.columns)))
     )
@@ -240,7 +239,7 @@ def _label(ax: Axes, run: Run, grid: Grid, width: float) -> None:
     ax.spines[["left", "bottom"]].set_visible(False)
     rows, columns = evenly_spread(grid.rows, MOST_TICKS), evenly_spread(grid.columns, MOST_TICKS)
     ax.set_yticks([grid.rows.index(each) for each in rows], [format_value(each) for each in rows])
-    set_x_ticks(ax, [grid.columns.index(each) for each in columns], [format_value(each) for each in columns], width)
+    set_x_ticks(ax, columns, width, [grid.columns.index(each) for each in columns])
     upright: dict[str, Any] = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 8}
     ax.set_ylabel(names[grid.row], **(upright if len(names[grid.row]) == 1 else {}))
     ax.set_xlabel(names[grid.column])

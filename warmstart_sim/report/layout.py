@@ -15,7 +15,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 
 from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Panel, line_axis, same_data
-from warmstart_sim.report.wording import arm_label, axis_names, readable
+from warmstart_sim.report.wording import arm_label, axis_names, format_value, readable
 from warmstart_sim.results.tables import Run
 
 MOST_COLUMNS = 4  # panels side by side
@@ -32,14 +32,6 @@ def panel_count(panels: list[Panel], quantities: int = 1) -> int:
 def side_by_side(panels: list[Panel], quantities: int) -> bool:
     """Whether the quantities of a panel are side by side, as with one or two panels, or one below the other."""
     return quantities > 1 and len(panels) <= 2
-
-
-def column_count(panels: list[Panel], quantities: int = 1) -> int:
-    """How many subplots are side by side."""
-    if side_by_side(panels, quantities):
-        return quantities
-    count = panel_count(panels, quantities)
-    return count if quantities > 1 else columns_for(count)
 
 
 def columns_for(count: int) -> int:
@@ -61,8 +53,9 @@ def make_subplots(
     Returns:
         The figure, and for each quantity its subplots, panel by panel.
     """
-    count, columns = panel_count(panels, quantities), column_count(panels, quantities)
+    count = panel_count(panels, quantities)
     transposed = side_by_side(panels, quantities)
+    columns = quantities if transposed else count if quantities > 1 else columns_for(count)
     width = 6.2 if columns == 1 else 3.3 * columns
     height = 3.3 if columns == 1 else 2.6 if quantities == 1 or transposed else 2.4
     rows = math.ceil(count * quantities / columns)
@@ -121,9 +114,15 @@ def legend_columns(labels: list[str], width: float) -> int:
     return 1
 
 
-def set_x_ticks(ax: Axes, ticks: Sequence[float], labels: list[str], width: float) -> None:
-    """Labels the ticks; labels that do not fit side by side into `width` inches are turned."""
-    ax.set_xticks(ticks, labels)
+def subplot_width(figure: Figure, ax: Axes) -> float:
+    """The approximate width in inches of a subplot of `make_subplots`, without its labels."""
+    return float(figure.get_figwidth()) / _position(ax).get_gridspec().ncols - 0.8
+
+
+def set_x_ticks(ax: Axes, values: Sequence[float], width: float, positions: Sequence[float] | None = None) -> None:
+    """Labels ticks by these values, at other positions if given; labels too long for `width` inches are turned."""
+    labels = [format_value(value) for value in values]
+    ax.set_xticks(values if positions is None else positions, labels)
     if LETTER * (max(map(len, labels)) + 0.5) > width / len(labels):
         for label in ax.get_xticklabels():
             label.set(rotation=45, ha="right", rotation_mode="anchor")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from warmstart_sim.report.comparisons import complete_cells, label_time_and_accuracy, time_and_accuracy
 from warmstart_sim.report.grids import Grid, without_outliers
-from warmstart_sim.report.layout import column_count, cut_note, make_subplots
+from warmstart_sim.report.layout import cut_note, make_subplots
 from warmstart_sim.report.panels import MOST_PANELS, Line, Panel, arm_styles, has_values, same_data
 from warmstart_sim.report.style import GREY, INK, PALETTE, LineStyle, ReportFigure, sequential_colors, styled
 from warmstart_sim.report.timing import comparable_times
@@ -93,7 +93,7 @@ def pareto(run: Run, grid: Grid) -> ReportFigure | None:
     if outside:
         caption += f" {outside} {'setting lies' if outside == 1 else 'settings lie'} outside, far from all others."
     caption += cut_note(len(drawn), len(tables))
-    return ReportFigure(f"pareto{grid.suffix}", "Accuracy and time of the grid", caption, figure, column_count(panels))
+    return ReportFigure(f"pareto{grid.suffix}", "Accuracy and time of the grid", caption, figure)
 
 
 def _tables(run: Run, grid: Grid, settings: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

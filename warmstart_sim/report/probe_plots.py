@@ -16,7 +16,7 @@ from warmstart_sim.report.curves import (
     own_epochs,
     panels_by_epoch,
 )
-from warmstart_sim.report.layout import column_count, label_outer, make_subplots, panels_note
+from warmstart_sim.report.layout import label_outer, make_subplots, panels_note
 from warmstart_sim.report.panels import (
     MOST_PANELS,
     Panel,
@@ -88,7 +88,7 @@ def _plot(run: Run, table_name: str, table: pd.DataFrame, title: str, panels: li
     elif len(panels) > MOST_PANELS:
         caption += f" The first {MOST_PANELS} of {len(panels)} columns are drawn."
     name = re.sub(r"\W+", "_", f"probe_{title}_by_{by}")
-    return ReportFigure(name, f"{capitalized(title)} by {by}", caption, figure, column_count(only_panels), SECTION)
+    return ReportFigure(name, f"{capitalized(title)} by {by}", caption, figure, SECTION)
 
 
 def _label(run: Run, column: str) -> str:

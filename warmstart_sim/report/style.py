@@ -66,7 +66,6 @@ class ReportFigure:
         title: The heading above the figure.
         caption: Full sentences: which quantity, mean of what, interval of what, how measured.
         figure: The matplotlib figure.
-        columns: The number of panels side by side.
         section: The heading of the report's section that holds the figure.
     """
 
@@ -74,8 +73,12 @@ class ReportFigure:
     title: str
     caption: str
     figure: Figure
-    columns: int = 1
     section: str = "Figures"
+
+    @property
+    def width(self) -> float:
+        """The width in inches."""
+        return float(self.figure.get_figwidth())
 
     def with_note(self, note: str) -> ReportFigure:
         """The same figure with another sentence at the end of its caption."""
