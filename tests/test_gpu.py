@@ -24,7 +24,7 @@ from warmstart_sim.results.store import RunFolder
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.coroutine import run_to_end
-from warmstart_sim.training.evaluation import criterion, evaluate, evaluation, train_accuracy
+from warmstart_sim.training.evaluation import evaluate, evaluation_coroutine, train_accuracy, train_accuracy_coroutine
 from warmstart_sim.training.loop import RoundData, RoundTraining
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import Stepper, StepRequest
@@ -143,10 +143,11 @@ def test_replayed_evaluation_equals_the_plain_one():
     for count in (1, 77, 300):
         indices = torch.arange(count, device=CUDA)
         accuracy, loss = evaluate(stepper.model, samples, indices)
-        replayed = run_to_end(evaluation(stepper.model, stepper.batch_metrics(samples), samples, indices))
+        metrics = stepper.batch_metrics(samples)
+        replayed = run_to_end(evaluation_coroutine(stepper.model, metrics, samples, indices))
         assert replayed == pytest.approx((accuracy, loss), rel=1e-4)
         for threshold in (0.1, 0.5, 0.99):
-            decision = run_to_end(criterion(stepper.model, stepper.batch_metrics(samples), samples, indices, threshold))
+            decision = run_to_end(train_accuracy_coroutine(stepper.model, metrics, samples, indices, threshold))
             plain = train_accuracy(stepper.model, samples, indices, threshold)
             assert (decision is None) == (plain is None)
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.acceleration.recorded import Tape
+from tests.acceleration.simulated_capture import SimulatedCapture
 from warmstart_sim import scenario as scenarios
-from warmstart_sim.acceleration.device_cache import KEPT, DeviceCache
+from warmstart_sim.acceleration.device_cache import KEPT_SAMPLE_SETS, DeviceCache
 from warmstart_sim.experiment.run_cell import cell_coroutine
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.columns import MEASURED
@@ -31,15 +31,15 @@ class Records:
     """Makes recorders, and keeps them."""
 
     def __init__(self) -> None:
-        self.tapes: list[Tape] = []
+        self.captures: list[SimulatedCapture] = []
 
-    def __call__(self, device: torch.device) -> Tape:
-        self.tapes.append(Tape())
-        return self.tapes[-1]
+    def __call__(self, device: torch.device) -> SimulatedCapture:
+        self.captures.append(SimulatedCapture())
+        return self.captures[-1]
 
     @property
     def recordings(self) -> int:
-        return sum(tape.recordings for tape in self.tapes)
+        return sum(capture.captures for capture in self.captures)
 
 
 def build() -> nn.Module:
@@ -54,21 +54,21 @@ def settings(optimizer: str = "adam", lr: float = 0.001, **options: Any) -> Trai
 
 
 def test_where_nothing_is_recorded_every_cell_has_a_stepper_of_its_own():
-    bench = DeviceCache("cpu")
-    first = bench.take("kind", settings(), build)
-    bench.give(first)
-    assert bench.take("kind", settings(), build) is not first
-    assert bench.graph_capture() is None
+    cache = DeviceCache("cpu")
+    first = cache.borrow("kind", settings(), build)
+    cache.give_back(first)
+    assert cache.borrow("kind", settings(), build) is not first
+    assert cache.graph_capture() is None
 
 
 def test_a_stepper_that_was_given_back_is_lent_again_and_one_that_was_not_is_not():
-    bench = DeviceCache("cpu", Records())
-    first, second = bench.take("kind", settings(), build), bench.take("kind", settings(), build)
+    cache = DeviceCache("cpu", Records())
+    first, second = cache.borrow("kind", settings(), build), cache.borrow("kind", settings(), build)
     assert second is not first
     assert second.graph_capture is not first.graph_capture
-    bench.give(first)
-    assert bench.take("kind", settings(), build) is first
-    assert bench.take("kind", settings(), build) not in (first, second)
+    cache.give_back(first)
+    assert cache.borrow("kind", settings(), build) is first
+    assert cache.borrow("kind", settings(), build) not in (first, second)
 
 
 @pytest.mark.parametrize(
@@ -89,18 +89,18 @@ def test_a_stepper_that_was_given_back_is_lent_again_and_one_that_was_not_is_not
     ids=lambda value: str(value) if isinstance(value, str) else None,
 )
 def test_a_stepper_is_lent_to_cells_whose_recordings_would_be_the_same(kind, then, reused):
-    bench = DeviceCache("cpu", Records())
-    first = bench.take("kind", settings(), build)
-    bench.give(first)
-    stepper = bench.take(kind, then, build)
+    cache = DeviceCache("cpu", Records())
+    first = cache.borrow("kind", settings(), build)
+    cache.give_back(first)
+    stepper = cache.borrow(kind, then, build)
     assert (stepper is first) == reused
     assert stepper.settings == then
     assert type(stepper.optimizer).__name__.lower() == then.optimizer.name
 
 
 def test_the_kind_of_steppers_that_can_be_stacked_is_the_same():
-    bench = DeviceCache("cpu", Records())
-    kinds = [bench.take("kind", each, build).kind for each in (settings(), settings(lr=0.5), settings("sgd"))]
+    cache = DeviceCache("cpu", Records())
+    kinds = [cache.borrow("kind", each, build).kind for each in (settings(), settings(lr=0.5), settings("sgd"))]
     assert kinds[0] == kinds[1] != kinds[2]
 
 
@@ -113,45 +113,47 @@ def samples(seed: int = 0) -> Samples:
 
 
 def test_samples_are_shared_by_all_who_have_them_and_normalise_them_alike():
-    bench, one, other = DeviceCache("cpu"), samples(), samples(1)
+    cache, one, other = DeviceCache("cpu"), samples(), samples(1)
     half, train = (normalization(kind, one.inputs) for kind in ("half", "train"))
-    first = bench.samples(one, half, channels_last=False)
-    assert bench.samples(one, normalization("half", one.inputs), channels_last=False) is first
+    first = cache.samples(one, half, channels_last=False)
+    assert cache.samples(one, normalization("half", one.inputs), channels_last=False) is first
     others = [
-        bench.samples(other, half, channels_last=False),
-        bench.samples(one, train, channels_last=False),
-        bench.samples(one, None, channels_last=False),
-        bench.samples(one, half, channels_last=True),
+        cache.samples(other, half, channels_last=False),
+        cache.samples(one, train, channels_last=False),
+        cache.samples(one, None, channels_last=False),
+        cache.samples(one, half, channels_last=True),
     ]
     assert len({id(each) for each in (first, *others)}) == 5
     assert DeviceCache("cpu").samples(one, half, channels_last=False) is not first
 
 
 def test_the_last_few_samples_stay_when_nobody_has_them_and_others_are_freed():
-    bench, one = DeviceCache("cpu"), samples()
-    held = weakref.ref(first := bench.samples(one, None, channels_last=False))
+    cache, one = DeviceCache("cpu"), samples()
+    held = weakref.ref(first := cache.samples(one, None, channels_last=False))
     del first
-    for seed in range(1, KEPT):
-        bench.samples(samples(seed), None, channels_last=False)
-        assert held() is bench.samples(one, None, channels_last=False)
-    second = bench.samples(one, None, channels_last=False)
-    bench.samples(samples(KEPT), None, channels_last=False)
+    for seed in range(1, KEPT_SAMPLE_SETS):
+        cache.samples(samples(seed), None, channels_last=False)
+        assert held() is cache.samples(one, None, channels_last=False)
+    second = cache.samples(one, None, channels_last=False)
+    cache.samples(samples(KEPT_SAMPLE_SETS), None, channels_last=False)
     assert held() is second  # somebody has them
     del second
     gc.collect()
     assert held() is None
-    assert len(bench.samples(samples(KEPT + 1), None, channels_last=False)) == 6  # perhaps at the same address
+    assert (
+        len(cache.samples(samples(KEPT_SAMPLE_SETS + 1), None, channels_last=False)) == 6
+    )  # perhaps at the same address
 
 
 def test_statistics_are_taken_once_for_samples_and_again_for_others(monkeypatch):
     taken = []
     original = batches._channel_statistics
     monkeypatch.setattr(batches, "_channel_statistics", lambda inputs: taken.append(1) or original(inputs))
-    bench, one = DeviceCache("cpu"), samples()
-    first = bench.normalization("train", one)
-    assert bench.normalization("train", one) is first
-    assert bench.normalization("none", one) is None
-    other = bench.normalization("train", samples(1))
+    cache, one = DeviceCache("cpu"), samples()
+    first = cache.normalization("train", one)
+    assert cache.normalization("train", one) is first
+    assert cache.normalization("none", one) is None
+    other = cache.normalization("train", samples(1))
     assert len(taken) == 2
     assert not torch.equal(other.shift, first.shift)
 
@@ -163,10 +165,10 @@ def cells_of(raw: dict) -> list[scenarios.Cell]:
     return scenarios.plan(raw, "scenario")[1]
 
 
-def result(cell: scenarios.Cell, folder: Path, bench: DeviceCache) -> dict[str, Any]:
+def result(cell: scenarios.Cell, folder: Path, cache: DeviceCache) -> dict[str, Any]:
     """What a cell stores, but for times."""
     run = RunFolder(folder)
-    run_to_end(cell_coroutine(cell, run, bench, ExecutionSettings(Path("unused")), lambda progress: None))
+    run_to_end(cell_coroutine(cell, run, cache, ExecutionSettings(Path("unused")), lambda progress: None))
     stored = run.cell(cell.id).result()
     rows = [
         {key: value for key, value in row.items() if key not in MEASURED}
@@ -182,7 +184,7 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def change(raw: dict, how: str) -> dict:
-    """The scenario that a bench meets first; the one that it meets then is `raw`."""
+    """The scenario that a cache meets first; the one that it meets then is `raw`."""
     changes: dict[str, Callable[[], dict]] = {
         "the same": dict,
         "another rate and size": lambda: {"training": {**raw["training"], "optimizer": {"lr": 0.1}, "batch_size": 17}},
@@ -207,7 +209,7 @@ def test_a_cell_after_another_equals_the_cell_on_a_bench_of_its_own(tiny_scenari
     found = result(cell, tmp_path / "after", shared)
     own = Records()
     assert_same(found, result(cell, tmp_path / "alone", DeviceCache("cpu", own)))
-    assert len(records.tapes) == (2 if before == "another optimiser" else 1)
+    assert len(records.captures) == (2 if before == "another optimiser" else 1)
     if before == "the same":
         assert records.recordings == own.recordings  # the second cell recorded nothing
 
@@ -229,8 +231,8 @@ def test_a_recorded_cell_differs_from_one_that_is_not_by_rounding_alone(tiny_sce
     tiny_scenario["training"] |= {"optimizer": {"lr": 2**-8}, "until": {"epochs": 4}}  # the same number in float32
     for cell in cells_of(tiny_scenario)[:3]:
         one, other = (
-            result(cell, tmp_path / name, bench)
-            for name, bench in (("plain", DeviceCache("cpu")), ("recorded", DeviceCache("cpu", Records())))
+            result(cell, tmp_path / name, cache)
+            for name, cache in (("plain", DeviceCache("cpu")), ("recorded", DeviceCache("cpu", Records())))
         )
         assert [name for name in one["weights"] if not torch.equal(one["weights"][name], other["weights"][name])] == []
         for row, same in zip(one["rows"], other["rows"], strict=True):
@@ -244,11 +246,11 @@ def test_a_cell_that_fails_does_not_leave_its_stepper_to_the_next(tiny_scenario,
     tiny_scenario["training"]["until"] = {"epochs": 2}
     crash, sound = cells_of(tiny_scenario)[:2]
     records = Records()
-    bench = DeviceCache("cpu", records)
+    cache = DeviceCache("cpu", records)
     with pytest.raises(ZeroDivisionError):
-        result(crash, tmp_path / "crash", bench)
-    found = result(sound, tmp_path / "after", bench)
-    assert len(records.tapes) == 2
+        result(crash, tmp_path / "crash", cache)
+    found = result(sound, tmp_path / "after", cache)
+    assert len(records.captures) == 2
     assert_same(found, result(sound, tmp_path / "alone", DeviceCache("cpu", Records())))
 
 
@@ -257,17 +259,17 @@ def test_the_data_of_earlier_cells_are_freed(tiny_scenario, tmp_path):
     tiny_scenario["training"]["until"] = {"epochs": 1}
     tiny_scenario |= {"vary": {"data.normalize": ["none", "half", "train"]}, "seeds": [0]}
     tiny_scenario["strategies"] = {"warm_start": {}}
-    bench = DeviceCache("cpu", Records())
+    cache = DeviceCache("cpu", Records())
     held: list[weakref.ref[Any]] = []
-    original = bench.samples
+    original = cache.samples
 
     def spy(*args: Any) -> Any:
         found = original(*args)
         held.append(weakref.ref(found))
         return found
 
-    bench.samples = spy  # type: ignore[method-assign]
+    cache.samples = spy  # type: ignore[method-assign]
     for cell in cells_of(tiny_scenario):
-        result(cell, tmp_path, bench)
+        result(cell, tmp_path, cache)
     gc.collect()
     assert [each() is not None for each in held] == [False, False, False, False, True, True]

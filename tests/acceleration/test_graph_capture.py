@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from tests.acceleration.recorded import Tape
+from tests.acceleration.simulated_capture import SimulatedCapture
 from warmstart_sim import models
 from warmstart_sim.parts.augment import Augment
 from warmstart_sim.seeding import scoped_torch_seed
@@ -30,7 +30,7 @@ from warmstart_sim.training import evaluation, part_state
 from warmstart_sim.training import stepper as stepper_module
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.coroutine import run_to_end
-from warmstart_sim.training.evaluation import criterion, evaluate, train_accuracy
+from warmstart_sim.training.evaluation import evaluate, train_accuracy, train_accuracy_coroutine
 from warmstart_sim.training.loop import EpochRow, RoundData, RoundTraining, train
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import CAPTURED_EVALUATION_BATCH, Stepper
@@ -79,7 +79,7 @@ def begun(
 
 
 def two_rounds(
-    graph_capture: Tape | None,
+    graph_capture: SimulatedCapture | None,
     training: Training,
     build: Callable[[], nn.Module] = fresh,
     hooks: Callable[[], Sequence[Hooks]] = tuple,
@@ -111,14 +111,14 @@ def assert_same_weights(found: nn.Module, expected: nn.Module) -> None:
     assert [name for name, tensor in found.state_dict().items() if not torch.equal(tensor, state[name])] == []
 
 
-def assert_recorded_equals_plain(training: Training, **options: Any) -> Tape:
-    tape = Tape()
-    recorded_epochs, recorded = two_rounds(tape, training, **options)
+def assert_recorded_equals_plain(training: Training, **options: Any) -> SimulatedCapture:
+    capture = SimulatedCapture()
+    recorded_epochs, recorded = two_rounds(capture, training, **options)
     plain_epochs, plain = two_rounds(None, training, **options)
     assert all(torch.isfinite(tensor).all() for tensor in plain.state_dict().values())
     assert_same_weights(recorded, plain)
     assert_same_epochs(recorded_epochs, plain_epochs)
-    return tape
+    return capture
 
 
 # Trainings.
@@ -127,22 +127,22 @@ def assert_recorded_equals_plain(training: Training, **options: Any) -> Tape:
 @every_model
 @every_optimizer
 def test_a_recorded_training_of_two_rounds_equals_a_plain_one_to_the_bit(name, optimizer):
-    tape = assert_recorded_equals_plain(settings(OPTIMIZERS[optimizer]), build=lambda: fresh(name))
-    assert tape.recordings == 5  # steps on 16, 8 and 12 samples; evaluation of two sets of samples
+    capture = assert_recorded_equals_plain(settings(OPTIMIZERS[optimizer]), build=lambda: fresh(name))
+    assert capture.captures == 5  # steps on 16, 8 and 12 samples; evaluation of two sets of samples
     steps = 3 * (3 + 4)
     tallies = 2 * 3 * 3  # training, validation and test samples, after every epoch
-    assert tape.replays == steps + tallies  # nothing was run as it is
+    assert capture.replays == steps + tallies  # nothing was run as it is
 
 
 def test_two_hundred_recorded_steps_equal_plain_ones():
     schedule = {"name": "step", "every": 25, "gamma": 0.5}
-    tape = assert_recorded_equals_plain(settings(until={"steps": 200}, schedule=schedule))
-    assert tape.replays > 2 * 200
+    capture = assert_recorded_equals_plain(settings(until={"steps": 200}, schedule=schedule))
+    assert capture.replays > 2 * 200
 
 
 def test_rates_that_float32_rounds_change_next_to_nothing():
     training = settings({"name": "adam", "lr": 0.001}, schedule={"name": "step", "every": 1, "gamma": 0.3})
-    recorded_epochs, recorded = two_rounds(Tape(), training)
+    recorded_epochs, recorded = two_rounds(SimulatedCapture(), training)
     plain_epochs, plain = two_rounds(None, training)
     for found, expected in zip(recorded_epochs, plain_epochs, strict=True):
         assert found["learning_rate"] == expected["learning_rate"]
@@ -208,8 +208,8 @@ class Averaging:
 
 @pytest.mark.parametrize("kept", ["tensor in place", "number of epochs"])
 def test_state_of_parts_that_changes_in_place_or_between_epochs_is_captured(kept):
-    tape = assert_recorded_equals_plain(settings(), hooks=Averaging(kept))
-    assert tape.replays == 3 * (3 + 4) + 2 * 3 * 3  # steps and evaluations: nothing was run as it is
+    capture = assert_recorded_equals_plain(settings(), hooks=Averaging(kept))
+    assert capture.replays == 3 * (3 + 4) + 2 * 3 * 3  # steps and evaluations: nothing was run as it is
 
 
 @pytest.mark.parametrize("kept", ["new tensor", "number", "number in the loss"])
@@ -228,9 +228,9 @@ class Counted:
         return [Hooks(transform=self.transform, state={"mean": torch.zeros(3)})]
 
 
-@pytest.mark.parametrize("tape", [None, Tape()], ids=["plain", "captured"])
-def test_a_round_has_the_state_of_its_own_hooks(tape):
-    stepper, part = Stepper(fresh(), settings(), tape), Counted()
+@pytest.mark.parametrize("capture", [None, SimulatedCapture()], ids=["plain", "captured"])
+def test_a_round_has_the_state_of_its_own_hooks(capture):
+    stepper, part = Stepper(fresh(), settings(), capture), Counted()
     for index in range(2):
         hooks = part.hooks()
         begun(stepper, hooks=hooks, index=index)
@@ -254,12 +254,12 @@ def test_state_of_parts_is_restored_whatever_it_holds_now():
 
 
 def test_a_recording_is_made_once_for_each_size_of_batch():
-    tape = Tape()
-    stepper = Stepper(fresh(), settings(), tape)
+    capture = SimulatedCapture()
+    stepper = Stepper(fresh(), settings(), capture)
     recordings = []
     for index, count in enumerate((60, 60, 44, 33)):  # 33 samples: the lone last one joins its neighbour
         train(begun(stepper, round_data(count), index=index))
-        recordings.append(tape.recordings)
+        recordings.append(capture.captures)
     assert recordings == [4, 4, 4, 5]
 
 
@@ -283,35 +283,35 @@ def closure(factor: float) -> Callable[[Batch], Batch]:
     ids=["equal", "unequal", "equal closures", "unequal closures"],
 )
 def test_a_step_is_recorded_anew_unless_its_hooks_are_equal(make, factors, recordings):
-    def trained(tape: Tape | None) -> nn.Module:
-        stepper = Stepper(fresh(), settings(), tape)
+    def trained(capture: SimulatedCapture | None) -> nn.Module:
+        stepper = Stepper(fresh(), settings(), capture)
         for index, factor in enumerate(factors):
             training = RoundTraining(stepper, round_data(), [Hooks(make(factor))], seed=5, round_index=index)
             train(training)
         return stepper.model
 
-    tape = Tape()
-    assert_same_weights(trained(tape), trained(None))
-    assert tape.recordings == recordings
+    capture = SimulatedCapture()
+    assert_same_weights(trained(capture), trained(None))
+    assert capture.captures == recordings
 
 
 def test_augmentation_of_equal_strength_is_recorded_once():
-    tape = assert_recorded_equals_plain(settings(), hooks=lambda: [EVERYTHING({}, {}, None)], counts=(60, 60))
-    assert tape.recordings == 4
+    capture = assert_recorded_equals_plain(settings(), hooks=lambda: [EVERYTHING({}, {}, None)], counts=(60, 60))
+    assert capture.captures == 4
 
 
 def test_other_samples_are_recorded_anew_and_those_of_before_are_let_go():
     held: list[weakref.ref[DeviceSamples]] = []
 
-    def rounds(tape: Tape | None) -> Stepper:
-        stepper = Stepper(fresh(), settings(), tape)
+    def rounds(capture: SimulatedCapture | None) -> Stepper:
+        stepper = Stepper(fresh(), settings(), capture)
         for index in range(3):
             samples = DeviceSamples(Samples(np.roll(IMAGES, index, axis=3), LABELS), NORMALIZE, CPU)
             held.append(weakref.ref(samples))
             train(begun(stepper, replace(round_data(), train=samples, test=samples), index=index))
         return stepper
 
-    recorded = rounds(Tape())
+    recorded = rounds(SimulatedCapture())
     gc.collect()
     assert [each() is None for each in held] == [True, True, False]
     assert held[2]() is recorded.samples
@@ -343,8 +343,8 @@ def waits(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("trained", [False, True], ids=["new", "trained"])
 @pytest.mark.filterwarnings("ignore:the training step cannot be captured")
 def test_a_recording_changes_nothing(trained, fails):
-    tape = Tape()
-    stepper = Stepper(nn.Sequential(fresh(), nn.Dropout(0.2)), settings(OPTIMIZERS["sgd"]), tape)
+    capture = SimulatedCapture()
+    stepper = Stepper(nn.Sequential(fresh(), nn.Dropout(0.2)), settings(OPTIMIZERS["sgd"]), capture)
     hooks = [EVERYTHING({}, {}, None)]
     stepper.begin(TRAIN, hooks)
     if trained:
@@ -352,9 +352,9 @@ def test_a_recording_changes_nothing(trained, fails):
     if fails:
         stepper.begin(TRAIN, [*hooks, Hooks(loss_term=waits)])
         train(RoundTraining(stepper, round_data(), [*hooks, Hooks(loss_term=waits)], seed=5, round_index=1))
-    before, recordings = everything(stepper), tape.recordings
+    before, recordings = everything(stepper), capture.captures
     stepper.prepare({(7, None)})
-    assert tape.recordings == recordings + (not fails)
+    assert capture.captures == recordings + (not fails)
     after = everything(stepper)
     new = after.keys() - before.keys()
     assert not any(after[name].any() for name in new)
@@ -362,11 +362,11 @@ def test_a_recording_changes_nothing(trained, fails):
 
 
 def test_a_recorded_evaluation_changes_nothing():
-    stepper = Stepper(nn.Sequential(fresh(), nn.Dropout(0.2)), settings(), Tape())
+    stepper = Stepper(nn.Sequential(fresh(), nn.Dropout(0.2)), settings(), SimulatedCapture())
     train(begun(stepper))
     others = DeviceSamples(Samples(IMAGES, LABELS), NORMALIZE, CPU)
     before = everything(stepper)
-    run_to_end(criterion(stepper.model, stepper.batch_metrics(others), others, torch.arange(80), None))
+    run_to_end(train_accuracy_coroutine(stepper.model, stepper.batch_metrics(others), others, torch.arange(80), None))
     after = everything(stepper)
     assert [name for name in after if not torch.equal(before[name], after[name])] == []
 
@@ -375,15 +375,15 @@ def test_a_recorded_evaluation_changes_nothing():
 
 
 def test_a_step_that_waits_for_the_device_runs_as_it_is_and_says_so():
-    tape = Tape()
+    capture = SimulatedCapture()
     options = {"hooks": lambda: [Hooks(loss_term=waits)]}
     warning = r"^the training step cannot be captured as a CUDA graph \(.*\); it runs kernel by kernel"
     with pytest.warns(UserWarning, match=warning):
-        epochs, model = two_rounds(tape, settings(), **options)
+        epochs, model = two_rounds(capture, settings(), **options)
     plain_epochs, plain = two_rounds(None, settings(), **options)
     assert_same_weights(model, plain)
     assert_same_epochs(epochs, plain_epochs)
-    assert tape.recordings == 2  # of evaluations
+    assert capture.captures == 2  # of evaluations
 
 
 class Waiting(nn.Module):
@@ -399,13 +399,13 @@ class Waiting(nn.Module):
 
 
 def test_an_evaluation_that_waits_for_the_device_runs_as_it_is_and_says_so():
-    tape = Tape()
+    capture = SimulatedCapture()
     with pytest.warns(UserWarning, match="^the evaluation cannot be captured"):
-        epochs, model = two_rounds(tape, settings(), build=Waiting)
+        epochs, model = two_rounds(capture, settings(), build=Waiting)
     plain_epochs, plain = two_rounds(None, settings(), build=Waiting)
     assert_same_weights(model, plain)
     assert_same_epochs(epochs, plain_epochs)
-    assert tape.recordings == 3
+    assert capture.captures == 3
 
 
 # Interrupted rounds.
@@ -431,12 +431,12 @@ def test_an_interrupted_round_goes_on_as_one_that_was_not(optimizer, before, aft
     through = Stepper(fresh(), training)
     expected = train(begun(through))
 
-    first = Stepper(fresh(), training, Tape() if before else None)
+    first = Stepper(fresh(), training, SimulatedCapture() if before else None)
     interrupted = begun(first)
     epochs = [interrupted.run_epoch() for _ in range(2)]
     state = stored(interrupted.state_dict())
     interrupted.run_epoch()
-    second = first if same_stepper else Stepper(fresh(seed=1), training, Tape() if after else None)
+    second = first if same_stepper else Stepper(fresh(seed=1), training, SimulatedCapture() if after else None)
     resumed = begun(second)
     resumed.load_state_dict(state)
     epochs += train(resumed)
@@ -462,7 +462,7 @@ class Fixed(nn.Module):
 
 LOGITS = RNG.normal(size=(700, 3)).astype(np.float32)
 SCORED = DeviceSamples(Samples(LOGITS, RNG.integers(0, 3, 700)), None, CPU)
-RECORDED = Stepper(Fixed(), Training(), Tape())
+RECORDED = Stepper(Fixed(), Training(), SimulatedCapture())
 
 
 @examples(deadline=None, max_examples=50)
@@ -473,20 +473,20 @@ def test_a_recorded_criterion_decides_as_a_plain_one_for_any_number_of_samples(c
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(evaluation.BATCH, "cpu", min(CAPTURED_EVALUATION_BATCH, -(-count // batches)))
         count_hits = RECORDED.batch_metrics(SCORED)
-        accuracy, loss = run_to_end(evaluation.evaluation(model, count_hits, SCORED, indices))
+        accuracy, loss = run_to_end(evaluation.evaluation_coroutine(model, count_hits, SCORED, indices))
         for at_least in (None, threshold, train_accuracy(model, SCORED, indices)):
-            found = run_to_end(criterion(model, count_hits, SCORED, indices, at_least))
+            found = run_to_end(train_accuracy_coroutine(model, count_hits, SCORED, indices, at_least))
             assert found == train_accuracy(model, SCORED, indices, at_least)
     expected = (SCORED.inputs[indices].argmax(1) == SCORED.labels[indices]).double().mean().item()
     assert accuracy == pytest.approx(expected, abs=1e-12)
     assert loss == pytest.approx(F.cross_entropy(SCORED.inputs[indices].double(), SCORED.labels[indices]).item())
-    assert RECORDED.graph_capture.recordings == 1
+    assert RECORDED.graph_capture.captures == 1
 
 
 def test_samples_that_only_fill_a_batch_up_count_nothing_whatever_they_are():
     inputs = np.array([[np.nan, np.inf], [1.0, 0.0], [0.0, 1.0]], dtype=np.float32)  # the first one fills up
     samples = DeviceSamples(Samples(inputs, np.zeros(3, dtype=np.int64)), None, CPU)
-    stepper = Stepper(Fixed(), Training(), Tape())
+    stepper = Stepper(Fixed(), Training(), SimulatedCapture())
     count = stepper.batch_metrics(samples)
     # After the four, what lies behind the one is not a number.
     batches = [torch.tensor(indices) for indices in ([1], [1, 2], [0, 0, 0, 0], [2])]
@@ -507,17 +507,17 @@ def test_recorded_texts_are_cut_to_multiples_and_train_alike(monkeypatch):
     monkeypatch.setattr(stepper_module, "TEXT_STEP", 4)
     monkeypatch.setitem(evaluation.BATCH, "cpu", 8)
 
-    def trained(tape: Tape | None) -> tuple[list[EpochRow], Stepper, set[int]]:
+    def trained(capture: SimulatedCapture | None) -> tuple[list[EpochRow], Stepper, set[int]]:
         with scoped_torch_seed(0, "test"):
             model = models.build("bilstm", {"embedding": 6, "hidden": 8, "dropout": 0}, (WIDTH,), 2, VOCABULARY)
         widths: set[int] = set()
         model.register_forward_pre_hook(lambda module, inputs: widths.add(inputs[0].shape[1]))
-        stepper = Stepper(model, settings(bucketing=2, until={"epochs": 6}), tape)
+        stepper = Stepper(model, settings(bucketing=2, until={"epochs": 6}), capture)
         data = RoundData(TEXTS, torch.arange(60), torch.arange(60, 70), TEXTS, torch.arange(60, 70))
         return train(begun(stepper, data)), stepper, widths
 
-    tape = Tape()
-    epochs, stepper, widths = trained(tape)
+    capture = SimulatedCapture()
+    epochs, stepper, widths = trained(capture)
     plain_epochs, plain, plain_widths = trained(None)
     assert widths <= {4, 8, 12, 14}
     assert len(plain_widths) > len(widths)
@@ -527,7 +527,9 @@ def test_recorded_texts_are_cut_to_multiples_and_train_alike(monkeypatch):
     for key, tensor in plain.model.state_dict().items():
         torch.testing.assert_close(stepper.model.state_dict()[key], tensor, rtol=1e-4, atol=1e-5)
     assert evaluate(stepper.model, TEXTS, torch.arange(70)) == pytest.approx(
-        run_to_end(evaluation.evaluation(stepper.model, stepper.batch_metrics(TEXTS), TEXTS, torch.arange(70))),
+        run_to_end(
+            evaluation.evaluation_coroutine(stepper.model, stepper.batch_metrics(TEXTS), TEXTS, torch.arange(70))
+        ),
         rel=1e-6,
     )
 
@@ -542,7 +544,7 @@ def test_the_stand_in_freezes_numbers_and_addresses_as_a_cuda_graph_does():
     def work() -> None:
         output.copy_((values["weight"] * values["input"] * values["rate"]).detach())
 
-    replay = Tape()(work, [])
+    replay = SimulatedCapture()(work, [])
     values["rate"] = 3.0  # a Python number
     replay()
     assert output.item() == 2.0
@@ -563,7 +565,7 @@ def test_the_stand_in_draws_anew_and_leaves_nothing_to_read_but_what_was_there_b
         kept[:] = [drawn]
         output.copy_(drawn)
 
-    replay = Tape()(work, [generator])
+    replay = SimulatedCapture()(work, [generator])
     for seed in (0, 1):
         generator.manual_seed(seed)
         replay()
@@ -583,18 +585,18 @@ def test_the_stand_in_draws_anew_and_leaves_nothing_to_read_but_what_was_there_b
     ids=["item", "mask", "nonzero", "bool", "float"],
 )
 def test_the_stand_in_refuses_what_waits_for_the_device(waiting):
-    tape = Tape()
+    capture = SimulatedCapture()
     with pytest.raises(RuntimeError, match="waits for the device"):
-        tape(lambda: waiting(torch.ones(3)), [])
-    assert tape.recordings == 0
+        capture(lambda: waiting(torch.ones(3)), [])
+    assert capture.captures == 0
 
 
 def test_the_stand_in_has_to_be_told_of_generators():
     generator = torch.Generator()
     with pytest.raises(RuntimeError, match="a generator that was not registered"):
-        Tape()(lambda: torch.rand(3, generator=generator), [torch.Generator()])
-    Tape()(lambda: torch.rand(3, generator=generator), [generator])
-    Tape()(lambda: torch.rand(3), [])
+        SimulatedCapture()(lambda: torch.rand(3, generator=generator), [torch.Generator()])
+    SimulatedCapture()(lambda: torch.rand(3, generator=generator), [generator])
+    SimulatedCapture()(lambda: torch.rand(3), [])
 
 
 def test_the_stand_in_sees_what_waits_in_a_backward_pass():
@@ -609,4 +611,4 @@ def test_the_stand_in_sees_what_waits_in_a_backward_pass():
 
     weight = nn.Parameter(torch.ones(3))
     with pytest.raises(RuntimeError, match="waits for the device"):
-        Tape()(lambda: Scaled.apply(weight).sum().backward(), [])
+        SimulatedCapture()(lambda: Scaled.apply(weight).sum().backward(), [])

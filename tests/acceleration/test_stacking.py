@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.acceleration.recorded import Tape
+from tests.acceleration.simulated_capture import SimulatedCapture
 from warmstart_sim import models
-from warmstart_sim.acceleration.stacked_layers import Counts, StackedBatchNorm, Unstackable, stacked_network
+from warmstart_sim.acceleration.stacked_layers import SampleMask, StackedBatchNorm, Unstackable, stacked_network
 from warmstart_sim.acceleration.stacking import Stack, stackable
 from warmstart_sim.parts.augment import Augment
 from warmstart_sim.seeding import scoped_torch_seed
@@ -83,7 +83,7 @@ def pairs(
     name: str = "cnn with BatchNorm",
     optimizer: str = "adam",
     samples: Sequence[DeviceSamples] | None = None,
-    graph_capture: Callable[[], Tape | None] = lambda: None,
+    graph_capture: Callable[[], SimulatedCapture | None] = lambda: None,
     count: int = 3,
     channels_last: bool = False,
 ) -> list[Pair]:
@@ -91,7 +91,7 @@ def pairs(
     found = []
     for r in range(count):
 
-        def stepper(graph_capture: Tape | None, r: int = r) -> Stepper:
+        def stepper(graph_capture: SimulatedCapture | None, r: int = r) -> Stepper:
             model = network(name, seed=r)
             if channels_last:
                 model = model.to(memory_format=torch.channels_last)
@@ -122,7 +122,7 @@ def advance(stack: Stack, trained: Sequence[Pair], steps: range, sizes: Sequence
         stack.step([StepRequest(pair.stacked, index, None) for pair, index in zip(trained, batches, strict=True)])
 
 
-def stack_of(trained: Sequence[Pair], graph_capture: Tape | None = None) -> Stack:
+def stack_of(trained: Sequence[Pair], graph_capture: SimulatedCapture | None = None) -> Stack:
     return Stack([pair.stacked for pair in trained], graph_capture)
 
 
@@ -357,9 +357,9 @@ class Scaled:
     ("name", "optimizer"), [("mlp with BatchNorm", "sgd"), ("cnn with BatchNorm", "adam"), ("cnn", "adamw")]
 )
 def test_a_recorded_stack_equals_single_models_whatever_changes_between_two_replays(name, optimizer):
-    trained = pairs(name, optimizer, graph_capture=Tape)
-    tape = Tape()
-    stack = stack_of(trained, tape)
+    trained = pairs(name, optimizer, graph_capture=SimulatedCapture)
+    capture = SimulatedCapture()
+    stack = stack_of(trained, capture)
     steps = iter(range(0, 10_000, 12))
 
     def advance_a_little() -> None:
@@ -368,13 +368,13 @@ def test_a_recorded_stack_equals_single_models_whatever_changes_between_two_repl
         assert_equal(trained)
 
     advance_a_little()
-    assert (tape.recordings, tape.replays) == (4, 12)  # 12 and 7 samples, 12 and 11 with a mask
+    assert (capture.captures, capture.replays) == (4, 12)  # 12 and 7 samples, 12 and 11 with a mask
     trained[0].both(lambda stepper: stepper.set_learning_rate(2**-7))
     trained[1].both(lambda stepper: stepper.begin(stepper.samples, ()))
     trained[2].both(lambda stepper: stepper.model.load_state_dict(stored(trained[0].alone.model.state_dict())))
     trained[2].both(Stepper.clear_sums)
     advance_a_little()
-    assert (tape.recordings, tape.replays) == (4, 24)
+    assert (capture.captures, capture.replays) == (4, 24)
     others = data(7)
     trained[0].both(lambda stepper: stepper.begin(others, ()))
     advance_a_little()
@@ -385,15 +385,15 @@ def test_a_recorded_stack_equals_single_models_whatever_changes_between_two_repl
     trained[2].both(lambda stepper: stepper.load_optimizer(stored(state)))
     trained[2].both(lambda stepper: stepper.set_learning_rate(2**-7))
     advance_a_little()
-    assert tape.replays == 3 * 12 + 3 * 6  # with a transform, masked batches are not replayed
-    before = tape.recordings
+    assert capture.replays == 3 * 12 + 3 * 6  # with a transform, masked batches are not replayed
+    before = capture.captures
     trained[1].both(lambda stepper: stepper.begin(stepper.samples, [Hooks(Scaled(0.25))]))
     advance_a_little()
-    assert tape.recordings == before
+    assert capture.captures == before
 
 
 def test_what_is_recorded_for_evaluation_is_recorded_anew_when_models_are_stacked():
-    trained = pairs(graph_capture=Tape)
+    trained = pairs(graph_capture=SimulatedCapture)
     everything = torch.arange(COUNT)
     for members in ((0, 1), (1, 2)):
         for pair in trained:
@@ -408,8 +408,8 @@ def test_what_is_recorded_for_evaluation_is_recorded_anew_when_models_are_stacke
 
 
 def test_a_recording_of_a_stack_changes_nothing():
-    trained = pairs(graph_capture=Tape)
-    stack = stack_of(trained, Tape())
+    trained = pairs(graph_capture=SimulatedCapture)
+    stack = stack_of(trained, SimulatedCapture())
     hooks = [Hooks(Augment(random_crop=2)({}, {}, None).transform)]
     trained[0].both(lambda stepper: stepper.begin(stepper.samples, hooks))
     trained[0].both(lambda stepper: stepper.seed_augmentation(0, 0, 0))
@@ -534,7 +534,7 @@ def test_a_model_without_a_stacked_form_is_refused_and_stays_as_it_was(model):
     addresses = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     layers = list(model.modules())
     with pytest.raises(Unstackable):
-        stacked_network(model, 3, Counts())
+        stacked_network(model, 3, SampleMask())
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == addresses
     assert list(model.modules()) == layers
 
@@ -549,7 +549,7 @@ def test_layers_without_parameters_of_their_own_may_be_used_twice():
             return self.head(self.activation(self.body(self.activation(inputs)) + inputs))
 
     model = Reused()
-    stacked, spatial = stacked_network(model, 2, Counts())
+    stacked, spatial = stacked_network(model, 2, SampleMask())
     assert not spatial
     with torch.no_grad():
         for name, parameter in stacked.named_parameters():
@@ -595,7 +595,7 @@ def test_masked_batch_norm_equals_torchs_on_the_samples_that_count(sizes, featur
     count, width = len(sizes), max(sizes)
     make = nn.BatchNorm2d if images else nn.BatchNorm1d
     layers = [make(features, eps=1e-3, momentum=momentum).double() for _ in sizes]
-    counts = Counts()
+    counts = SampleMask()
     counts.mask = torch.arange(width) < torch.tensor(sizes)[:, None]
     stacked = StackedBatchNorm(layers[0], count, counts)
     with torch.no_grad():

@@ -15,7 +15,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from tests.acceleration.recorded import Tape
+from tests.acceleration.simulated_capture import SimulatedCapture
 from tests.execution.test_local import assert_same_tables
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.acceleration.device_cache import DeviceCache
@@ -285,18 +285,20 @@ def test_recorded_cells_in_slots_equal_cells_that_are_not_recorded(tiny_scenario
         "turned": {"start": "warm_start", "augment": ["rotation"]},
     }
     tiny_scenario["seeds"] = [0]
-    tapes: list[Tape] = []
+    captures: list[SimulatedCapture] = []
     ran(tiny_scenario, tmp_path / "plain", slots=2, batching=batching)
-    cache = functools.partial(DeviceCache, make_capture=lambda device: tapes.append(Tape()) or tapes[-1])
+    cache = functools.partial(
+        DeviceCache, make_capture=lambda device: captures.append(SimulatedCapture()) or captures[-1]
+    )
     monkeypatch.setattr(slots_module, "DeviceCache", cache)
     assert ran(tiny_scenario, tmp_path / "recorded", slots=2, batching=batching) == {}
     assert kept(tmp_path / "recorded") == kept(tmp_path / "plain")
     losses = [rounds(tmp_path / name)["test_loss"] for name in ("plain", "recorded")]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     steps = rounds(tmp_path / "plain")["steps"].sum()
-    assert sum(tape.replays for tape in tapes) > steps / 2
-    if batching == "separate":
-        assert len(tapes) == 2  # of the steppers: each slot's next cell has that of the last one
+    assert sum(capture.replays for capture in captures) > steps / 2
+    if batching == "apart":
+        assert len(captures) == 2  # of the steppers: each slot's next cell has that of the last one
 
 
 def test_stacked_networks_with_batch_norm_differ_from_single_ones_by_chance_only(tiny_scenario, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.acceleration.recorded import Tape
+from tests.acceleration.simulated_capture import SimulatedCapture
 from tests.experiment import own_parts
 from tests.experiment.test_experiment import result, same, stored
 from warmstart_sim import scenario as scenarios
@@ -116,7 +116,7 @@ def test_a_frozen_round_does_not_decide_what_the_next_one_starts_from(tiny_scena
 
 def test_freezing_a_round_does_not_reach_the_next_cell_on_the_same_stepper(tiny_scenario, execution):
     """A captured stepper goes from cell to cell, here from one that ends frozen."""
-    cache = DeviceCache("cpu", lambda device: Tape())
+    cache = DeviceCache("cpu", lambda device: SimulatedCapture())
     first = CellTrainer(cell_of(tiny_scenario, own_parts.head_only), execution, cache)
     first.begin(first.rounds[1], first.fresh_weights(0))
     first.close()
@@ -142,7 +142,7 @@ def test_frozen_rounds_train_the_same_captured_and_with_stacked_steps(tiny_scena
     alone = ExecutionSettings(data_root=tmp_path)
     expected = [result(cell, tmp_path / "alone", alone) for cell in cells]
 
-    captured = DeviceCache("cpu", lambda device: Tape())
+    captured = DeviceCache("cpu", lambda device: SimulatedCapture())
     folder = RunFolder(tmp_path / "captured")
     for cell, one in zip(cells, expected, strict=True):
         run_to_end(cell_coroutine(cell, folder, captured, alone, lambda progress: None))

@@ -71,7 +71,7 @@ def test_tokens_and_floats_without_normalisation_go_to_the_model_as_they_are():
 def test_a_raw_batch_normalised_later_equals_a_batch():
     samples = DeviceSamples(Samples(IMAGES, LABELS), normalization("train", IMAGES), CPU)
     index = torch.tensor([3, 1])
-    assert torch.allclose(samples.finished(samples.raw_batch(index)[0]), samples.batch(index)[0], atol=1e-5)
+    assert torch.allclose(samples.normalized(samples.raw_batch(index)[0]), samples.batch(index)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -83,7 +83,7 @@ def test_inputs_normalised_once_for_all_are_those_normalised_batch_by_batch(monk
     index = torch.tensor([7, 0, 19, 7, 3])
     batches = []
     for most in (2**20, 0):
-        monkeypatch.setattr("warmstart_sim.training.batches.KEPT_NORMALIZED", {"cpu": most})
+        monkeypatch.setattr("warmstart_sim.training.batches.MAX_NORMALIZED_BYTES", {"cpu": most})
         on_device = DeviceSamples(samples, normalization("train", inputs), torch.device("cpu"), channels_last)
         batches.append(on_device.batch(index))
         assert (samples.inputs == inputs).all(), "the samples in memory stay as they are"
@@ -101,7 +101,7 @@ def test_pixels_outside_the_image_are_black_before_normalisation():
     samples = DeviceSamples(Samples(white, np.zeros(64, dtype=np.int64)), normalization("cifar10", white), CPU)
     transform = Augment(random_crop=4)({}, {}, None).transform
     batch = transform(Batch(*samples.raw_batch(torch.arange(64)), torch.Generator().manual_seed(0)))
-    values = samples.finished(batch.inputs)
+    values = samples.normalized(batch.inputs)
     mean, deviation = (torch.tensor(v) for v in CONSTANTS["cifar10"])
     black, bright = -mean / deviation, (1 - mean) / deviation
     for channel in range(3):

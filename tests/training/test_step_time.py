@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.acceleration.recorded import Tape
+from tests.acceleration.simulated_capture import SimulatedCapture
 from warmstart_sim.training import stepper
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.settings import Training
@@ -124,12 +124,12 @@ def test_texts_are_as_long_as_they_are_on_average(recorded, monkeypatch):
     tokens = (np.arange(12) < lengths[:, None]).astype(np.int64)
     samples = DeviceSamples(Samples(tokens, np.zeros(3, dtype=np.int64)), None, CPU)
     machine = Machine(0.01, 0.0)
-    measured(machine, samples=samples, graph_capture=Tape() if recorded else None)
+    measured(machine, samples=samples, graph_capture=SimulatedCapture() if recorded else None)
     assert set(machine.widths) == {8 if recorded else 5}
 
 
 def test_steps_are_recorded_before_they_are_timed():
-    tape = Tape()
+    capture = SimulatedCapture()
     machine = Machine(0.01, 0.0)
-    measured(machine, graph_capture=tape)
-    assert tape.recordings == 2
+    measured(machine, graph_capture=capture)
+    assert capture.captures == 2

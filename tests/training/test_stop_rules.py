@@ -74,7 +74,7 @@ def test_memory_goes_through_a_checkpoint():
     rule, resumed = (StopRule(Until(plateau={"patience": 3})) for _ in range(2))
     for epoch in (1, 2):
         rule.after_epoch(epoch, epoch, 0.5, 0.5)
-    resumed.restore(rule.memory())
+    resumed.restore(rule.state_dict())
     assert resumed == rule
 
 

@@ -16,7 +16,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.parts.augment import Augment
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training import evaluation
-from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucketed, epoch_order
+from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucket_by_length, epoch_order
 from warmstart_sim.training.evaluation import evaluate, train_accuracy
 from warmstart_sim.training.loop import RoundData, RoundTraining, train
 from warmstart_sim.training.settings import Training
@@ -100,7 +100,7 @@ def test_a_recurrent_network_learns_the_order_of_words():
 def test_every_run_of_batches_is_sorted_and_cut_anew(lengths, size, bucketing, seed):
     order, sizes = epoch_order(len(lengths), seed, 0, 0), batch_sizes(len(lengths), size)
     generator = torch.Generator().manual_seed(seed)
-    found, found_sizes = bucketed(order, sizes, torch.tensor(lengths), bucketing, generator)
+    found, found_sizes = bucket_by_length(order, sizes, torch.tensor(lengths), bucketing, generator)
     assert sorted(found.tolist()) == list(range(len(lengths)))
     assert sorted(found_sizes) == sorted(sizes)
 

@@ -1,4 +1,4 @@
-"""What stays on the device from cell to cell: samples, and steppers with their captured graphs."""
+"""Keeps samples, and steppers with their captured graphs, on the device from cell to cell."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import GraphCapture, Stepper
 from warmstart_sim.types import Samples
 
-KEPT = 2  # sets of samples that stay on the device when no cell uses them: training and test
+KEPT_SAMPLE_SETS = 2  # stay on the device when no cell uses them: a training and a test set
 
 
 class DeviceCache:
     """Lends steppers to cells, one cell at a time, and keeps one copy of the samples on the device for all cells.
 
-    Where steps are captured, a returned stepper goes to the next cell of its kind, with its graphs. Elsewhere there is
-    nothing to save, and every cell gets a model object of its own.
+    With graph capture, a stepper that was given back goes to the next cell of its kind, graphs included. Without it,
+    every cell gets a new model and stepper.
 
     Args:
-        device: Where everything is.
-        make_capture: Makes the graph capture of each stepper; it returns None where nothing is captured.
-        captures_steps: Whether steppers capture their steps; evaluation is captured in any case.
+        device: Such as "cpu" or "cuda:0".
+        make_capture: Makes the graph capture of each stepper; None turns capturing off.
+        captures_steps: Whether steppers capture their steps too, or evaluation only (stacks capture their own).
     """
 
     def __init__(
@@ -42,20 +42,20 @@ class DeviceCache:
         self._captures_steps = captures_steps
         self._idle: defaultdict[Hashable, list[Stepper]] = defaultdict(list)
         self._samples: weakref.WeakValueDictionary[Hashable, DeviceSamples] = weakref.WeakValueDictionary()
-        self._last: deque[DeviceSamples] = deque(maxlen=KEPT)
+        self._recent: deque[DeviceSamples] = deque(maxlen=KEPT_SAMPLE_SETS)
         self._normalizations: weakref.WeakKeyDictionary[Samples, dict[Normalize, Normalization | None]]
         self._normalizations = weakref.WeakKeyDictionary()
         self._flops: dict[Hashable, int] = {}
 
-    def take(self, kind: Hashable, settings: Training, build: Callable[[], nn.Module]) -> Stepper:
+    def borrow(self, kind: Hashable, settings: Training, build: Callable[[], nn.Module]) -> Stepper:
         """Lends a stepper for a cell's model.
 
         Args:
-            kind: Equal for models that are alike.
+            kind: Equal for models of the same architecture and shapes.
             settings: The cell's training settings; those that a captured graph depends on are added to the kind.
             build: Makes the model, on the device.
         """
-        # A captured step reads its learning rate anew, and there is a graph for each batch size.
+        # Captured steps read the learning rate from a tensor, and there is a graph for each batch size.
         kind = kind, settings.optimizer.model_copy(update={"lr": 1.0}), settings.precision
         if not self._idle[kind]:
             return Stepper(build(), settings, self.graph_capture(), kind=kind, captures_steps=self._captures_steps)
@@ -63,8 +63,8 @@ class DeviceCache:
         stepper.settings = settings
         return stepper
 
-    def give(self, stepper: Stepper) -> None:
-        """Takes back a stepper that `take` lent."""
+    def give_back(self, stepper: Stepper) -> None:
+        """Takes back a stepper that `borrow` lent, for the next cell."""
         if stepper.graph_capture is not None:
             self._idle[stepper.kind].append(stepper)
 
@@ -94,16 +94,16 @@ class DeviceCache:
         return known[kind]
 
     def samples(self, samples: Samples, normalize: Normalization | None, channels_last: bool) -> DeviceSamples:
-        """The samples on the device, shared by all cells that normalise them alike; the last few stay there."""
-        numbers = normalize and (*normalize.scale.flatten().tolist(), *normalize.shift.flatten().tolist())
-        key = (id(samples), numbers, channels_last)
+        """The samples on the device, shared by all cells that normalise them alike; the last two sets stay there."""
+        constants = normalize and (*normalize.scale.flatten().tolist(), *normalize.shift.flatten().tolist())
+        key = (id(samples), constants, channels_last)
         found = self._samples.get(key)
         if found is None:
-            if len(self._last) == KEPT:
-                self._last.popleft()  # free it first: both together may not fit
+            if len(self._recent) == KEPT_SAMPLE_SETS:
+                self._recent.popleft()  # free it first: both together may not fit
             found = DeviceSamples(samples, normalize, self.device, channels_last)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # other slots have streams of their own, which do not wait for this
             self._samples[key] = found
-            self._last.append(found)
+            self._recent.append(found)
         return found

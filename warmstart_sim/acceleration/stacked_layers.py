@@ -1,4 +1,4 @@
-"""The layers of a stack: R networks of one architecture as one network, without their weights.
+"""Builds one network that computes R networks of the same architecture.
 
 R linear layers are one batched product, R convolutions one grouped convolution, and R BatchNorms one over R times the
 channels, so that every model keeps statistics of its own.
@@ -19,11 +19,11 @@ FUNCTIONS = (F.relu, F.gelu, F.silu, torch.relu, torch.tanh, torch.sigmoid, torc
 
 
 class Unstackable(Exception):
-    """A model has something in it of which no stacked form is known."""
+    """The model contains something that has no stacked form."""
 
 
-class Counts:
-    """Which samples of a stacked batch count: None for all, else a mask of shape (R, n)."""
+class SampleMask:
+    """Which samples of a stacked batch are real rather than padding: a bool mask (R, n), or None for all."""
 
     def __init__(self) -> None:
         self.mask: torch.Tensor | None = None
@@ -62,9 +62,9 @@ class StackedConv2d(nn.Module):
 
 
 class StackedBatchNorm(nn.Module):
-    """R BatchNorms in training mode, each with the statistics of its own samples that count."""
+    """R BatchNorms in training mode, each with the statistics of its own real samples."""
 
-    def __init__(self, layer: nn.BatchNorm1d | nn.BatchNorm2d, count: int, counts: Counts) -> None:
+    def __init__(self, layer: nn.BatchNorm1d | nn.BatchNorm2d, count: int, sample_mask: SampleMask) -> None:
         super().__init__()
         if not layer.affine or not layer.track_running_stats or layer.momentum is None:
             raise Unstackable("a BatchNorm without scale and shift or with cumulative statistics")
@@ -75,7 +75,7 @@ class StackedBatchNorm(nn.Module):
         self.running_mean: torch.Tensor
         self.running_var: torch.Tensor
         self.num_batches_tracked: torch.Tensor
-        self._momentum, self._eps, self._counts = layer.momentum, layer.eps, counts
+        self._momentum, self._eps, self._sample_mask = layer.momentum, layer.eps, sample_mask
         self._rows = isinstance(layer, nn.BatchNorm1d)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -88,20 +88,20 @@ class StackedBatchNorm(nn.Module):
         return across.view(n, count, features).transpose(0, 1)
 
     def _normalized(self, inputs: torch.Tensor) -> torch.Tensor:
-        if self._counts.mask is None:
+        if self._sample_mask.mask is None:
             mean, var = self.running_mean.flatten(), self.running_var.flatten()
             weight, bias = self.weight.flatten(), self.bias.flatten()
             return F.batch_norm(inputs, mean, var, weight, bias, True, self._momentum, self._eps)
-        return self._masked(inputs, self._counts.mask)
+        return self._masked(inputs, self._sample_mask.mask)
 
     def _masked(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         count, features = self.weight.shape
         values = inputs.reshape(len(inputs), count, features, -1)
-        counts = mask.T[:, :, None, None].to(values.dtype)  # (n, R, 1, 1)
-        size = (mask.sum(1, keepdim=True) * values.shape[3]).to(values.dtype)  # (R, 1): of how many values a mean is
-        mean = (values * counts).sum((0, 3)) / size
+        counted = mask.T[:, :, None, None].to(values.dtype)  # (n, R, 1, 1)
+        size = (mask.sum(1, keepdim=True) * values.shape[3]).to(values.dtype)  # (R, 1), the divisor
+        mean = (values * counted).sum((0, 3)) / size
         centred = values - mean[:, :, None]
-        var = (centred.square() * counts).sum((0, 3)) / size
+        var = (centred.square() * counted).sum((0, 3)) / size
         scaled = centred * ((var + self._eps).rsqrt() * self.weight)[:, :, None] + self.bias[:, :, None]
         with torch.no_grad():
             self.running_mean.lerp_(mean, self._momentum)
@@ -122,20 +122,20 @@ class _Rows(nn.Module):
         return inputs.reshape(len(inputs), self._count, -1).transpose(0, 1)
 
 
-def stacked_network(model: nn.Module, count: int, counts: Counts) -> tuple[nn.Module, bool]:
+def stacked_network(model: nn.Module, count: int, sample_mask: SampleMask) -> tuple[nn.Module, bool]:
     """`count` models like this one as one module, in training mode, with parameters of shape (count, ...).
 
     Args:
         model: Made of linear layers, convolutions, BatchNorm, pooling, activations and sums.
         count: R.
-        counts: Says at each call which samples count.
+        sample_mask: Read at each call of the module.
 
     Returns:
         The module, and whether it takes images (n, R * channels, height, width) rather than (R, n, ...). It returns
-        logits (R, n, classes). Its parameters and buffers have the model's names, and no values yet.
+        logits (R, n, classes). Its parameters and buffers have the model's names, and are uninitialised.
 
     Raises:
-        Unstackable: The model has something else in it.
+        Unstackable: The model contains anything else.
     """
     try:
         traced = fx.symbolic_trace(model)
@@ -146,7 +146,7 @@ def stacked_network(model: nn.Module, count: int, counts: Counts) -> tuple[nn.Mo
     for node in traced.graph.nodes:
         if node.op == "call_module":
             name = str(node.target)
-            layer = _stacked_layer(traced.get_submodule(name), count, counts, spatial)
+            layer = _stacked_layer(traced.get_submodule(name), count, sample_mask, spatial)
             parent, _, last = name.rpartition(".")
             setattr(traced.get_submodule(parent), last, layer)
         elif node.op == "call_function" and node.target in FUNCTIONS:
@@ -164,13 +164,13 @@ def _names(model: nn.Module) -> set[str]:
     return {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
 
 
-def _stacked_layer(layer: nn.Module, count: int, counts: Counts, spatial: bool) -> nn.Module:
+def _stacked_layer(layer: nn.Module, count: int, sample_mask: SampleMask, spatial: bool) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return StackedLinear(layer, count)
     if isinstance(layer, nn.Conv2d):
         return StackedConv2d(layer, count)
     if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        return StackedBatchNorm(layer, count, counts)
+        return StackedBatchNorm(layer, count, sample_mask)
     if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
         return _Rows(count, spatial)
     if isinstance(layer, (*ELEMENTWISE, *POOLING)):

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from warmstart_sim.acceleration.stacked_layers import Counts, StackedBatchNorm, stacked_network
+from warmstart_sim.acceleration.stacked_layers import SampleMask, StackedBatchNorm, stacked_network
 from warmstart_sim.training.stepper import GraphCapture, Stepper, StepRequest
 from warmstart_sim.types import Batch
 
@@ -49,15 +49,15 @@ class Stack:
 
     def __init__(self, steppers: Sequence[Stepper], graph_capture: GraphCapture | None = None) -> None:
         self.steppers = tuple(steppers)
-        self._recorder = graph_capture
-        self._counts = Counts()
-        self._network, self._spatial = stacked_network(steppers[0].model, len(steppers), self._counts)
+        self._graph_capture = graph_capture
+        self._mask = SampleMask()
+        self._network, self._spatial = stacked_network(steppers[0].model, len(steppers), self._mask)
         self._parameters = dict(self._network.named_parameters())
         self._has_statistics = any(isinstance(module, StackedBatchNorm) for module in self._network.modules())
         self._loss_sums, self._correct = self._adopt()
         self._updates: list[Update] = []
         self._version = -1
-        self._recorded: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor, Callable[[], None]]] = {}
+        self._captured: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor, Callable[[], None]]] = {}
 
     def _adopt(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies the models into the stacked tensors, and makes their own tensors slices of those."""
@@ -75,27 +75,27 @@ class Stack:
                     if isinstance(value, torch.Tensor):
                         state[key] = value.contiguous()
             stepper.loss_sum, stepper.correct = loss_sums[r], correct[r]
-            stepper.forget_captures()
+            stepper.drop_captured_graphs()
         return loss_sums, correct
 
-    def step(self, minibatches: Sequence[StepRequest]) -> None:
+    def step(self, requests: Sequence[StepRequest]) -> None:
         """Makes one step of every stepper.
 
         Args:
-            minibatches: One for each stepper, in their order; of any sizes, but where there is BatchNorm, two at least.
+            requests: One for each stepper, in their order; of any sizes, but where there is BatchNorm, two at least.
 
         Raises:
             Exception: What a transform or torch raised. Nothing has been drawn then, and no weight has changed.
         """
         version = sum(stepper.version for stepper in self.steppers)
         if version != self._version:
-            self._updates = list(_updates(self.steppers, list(self._parameters)))
-            self._recorded.clear()
+            self._updates = list(_make_updates(self.steppers, list(self._parameters)))
+            self._captured.clear()
             self._version = version
-        sizes = [len(minibatch.index) for minibatch in minibatches]
+        sizes = [len(request.index) for request in requests]
         if min(sizes) == 1 and self._has_statistics:
             raise ValueError("BatchNorm in training mode needs two samples at least")
-        index = pad_sequence([minibatch.index for minibatch in minibatches], batch_first=True)
+        index = pad_sequence([request.index for request in requests], batch_first=True)
         mask = None
         if min(sizes) < max(sizes):
             ends = torch.tensor(sizes).to(index.device, non_blocking=True)[:, None]
@@ -103,7 +103,7 @@ class Stack:
         drawing = [stepper.generator for stepper in self.steppers if any(hook.transform for hook in stepper.hooks)]
         drawn = [generator.get_state() for generator in drawing]
         try:
-            if self._recorder is None or (drawing and mask is not None):  # a replay always draws as many
+            if self._graph_capture is None or (drawing and mask is not None):  # a replay always draws as many
                 self._step(index, mask, sizes)
             else:
                 self._replay(index, mask)
@@ -114,7 +114,7 @@ class Stack:
 
     def _step(self, index: torch.Tensor, mask: torch.Tensor | None, sizes: Sequence[int] | None = None) -> None:
         inputs, labels = self._batch(index, sizes or [index.shape[1]] * len(index))
-        self._counts.mask = mask
+        self._mask.mask = mask
         logits = self._network(inputs)
         losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
         hits = logits.detach().argmax(2) == labels
@@ -141,24 +141,24 @@ class Stack:
 
     def _replay(self, index: torch.Tensor, mask: torch.Tensor | None) -> None:
         key = index.shape[1], mask is not None
-        if key not in self._recorded:
-            self._recorded[key] = self._record(*key)
-        static_index, static_mask, replay = self._recorded[key]
+        if key not in self._captured:
+            self._captured[key] = self._capture(*key)
+        static_index, static_mask, replay = self._captured[key]
         static_index.copy_(index)
         if mask is not None:
             static_mask.copy_(mask)
         replay()
 
-    def _record(self, width: int, masked: bool) -> tuple[torch.Tensor, torch.Tensor, Callable[[], None]]:
-        assert self._recorder is not None
+    def _capture(self, width: int, masked: bool) -> tuple[torch.Tensor, torch.Tensor, Callable[[], None]]:
+        assert self._graph_capture is not None
         device = self.steppers[0].device
         index = torch.zeros(len(self.steppers), width, dtype=torch.int64, device=device)
         mask = torch.ones(len(self.steppers), width, dtype=torch.bool, device=device)
         with contextlib.ExitStack() as unchanged:
             for stepper in self.steppers:
-                unchanged.enter_context(stepper.unchanged())
+                unchanged.enter_context(stepper.preserve_state())
             generators = [stepper.generator for stepper in self.steppers]
-            return index, mask, self._recorder(lambda: self._step(index, mask if masked else None), generators)
+            return index, mask, self._graph_capture(lambda: self._step(index, mask if masked else None), generators)
 
     def _batch(self, index: torch.Tensor, sizes: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs as the network takes them, and labels (R, n); one look-up where all share data and no hook is on."""
@@ -171,13 +171,13 @@ class Stack:
             inputs = inputs.unflatten(0, order.shape)
             labels = labels.view(order.shape).T if self._spatial else labels.view(order.shape)
         else:
-            batches = [_own_batch(*each) for each in zip(self.steppers, index, sizes, strict=True)]
+            batches = [_padded_batch(*each) for each in zip(self.steppers, index, sizes, strict=True)]
             inputs = torch.stack([inputs for inputs, _ in batches], dim=1 if self._spatial else 0)
             labels = torch.stack([labels for _, labels in batches])
         return inputs.flatten(1, 2) if self._spatial else inputs, labels
 
 
-def _own_batch(stepper: Stepper, index: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded_batch(stepper: Stepper, index: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """One model's batch, with what its hooks make of the samples that count; the rest are zeros."""
     samples = stepper.samples
     assert samples is not None
@@ -188,14 +188,14 @@ def _own_batch(stepper: Stepper, index: torch.Tensor, size: int) -> tuple[torch.
     batch = Batch(*samples.raw_batch(index), stepper.generator, index)
     for transform in transforms:
         batch = transform(batch)
-    inputs, labels = samples.finished(batch.inputs), batch.labels
+    inputs, labels = samples.normalized(batch.inputs), batch.labels
     return torch.cat((inputs, inputs.new_zeros(missing, *inputs.shape[1:]))), F.pad(labels, (0, missing))
 
 
 Update = Callable[[Mapping[str, Sequence[torch.Tensor]]], None]  # from each parameter's gradients, one for each model
 
 
-def _updates(steppers: Sequence[Stepper], names: Sequence[str]) -> Iterator[Update]:
+def _make_updates(steppers: Sequence[Stepper], names: Sequence[str]) -> Iterator[Update]:
     """The optimiser steps of all models: torch's own kernels on lists, one list for each learning rate."""
     by_rate: defaultdict[Hashable, list[int]] = defaultdict(list)
     for r, stepper in enumerate(steppers):
@@ -215,7 +215,7 @@ def _updates(steppers: Sequence[Stepper], names: Sequence[str]) -> Iterator[Upda
 
 
 def _adam_update(
-    group: Mapping[str, Any], places: list[tuple[str, int]], parameters: list[torch.Tensor], states: list[Any]
+    group: Mapping[str, Any], slices: list[tuple[str, int]], parameters: list[torch.Tensor], states: list[Any]
 ) -> Update:
     for parameter, state in zip(parameters, states, strict=True):
         if not state:  # as torch.optim.Adam makes it at its first step
@@ -227,7 +227,7 @@ def _adam_update(
     def update(gradients: Mapping[str, Sequence[torch.Tensor]]) -> None:
         with torch.no_grad():
             adam(
-                parameters, [gradients[name][r] for name, r in places], means, squares, [], steps, fused=True,
+                parameters, [gradients[name][r] for name, r in slices], means, squares, [], steps, fused=True,
                 capturable=group["capturable"], decoupled_weight_decay=group["decoupled_weight_decay"], amsgrad=False,
                 beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
                 maximize=False,
@@ -237,7 +237,7 @@ def _adam_update(
 
 
 def _sgd_update(
-    group: Mapping[str, Any], places: list[tuple[str, int]], parameters: list[torch.Tensor], states: list[Any]
+    group: Mapping[str, Any], slices: list[tuple[str, int]], parameters: list[torch.Tensor], states: list[Any]
 ) -> Update:
     momentum = group["momentum"]
     for parameter, state in zip(parameters, states, strict=True):
@@ -248,7 +248,7 @@ def _sgd_update(
     def update(gradients: Mapping[str, Sequence[torch.Tensor]]) -> None:
         with torch.no_grad():
             sgd(
-                parameters, [gradients[name][r] for name, r in places], buffers, fused=True,
+                parameters, [gradients[name][r] for name, r in slices], buffers, fused=True,
                 weight_decay=group["weight_decay"], momentum=momentum, lr=group["lr"], dampening=0.0, nesterov=False,
                 maximize=False,
             )  # fmt: skip

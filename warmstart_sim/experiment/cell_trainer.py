@@ -23,7 +23,7 @@ from warmstart_sim.scenario.splits import load_component, load_dataset, split_ro
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, Normalization
 from warmstart_sim.training.coroutine import TrainingCoroutine
-from warmstart_sim.training.evaluation import evaluation
+from warmstart_sim.training.evaluation import evaluation_coroutine
 from warmstart_sim.training.loop import RoundData, RoundTraining
 from warmstart_sim.training.round_context import round_context
 from warmstart_sim.training.settings import Training
@@ -58,7 +58,7 @@ class CellTrainer:
         _check_inputs(cell, self.dataset, self._tokens)
         self._cache = cache or DeviceCache(execution.device)
         shape = (self.dataset.input_shape, self.dataset.classes, self.dataset.vocabulary_size)
-        self.stepper = self._cache.take((str(cell.model.record()), *shape), cell.arm.training, self._model)
+        self.stepper = self._cache.borrow((str(cell.model.record()), *shape), cell.arm.training, self._model)
         self.model = self.stepper.model
         self.layout: Layout = models.layout(self.model)
 
@@ -73,7 +73,7 @@ class CellTrainer:
 
     def close(self) -> None:
         """Returns the stepper to the cache; from now on another cell may use the model."""
-        self._cache.give(self.stepper)
+        self._cache.give_back(self.stepper)
 
     def _model(self) -> nn.Module:
         """A model on the device, checked to take the data."""
@@ -152,7 +152,9 @@ class CellTrainer:
             samples, indices = self._split(split, round_)
             measured: tuple[float | None, float | None] = (None, None)
             if len(indices):
-                measured = yield from evaluation(self.model, self.stepper.batch_metrics(samples), samples, indices)
+                measured = yield from evaluation_coroutine(
+                    self.model, self.stepper.batch_metrics(samples), samples, indices
+                )
             row[f"{split}_accuracy"], row[f"{split}_loss"] = measured
         return row
 

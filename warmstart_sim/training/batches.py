@@ -27,7 +27,7 @@ CONSTANTS = {
 
 # Bytes of a data set's float32 inputs up to which they are normalised once for all rather than batch by batch: twice as
 # quick for small models. On a CPU every worker has them, on a GPU all cells share them.
-KEPT_NORMALIZED = {"cpu": 2**28, "cuda": 2**32}
+MAX_NORMALIZED_BYTES = {"cpu": 2**28, "cuda": 2**32}
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Normalization:
     def _stored_scale(self) -> torch.Tensor:
         return self.scale / 255 if self.pixels else self.scale
 
-    def of_stored(self, inputs: torch.Tensor) -> torch.Tensor:
+    def apply_to_stored(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalises inputs as they are stored, uint8 pixels or floats; floats are overwritten."""
         # On a CPU two passes in place cost half of one addcmul, which does not vectorise over broadcast channels.
         return inputs.float().mul_(self._stored_scale).add_(self.shift)
 
-    def of_floats(self, inputs: torch.Tensor) -> torch.Tensor:
+    def apply_to_floats(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalises floats: pixels in [0, 1] that were augmented."""
         return (inputs * self.scale).add_(self.shift)
 
@@ -127,8 +127,8 @@ class DeviceSamples:
         # In memory as a batch is to lie: with one channel there is no difference.
         self._channels_behind = self._format == torch.channels_last and self.inputs.shape[1] > 1
         self._normalized: torch.Tensor | None = None
-        if self._normalize is not None and 4 * self.inputs.numel() <= KEPT_NORMALIZED.get(device.type, 0):
-            self._normalized = self._normalize.of_stored(self.inputs.to(torch.float32, copy=True))
+        if self._normalize is not None and 4 * self.inputs.numel() <= MAX_NORMALIZED_BYTES.get(device.type, 0):
+            self._normalized = self._normalize.apply_to_stored(self.inputs.to(torch.float32, copy=True))
             if self._channels_behind:
                 self._normalized = self._normalized.permute(0, 2, 3, 1).contiguous()
 
@@ -167,7 +167,7 @@ class DeviceSamples:
             return inputs, self.labels.index_select(0, index)
         inputs = self._at(index, width)
         if self._normalize is not None:
-            inputs = self._normalize.of_stored(inputs)
+            inputs = self._normalize.apply_to_stored(inputs)
         return inputs.contiguous(memory_format=self._format), self.labels.index_select(0, index)
 
     def raw_batch(self, index: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,10 +177,10 @@ class DeviceSamples:
             inputs = inputs.float().div_(255)
         return inputs, self.labels.index_select(0, index)
 
-    def finished(self, inputs: torch.Tensor) -> torch.Tensor:
+    def normalized(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalises what came from `raw_batch`."""
         if self._normalize is not None:
-            inputs = self._normalize.of_floats(inputs)
+            inputs = self._normalize.apply_to_floats(inputs)
         return inputs.contiguous(memory_format=self._format)
 
     def _at(self, index: torch.Tensor, width: int | None) -> torch.Tensor:
@@ -210,7 +210,7 @@ def epoch_order(count: int, seed: int, round_index: int, epoch: int) -> torch.Te
     return torch.randperm(count, generator=torch_generator(seed, "order", round_index, epoch))
 
 
-def bucketed(
+def bucket_by_length(
     order: torch.Tensor, sizes: Sequence[int], lengths: torch.Tensor, bucketing: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, list[int]]:
     """An epoch's order and batch sizes such that a batch holds texts of similar length, and is padded little.
@@ -225,7 +225,7 @@ def bucketed(
         generator: Decides the order of the batches.
 
     >>> lengths = torch.tensor([5, 1, 9, 2, 8, 1])
-    >>> order, sizes = bucketed(torch.arange(6), [2, 2, 2], lengths, 3, torch.Generator().manual_seed(0))
+    >>> order, sizes = bucket_by_length(torch.arange(6), [2, 2, 2], lengths, 3, torch.Generator().manual_seed(0))
     >>> sorted(batch.tolist() for batch in lengths[order].split(sizes))
     [[1, 1], [2, 5], [8, 9]]
     """

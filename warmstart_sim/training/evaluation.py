@@ -26,7 +26,7 @@ AHEAD = {"cpu": 0, "cuda": 1}
 BatchMetrics = Callable[[torch.Tensor, int | None], torch.Tensor]
 
 
-def score(logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
+def hits_and_loss(logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
     """(hits, sum of cross-entropies) as float64, shape (2,), over those samples that count; None counts all."""
     hits, losses = logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none").double()
     if counts is not None:
@@ -40,7 +40,7 @@ def batch_metrics(model: nn.Module, samples: DeviceSamples) -> BatchMetrics:
     def count(index: torch.Tensor, width: int | None) -> torch.Tensor:
         inputs, labels = samples.batch(index, width)
         with torch.no_grad():
-            return score(model(inputs), labels)
+            return hits_and_loss(model(inputs), labels)
 
     return count
 
@@ -51,7 +51,7 @@ def evaluate(model: nn.Module, samples: DeviceSamples, indices: torch.Tensor) ->
     Accuracy is the share of samples, not a mean of batch accuracies. The model's mode is put back afterwards.
     With no samples both are NaN. Texts are taken by length, which leaves little padding to compute.
     """
-    return run_to_end(evaluation(model, batch_metrics(model, samples), samples, indices))
+    return run_to_end(evaluation_coroutine(model, batch_metrics(model, samples), samples, indices))
 
 
 def train_accuracy(
@@ -68,10 +68,10 @@ def train_accuracy(
         indices: int64 on the device, shape (n,), n at least 1.
         at_least: The threshold that matters, in [0, 1]; None for a full pass.
     """
-    return run_to_end(criterion(model, batch_metrics(model, samples), samples, indices, at_least))
+    return run_to_end(train_accuracy_coroutine(model, batch_metrics(model, samples), samples, indices, at_least))
 
 
-def evaluation(
+def evaluation_coroutine(
     model: nn.Module, count: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor
 ) -> TrainingCoroutine[tuple[float, float]]:
     """What `evaluate` gives, in turns; `count` tallies batches of `samples` with `model`."""
@@ -85,7 +85,7 @@ def evaluation(
     return hits / len(indices), loss / len(indices)
 
 
-def criterion(
+def train_accuracy_coroutine(
     model: nn.Module, count: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor, at_least: float | None
 ) -> TrainingCoroutine[float | None]:
     """What `train_accuracy` gives, in turns; `count` tallies batches of `samples` with `model`."""

@@ -13,9 +13,9 @@ import torch
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.training import part_state
-from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucketed, epoch_order
+from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucket_by_length, epoch_order
 from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end, wait_for_values
-from warmstart_sim.training.evaluation import criterion, evaluation
+from warmstart_sim.training.evaluation import evaluation_coroutine, train_accuracy_coroutine
 from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.training.stop_rules import Status, StopRule
 from warmstart_sim.types import Hooks
@@ -175,7 +175,7 @@ class RoundTraining:
         return requests
 
     def _train_on(self, requests: Sequence[StepRequest]) -> TrainingCoroutine[tuple[float, float]]:
-        """Running (accuracy, mean loss) of one pass. Nothing waits for the device before the pass ends."""
+        """Trains on one pass; its running (accuracy, mean loss). It waits for the device at the end only."""
         stepper = self.stepper
         stepper.clear_sums()
         stepper.seed_augmentation(self._seed, self._round_index, self.epochs)
@@ -199,7 +199,7 @@ class RoundTraining:
         if self._settings.bucketing is not None:
             assert lengths is not None  # checked by the constructor
             generator = torch_generator(self._seed, "bucketing", self._round_index, self.epochs)
-            order, sizes = bucketed(order, sizes, lengths[indices.cpu()], self._settings.bucketing, generator)
+            order, sizes = bucket_by_length(order, sizes, lengths[indices.cpu()], self._settings.bucketing, generator)
         if self._settings.until.steps is not None:
             sizes = sizes[: self._settings.until.steps - self.steps]
         return order[: sum(sizes)], sizes
@@ -214,7 +214,11 @@ class RoundTraining:
             return None
         at_least = None if self._measure or self.epochs >= self._settings.until.cap else self.rule.threshold
         samples, indices = self._data.train, self._data.train_indices
-        return (yield from criterion(self.model, self.stepper.batch_metrics(samples), samples, indices, at_least))
+        return (
+            yield from train_accuracy_coroutine(
+                self.model, self.stepper.batch_metrics(samples), samples, indices, at_least
+            )
+        )
 
     def _evaluate_held_out(self) -> TrainingCoroutine[tuple[float | None, float | None]]:
         data = self._data
@@ -228,7 +232,7 @@ class RoundTraining:
     def _accuracy(self, samples: DeviceSamples, indices: torch.Tensor) -> TrainingCoroutine[float | None]:
         if len(indices) == 0:
             return None
-        accuracy, _ = yield from evaluation(self.model, self.stepper.batch_metrics(samples), samples, indices)
+        accuracy, _ = yield from evaluation_coroutine(self.model, self.stepper.batch_metrics(samples), samples, indices)
         return accuracy
 
     def _now(self) -> float:
@@ -238,11 +242,11 @@ class RoundTraining:
         return time.perf_counter() - self.stepper.capture_seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed round needs, between two epochs; generators are made anew from their seeds."""
+        """Everything that a resumed round needs, between two epochs; generators are seeded again."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.stepper.optimizer.state_dict(),
-            "rule": self.rule.memory(),
+            "rule": self.rule.state_dict(),
             "best_state": self.best_state,
             "counters": (self.epochs, self.steps, self.samples_seen),
             "parts": [hook.state for hook in self._hooks],
@@ -252,7 +256,7 @@ class RoundTraining:
         """Restores what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.stepper.load_optimizer(state["optimizer"])
-        self.rule.restore(state["rule"])
+        self.rule.load_state_dict(state["rule"])
         self.best_state = state["best_state"]
         self.epochs, self.steps, self.samples_seen = state["counters"]
         for hook, saved in zip(self._hooks, state["parts"], strict=True):

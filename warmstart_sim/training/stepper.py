@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training import part_state
 from warmstart_sim.training.batches import DeviceSamples
-from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, score
+from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, hits_and_loss
 from warmstart_sim.training.settings import Optimizer, Training
 from warmstart_sim.training.starts import freeze_all_but, never_trained, train_mode, trains_by_default
 from warmstart_sim.types import Batch, Hooks
@@ -136,7 +136,7 @@ class Stepper:
         self.trains_by_default = trains_by_default(model)
         self.never_trained = never_trained(model)
         self._captures_steps = captures_steps and graph_capture is not None
-        self._eager_step: Step = self._missing
+        self._eager_step: Step = self._not_begun
         self._after_step: list[Callable[[nn.Module, torch.optim.Optimizer], None]] = []
         self._capturable = True  # as far as is known of the round's parts
         self._read_state: list[dict[str, Any]] = []  # of parts, that captured steps may read
@@ -166,7 +166,7 @@ class Stepper:
             self._steps.clear()
             self.version += 1
             self.samples, self.hooks = samples, tuple(hooks)
-            self._eager_step = self._composed()
+            self._eager_step = self._compose_step()
             self._after_step = [hook.after_step for hook in self.hooks if hook.after_step]
             self._capturable = True
             self._read_state = [hook.state for hook in self.hooks if hook.state is not None and _is_captured(hook)]
@@ -255,7 +255,7 @@ class Stepper:
         self.version += 1
         self._steps.clear()
 
-    def forget_captures(self) -> None:
+    def drop_captured_graphs(self) -> None:
         """Drops all captured graphs, because the model's tensors have been replaced."""
         self._steps.clear()
         self._metrics.clear()
@@ -278,10 +278,10 @@ class Stepper:
             for (name, value), (other, held) in zip(now, since, strict=True)
         )
 
-    def _missing(self, index: torch.Tensor, width: int | None) -> None:
+    def _not_begun(self, index: torch.Tensor, width: int | None) -> None:
         raise AssertionError("call begin() before the first step")
 
-    def _composed(self) -> Step:
+    def _compose_step(self) -> Step:
         """Composes the step from what is present; the common case has no branches in it."""
         transforms = [hook.transform for hook in self.hooks if hook.transform]
         loss_terms = [hook.loss_term for hook in self.hooks if hook.loss_term]
@@ -309,7 +309,7 @@ class Stepper:
             batch = Batch(*data.raw_batch(index, width), generator, index)
             for transform in transforms:
                 batch = transform(batch)
-            model_inputs = data.finished(batch.inputs)
+            model_inputs = data.normalized(batch.inputs)
             batch = replace(batch, model_inputs=model_inputs, model=model)
             logits = forward(model_inputs)
             loss = F.cross_entropy(logits, batch.labels)
@@ -357,7 +357,7 @@ class Stepper:
         def work() -> None:
             with torch.no_grad():
                 inputs, labels = samples.batch(static, width)
-                result.copy_(score(self.model(inputs), labels, counts))
+                result.copy_(hits_and_loss(self.model(inputs), labels, counts))
 
         self.model.eval()
         replay = self._replay(work, "evaluation")
@@ -377,7 +377,7 @@ class Stepper:
         entries = self._state_entries()
         started = time.perf_counter()
         try:
-            with self.unchanged():
+            with self.preserve_state():
                 replay = self.graph_capture(work, [self.generator])
                 if self._state_changed(entries):
                     self._capturable = False
@@ -396,7 +396,7 @@ class Stepper:
         )
 
     @contextlib.contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def preserve_state(self) -> Iterator[None]:
         """Restores weights, buffers, optimiser, sums and generators in place: capturing a step runs it."""
         cuda = [self.device] if self.device.type == "cuda" else []
         was_new = not self.optimizer.state

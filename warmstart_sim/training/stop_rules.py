@@ -1,4 +1,4 @@
-"""When a round ends. A pure account of numbers: it sees each epoch's accuracies and says stop or go on."""
+"""Decides when a round ends, from the accuracies of its epochs; it never sees the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Status = Literal["converged", "finished", "capped", "gave_up", "diverged"]
 
 @dataclass
 class StopRule:
-    """The rules of one round, and what they have to remember from epoch to epoch.
+    """The rules of one round, with the best values so far and the epochs since.
 
     Args:
         until: The rules.
@@ -36,7 +36,7 @@ class StopRule:
 
     @property
     def threshold(self) -> float:
-        """The lowest train accuracy that could matter now: a check below it may stop early."""
+        """The lowest train accuracy that could end the round or count as an improvement; below it, a check may stop."""
         values = []
         if self.until.train_accuracy is not None:
             values.append(self.until.train_accuracy)
@@ -58,8 +58,8 @@ class StopRule:
             epoch: 1 for the first.
             steps: Steps taken in this round so far.
             running_accuracy: Accuracy on the batches of this epoch.
-            train_accuracy: The criterion's value; None when it is below `threshold`, or no rule needs it.
-            validation_accuracy: Where a rule needs it.
+            train_accuracy: In evaluation mode; None if it is below `threshold`, or no rule needs it.
+            validation_accuracy: None if no rule needs it.
         """
         until = self.until
         met = until.train_accuracy is not None and train_accuracy is not None and train_accuracy >= until.train_accuracy
@@ -95,11 +95,11 @@ class StopRule:
             self.epochs_without_validation_improvement += 1
         return self.epochs_without_validation_improvement >= self.until.validation_patience
 
-    def memory(self) -> dict[str, float]:
-        """What a checkpoint has to keep."""
+    def state_dict(self) -> dict[str, float]:
+        """The numbers to save in a checkpoint."""
         return {key: value for key, value in asdict(self).items() if key != "until"}
 
-    def restore(self, memory: dict[str, float]) -> None:
-        """Puts back what `memory` gave."""
-        for key, value in memory.items():
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Restores what `state_dict` returned."""
+        for key, value in state.items():
             setattr(self, key, value)

@@ -82,7 +82,7 @@ class _Log(TorchDispatchMode):
         return results
 
 
-class Tape:
+class SimulatedCapture:
     """A `GraphCapture` for the CPU. Unlike a CUDA graph it also runs what it records.
 
     Attributes:
