@@ -117,7 +117,7 @@ def test_two_hundred_replayed_steps_equal_eager_ones(name, optimizer, true_float
     eager, graph = (training_of(name, record, **settings) for record in (False, True))
     for _ in range(40):  # epochs of 64, 64, 64, 64 and a partial batch of 44
         left, right = eager.run_epoch(), graph.run_epoch()
-        # The recorded rate is a float32 number, the eager one a Python float: the last bits may differ.
+        # The captured rate is a float32 number, the eager one a Python float: the last bits may differ.
         assert right["running_train_loss"] == pytest.approx(left["running_train_loss"], rel=2e-3, abs=2e-5)
     assert graph.steps == eager.steps == 200
     for key, tensor in eager.model.state_dict().items():

@@ -1,10 +1,10 @@
-"""A stand-in for CUDA graphs on the CPU, as strict as they are: what is recorded is replayed on the same addresses.
+"""A stand-in for CUDA graphs on the CPU, as strict as they are: captured work is replayed on the same addresses.
 
 A replay runs the same operators on the same memory with the same numbers. So whatever is frozen in a CUDA graph is
-frozen here: a learning rate that is a Python number, an index that was not copied to where the recording reads it, new
-weights that are other tensors. And whatever the recording allocated itself holds garbage between two replays, because
-there another recording may use the same memory. What a CUDA graph refuses is refused: work that waits for the device,
-and draws from generators of which the recorder was not told.
+frozen here: a learning rate that is a Python number, an index that was not copied to where the graph reads it, new
+weights that are other tensors. And whatever the captured work allocated itself holds garbage between two replays,
+because another graph may use the same memory there. What a CUDA graph refuses is refused: work that waits for the device,
+and draws from generators that were not registered.
 
 What it cannot see, because no operator is called: `tensor.tolist()` and `tensor.numpy()`, which wait for a GPU too.
 """
@@ -48,7 +48,7 @@ class Call:
     results: list[torch.Tensor | None]
 
     def again(self) -> None:
-        """Calls it with the same arguments, and puts what is new where the results of the recorded call are."""
+        """Calls it with the same arguments, and copies new results to the tensors of the captured call."""
         args, kwargs = self.arguments
         with torch.set_grad_enabled(self.in_grad_mode):
             results = self.operator(*args, **kwargs)
@@ -71,7 +71,7 @@ class _Log(TorchDispatchMode):
         if func.namespace != "aten":  # notes for profilers
             return func(*args, **kwargs)
         if func.overloadpacket in WAITS or (func.overloadpacket in INDEXES and _by_mask(args[1])):
-            raise RuntimeError(f"{func} waits for the device, which is not permitted while a recording is made")
+            raise RuntimeError(f"{func} waits for the device, which is not permitted during a capture")
         for leaf in tree_leaves((args, kwargs)):
             if isinstance(leaf, torch.Generator) and leaf._cdata not in self._generators:
                 raise RuntimeError(f"{func} draws from a generator that was not registered")
@@ -83,15 +83,15 @@ class _Log(TorchDispatchMode):
 
 
 class SimulatedCapture:
-    """A `GraphCapture` for the CPU. Unlike a CUDA graph it also runs what it records.
+    """A `GraphCapture` for the CPU. Unlike a CUDA graph, it also runs the work during the capture.
 
     Attributes:
-        recordings: How many were made.
-        replays: How often one of them was replayed.
+        captures: The number of captures.
+        replays: The number of replays, of all of them together.
     """
 
     def __init__(self) -> None:
-        self.recordings = 0
+        self.captures = 0
         self.replays = 0
 
     def __call__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
@@ -100,7 +100,7 @@ class SimulatedCapture:
             work()
         with _Log(generators) as log:
             work()
-        self.recordings += 1
+        self.captures += 1
         own = list(_own(log.calls))
         _spoil(own)
 
@@ -115,7 +115,7 @@ class SimulatedCapture:
 
 
 def _own(calls: Sequence[Call]) -> Iterator[torch.Tensor]:
-    """What the recorded work allocated itself."""
+    """The tensors that the captured work allocated."""
     foreign: set[int] = set()
     for call in calls:
         foreign.update(map(_address, _tensors(call.arguments)))

@@ -1,4 +1,4 @@
-"""What cells of one process share: steppers with their recordings, and data on the device; and that it never shows."""
+"""What cells of one process share: steppers with their captures, and data on the device; and that it never shows."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from warmstart_sim.training.settings import Training
 from warmstart_sim.types import Samples
 
 
-class Records:
-    """Makes recorders, and keeps them."""
+class SimulatedCaptures:
+    """Makes simulated captures, and keeps them."""
 
     def __init__(self) -> None:
-        self.captures: list[SimulatedCapture] = []
+        self.made: list[SimulatedCapture] = []
 
     def __call__(self, device: torch.device) -> SimulatedCapture:
-        self.captures.append(SimulatedCapture())
-        return self.captures[-1]
+        self.made.append(SimulatedCapture())
+        return self.made[-1]
 
     @property
-    def recordings(self) -> int:
-        return sum(capture.captures for capture in self.captures)
+    def captures(self) -> int:
+        return sum(capture.captures for capture in self.made)
 
 
 def build() -> nn.Module:
@@ -53,7 +53,7 @@ def settings(optimizer: str = "adam", lr: float = 0.001, **options: Any) -> Trai
 # Steppers.
 
 
-def test_where_nothing_is_recorded_every_cell_has_a_stepper_of_its_own():
+def test_where_nothing_is_captured_every_cell_has_a_stepper_of_its_own():
     cache = DeviceCache("cpu")
     first = cache.borrow("kind", settings(), build)
     cache.give_back(first)
@@ -62,7 +62,7 @@ def test_where_nothing_is_recorded_every_cell_has_a_stepper_of_its_own():
 
 
 def test_a_stepper_that_was_given_back_is_lent_again_and_one_that_was_not_is_not():
-    cache = DeviceCache("cpu", Records())
+    cache = DeviceCache("cpu", SimulatedCaptures())
     first, second = cache.borrow("kind", settings(), build), cache.borrow("kind", settings(), build)
     assert second is not first
     assert second.graph_capture is not first.graph_capture
@@ -88,8 +88,8 @@ def test_a_stepper_that_was_given_back_is_lent_again_and_one_that_was_not_is_not
     ],
     ids=lambda value: str(value) if isinstance(value, str) else None,
 )
-def test_a_stepper_is_lent_to_cells_whose_recordings_would_be_the_same(kind, then, reused):
-    cache = DeviceCache("cpu", Records())
+def test_a_stepper_is_lent_to_cells_whose_captures_would_be_the_same(kind, then, reused):
+    cache = DeviceCache("cpu", SimulatedCaptures())
     first = cache.borrow("kind", settings(), build)
     cache.give_back(first)
     stepper = cache.borrow(kind, then, build)
@@ -99,7 +99,7 @@ def test_a_stepper_is_lent_to_cells_whose_recordings_would_be_the_same(kind, the
 
 
 def test_the_kind_of_steppers_that_can_be_stacked_is_the_same():
-    cache = DeviceCache("cpu", Records())
+    cache = DeviceCache("cpu", SimulatedCaptures())
     kinds = [cache.borrow("kind", each, build).kind for each in (settings(), settings(lr=0.5), settings("sgd"))]
     assert kinds[0] == kinds[1] != kinds[2]
 
@@ -199,19 +199,19 @@ def change(raw: dict, how: str) -> dict:
 @pytest.mark.parametrize(
     "before", ["the same", "another rate and size", "another optimiser", "other data", "augmentation", "divergence"]
 )
-def test_a_cell_after_another_equals_the_cell_on_a_bench_of_its_own(tiny_scenario, tmp_path, before):
+def test_a_cell_after_another_equals_the_cell_on_a_cache_of_its_own(tiny_scenario, tmp_path, before):
     tiny_scenario |= {"strategies": {"warm_start": {}}, "data": {**tiny_scenario["data"], "name": "digits"}}
     tiny_scenario["training"]["until"] = {"train_accuracy": 0.9, "max_epochs": 4}
     first, cell = cells_of(change(tiny_scenario, before))[0], cells_of(tiny_scenario)[1]
-    records = Records()
+    records = SimulatedCaptures()
     shared = DeviceCache("cpu", records)
     result(first, tmp_path / "first", shared)
     found = result(cell, tmp_path / "after", shared)
-    own = Records()
+    own = SimulatedCaptures()
     assert_same(found, result(cell, tmp_path / "alone", DeviceCache("cpu", own)))
-    assert len(records.captures) == (2 if before == "another optimiser" else 1)
+    assert len(records.made) == (2 if before == "another optimiser" else 1)
     if before == "the same":
-        assert records.recordings == own.recordings  # the second cell recorded nothing
+        assert records.captures == own.captures  # the second cell captured nothing
 
 
 @pytest.mark.parametrize("stream", ["split", "pretrain"])
@@ -221,18 +221,18 @@ def test_a_cell_whose_first_phase_ran_on_the_same_bench_equals_one_whose_did_not
     tiny_scenario |= {"stream": {"name": stream, **options[stream]}, "seeds": [0]}
     tiny_scenario["training"]["until"] = {"epochs": 3}
     cells = cells_of(tiny_scenario)
-    shared = DeviceCache("cpu", Records())
+    shared = DeviceCache("cpu", SimulatedCaptures())
     for cell in cells:
         found = result(cell, tmp_path / "shared", shared)
-        assert_same(found, result(cell, tmp_path / cell.id, DeviceCache("cpu", Records())))
+        assert_same(found, result(cell, tmp_path / cell.id, DeviceCache("cpu", SimulatedCaptures())))
 
 
-def test_a_recorded_cell_differs_from_one_that_is_not_by_rounding_alone(tiny_scenario, tmp_path):
+def test_a_captured_cell_differs_from_one_that_is_not_by_rounding_alone(tiny_scenario, tmp_path):
     tiny_scenario["training"] |= {"optimizer": {"lr": 2**-8}, "until": {"epochs": 4}}  # the same number in float32
     for cell in cells_of(tiny_scenario)[:3]:
         one, other = (
             result(cell, tmp_path / name, cache)
-            for name, cache in (("plain", DeviceCache("cpu")), ("recorded", DeviceCache("cpu", Records())))
+            for name, cache in (("plain", DeviceCache("cpu")), ("captured", DeviceCache("cpu", SimulatedCaptures())))
         )
         assert [name for name in one["weights"] if not torch.equal(one["weights"][name], other["weights"][name])] == []
         for row, same in zip(one["rows"], other["rows"], strict=True):
@@ -245,13 +245,13 @@ def test_a_cell_that_fails_does_not_leave_its_stepper_to_the_next(tiny_scenario,
     tiny_scenario["strategies"] = {"crash": {"start": "tests.experiment.poison:crash"}, "warm_start": {}}
     tiny_scenario["training"]["until"] = {"epochs": 2}
     crash, sound = cells_of(tiny_scenario)[:2]
-    records = Records()
+    records = SimulatedCaptures()
     cache = DeviceCache("cpu", records)
     with pytest.raises(ZeroDivisionError):
         result(crash, tmp_path / "crash", cache)
     found = result(sound, tmp_path / "after", cache)
-    assert len(records.captures) == 2
-    assert_same(found, result(sound, tmp_path / "alone", DeviceCache("cpu", Records())))
+    assert len(records.made) == 2
+    assert_same(found, result(sound, tmp_path / "alone", DeviceCache("cpu", SimulatedCaptures())))
 
 
 def test_the_data_of_earlier_cells_are_freed(tiny_scenario, tmp_path):
@@ -259,7 +259,7 @@ def test_the_data_of_earlier_cells_are_freed(tiny_scenario, tmp_path):
     tiny_scenario["training"]["until"] = {"epochs": 1}
     tiny_scenario |= {"vary": {"data.normalize": ["none", "half", "train"]}, "seeds": [0]}
     tiny_scenario["strategies"] = {"warm_start": {}}
-    cache = DeviceCache("cpu", Records())
+    cache = DeviceCache("cpu", SimulatedCaptures())
     held: list[weakref.ref[Any]] = []
     original = cache.samples
 

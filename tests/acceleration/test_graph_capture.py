@@ -1,6 +1,6 @@
-"""Steps that are recorded and replayed train as plain ones do, whatever changes between two replays.
+"""Steps that are captured and replayed train as plain ones do, whatever changes between two replays.
 
-The learning rates of most tests are powers of two: as float32 tensors, which recorded steps have, they are the same
+The learning rates of most tests are powers of two: as float32 tensors, which captured steps have, they are the same
 numbers, so that a replayed training equals a plain one to the bit.
 """
 
@@ -87,7 +87,7 @@ def two_rounds(
 ) -> tuple[list[EpochRow], nn.Module]:
     """Two rounds on one stepper, the second from other weights, which are copied into the model in place.
 
-    Without a recorder, the second round's stepper is a new one.
+    Without a graph capture, the second round's stepper is a new one.
     """
     model = build().eval()
     stepper = Stepper(model, training, graph_capture)
@@ -111,13 +111,13 @@ def assert_same_weights(found: nn.Module, expected: nn.Module) -> None:
     assert [name for name, tensor in found.state_dict().items() if not torch.equal(tensor, state[name])] == []
 
 
-def assert_recorded_equals_plain(training: Training, **options: Any) -> SimulatedCapture:
+def assert_captured_equals_plain(training: Training, **options: Any) -> SimulatedCapture:
     capture = SimulatedCapture()
-    recorded_epochs, recorded = two_rounds(capture, training, **options)
+    captured_epochs, captured = two_rounds(capture, training, **options)
     plain_epochs, plain = two_rounds(None, training, **options)
     assert all(torch.isfinite(tensor).all() for tensor in plain.state_dict().values())
-    assert_same_weights(recorded, plain)
-    assert_same_epochs(recorded_epochs, plain_epochs)
+    assert_same_weights(captured, plain)
+    assert_same_epochs(captured_epochs, plain_epochs)
     return capture
 
 
@@ -126,50 +126,50 @@ def assert_recorded_equals_plain(training: Training, **options: Any) -> Simulate
 
 @every_model
 @every_optimizer
-def test_a_recorded_training_of_two_rounds_equals_a_plain_one_to_the_bit(name, optimizer):
-    capture = assert_recorded_equals_plain(settings(OPTIMIZERS[optimizer]), build=lambda: fresh(name))
+def test_a_captured_training_of_two_rounds_equals_a_plain_one_to_the_bit(name, optimizer):
+    capture = assert_captured_equals_plain(settings(OPTIMIZERS[optimizer]), build=lambda: fresh(name))
     assert capture.captures == 5  # steps on 16, 8 and 12 samples; evaluation of two sets of samples
     steps = 3 * (3 + 4)
     tallies = 2 * 3 * 3  # training, validation and test samples, after every epoch
     assert capture.replays == steps + tallies  # nothing was run as it is
 
 
-def test_two_hundred_recorded_steps_equal_plain_ones():
+def test_two_hundred_captured_steps_equal_plain_ones():
     schedule = {"name": "step", "every": 25, "gamma": 0.5}
-    capture = assert_recorded_equals_plain(settings(until={"steps": 200}, schedule=schedule))
+    capture = assert_captured_equals_plain(settings(until={"steps": 200}, schedule=schedule))
     assert capture.replays > 2 * 200
 
 
 def test_rates_that_float32_rounds_change_next_to_nothing():
     training = settings({"name": "adam", "lr": 0.001}, schedule={"name": "step", "every": 1, "gamma": 0.3})
-    recorded_epochs, recorded = two_rounds(SimulatedCapture(), training)
+    captured_epochs, captured = two_rounds(SimulatedCapture(), training)
     plain_epochs, plain = two_rounds(None, training)
-    for found, expected in zip(recorded_epochs, plain_epochs, strict=True):
+    for found, expected in zip(captured_epochs, plain_epochs, strict=True):
         assert found["learning_rate"] == expected["learning_rate"]
         assert found["running_train_loss"] == pytest.approx(expected["running_train_loss"], rel=1e-5)
     for key, tensor in plain.state_dict().items():
-        torch.testing.assert_close(recorded.state_dict()[key], tensor, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(captured.state_dict()[key], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_bf16_dropout_and_every_augmentation_are_recorded_too():
+def test_bf16_dropout_and_every_augmentation_are_captured_too():
     """All that draws numbers draws at each replay those that it draws in a plain step."""
 
     def build() -> nn.Module:
         return nn.Sequential(nn.Dropout(0.1), fresh())
 
     hooks = [EVERYTHING({}, {}, None)]
-    assert_recorded_equals_plain(settings(), build=build, hooks=lambda: hooks)
-    assert_recorded_equals_plain(settings(precision="bf16"), build=build, hooks=lambda: hooks)
+    assert_captured_equals_plain(settings(), build=build, hooks=lambda: hooks)
+    assert_captured_equals_plain(settings(precision="bf16"), build=build, hooks=lambda: hooks)
 
 
-def test_losses_and_step_hooks_of_parts_are_recorded_too():
+def test_losses_and_step_hooks_of_parts_are_captured_too():
     def clamp(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.clamp_(-0.2, 0.2)
 
     hooks = [Hooks(loss_term=lambda batch, logits: 0.5 * F.cross_entropy(2 * logits, batch.labels), after_step=clamp)]
-    assert_recorded_equals_plain(settings(), hooks=lambda: hooks)
+    assert_captured_equals_plain(settings(), hooks=lambda: hooks)
 
 
 # Parts with state.
@@ -208,14 +208,14 @@ class Averaging:
 
 @pytest.mark.parametrize("kept", ["tensor in place", "number of epochs"])
 def test_state_of_parts_that_changes_in_place_or_between_epochs_is_captured(kept):
-    capture = assert_recorded_equals_plain(settings(), hooks=Averaging(kept))
+    capture = assert_captured_equals_plain(settings(), hooks=Averaging(kept))
     assert capture.replays == 3 * (3 + 4) + 2 * 3 * 3  # steps and evaluations: nothing was run as it is
 
 
 @pytest.mark.parametrize("kept", ["new tensor", "number", "number in the loss"])
-def test_state_of_parts_that_a_graph_would_not_see_change_runs_as_it_is_and_says_so(kept):
+def test_state_of_parts_that_a_graph_would_not_see_change_runs_uncaptured_and_says_so(kept):
     with pytest.warns(UserWarning, match="a part replaces tensors or changes numbers in its state"):
-        assert_recorded_equals_plain(settings(), hooks=Averaging(kept))
+        assert_captured_equals_plain(settings(), hooks=Averaging(kept))
 
 
 class Counted:
@@ -250,17 +250,17 @@ def test_state_of_parts_is_restored_whatever_it_holds_now():
     assert inner["tensor"].tolist() == [1.0] * 3
 
 
-# How often something is recorded.
+# How often something is captured.
 
 
-def test_a_recording_is_made_once_for_each_size_of_batch():
+def test_a_capture_is_made_once_for_each_size_of_batch():
     capture = SimulatedCapture()
     stepper = Stepper(fresh(), settings(), capture)
-    recordings = []
+    captures = []
     for index, count in enumerate((60, 60, 44, 33)):  # 33 samples: the lone last one joins its neighbour
         train(begun(stepper, round_data(count), index=index))
-        recordings.append(capture.captures)
-    assert recordings == [4, 4, 4, 5]
+        captures.append(capture.captures)
+    assert captures == [4, 4, 4, 5]
 
 
 @dataclass(frozen=True)
@@ -278,11 +278,11 @@ def closure(factor: float) -> Callable[[Batch], Batch]:
 
 
 @pytest.mark.parametrize(
-    ("make", "factors", "recordings"),
+    ("make", "factors", "captures"),
     [(Brighter, (0.5, 0.5), 2), (Brighter, (0.5, 0.75), 4), (closure, (0.5, 0.5), 4), (closure, (0.5, 0.75), 4)],
     ids=["equal", "unequal", "equal closures", "unequal closures"],
 )
-def test_a_step_is_recorded_anew_unless_its_hooks_are_equal(make, factors, recordings):
+def test_a_step_is_captured_again_unless_its_hooks_are_equal(make, factors, captures):
     def trained(capture: SimulatedCapture | None) -> nn.Module:
         stepper = Stepper(fresh(), settings(), capture)
         for index, factor in enumerate(factors):
@@ -292,15 +292,15 @@ def test_a_step_is_recorded_anew_unless_its_hooks_are_equal(make, factors, recor
 
     capture = SimulatedCapture()
     assert_same_weights(trained(capture), trained(None))
-    assert capture.captures == recordings
+    assert capture.captures == captures
 
 
-def test_augmentation_of_equal_strength_is_recorded_once():
-    capture = assert_recorded_equals_plain(settings(), hooks=lambda: [EVERYTHING({}, {}, None)], counts=(60, 60))
+def test_augmentation_of_equal_strength_is_captured_once():
+    capture = assert_captured_equals_plain(settings(), hooks=lambda: [EVERYTHING({}, {}, None)], counts=(60, 60))
     assert capture.captures == 4
 
 
-def test_other_samples_are_recorded_anew_and_those_of_before_are_let_go():
+def test_other_samples_are_captured_again_and_those_of_before_are_released():
     held: list[weakref.ref[DeviceSamples]] = []
 
     def rounds(capture: SimulatedCapture | None) -> Stepper:
@@ -311,14 +311,14 @@ def test_other_samples_are_recorded_anew_and_those_of_before_are_let_go():
             train(begun(stepper, replace(round_data(), train=samples, test=samples), index=index))
         return stepper
 
-    recorded = rounds(SimulatedCapture())
+    captured = rounds(SimulatedCapture())
     gc.collect()
     assert [each() is None for each in held] == [True, True, False]
-    assert held[2]() is recorded.samples
-    assert_same_weights(recorded.model, rounds(None).model)
+    assert held[2]() is captured.samples
+    assert_same_weights(captured.model, rounds(None).model)
 
 
-# What a recording leaves as it was.
+# What a capture leaves as it was.
 
 
 def everything(stepper: Stepper) -> dict[str, torch.Tensor]:
@@ -339,10 +339,10 @@ def waits(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
     return logits.square().mean() * batch.labels.double().mean().item()
 
 
-@pytest.mark.parametrize("fails", [False, True], ids=["recorded", "fails"])
+@pytest.mark.parametrize("fails", [False, True], ids=["captured", "fails"])
 @pytest.mark.parametrize("trained", [False, True], ids=["new", "trained"])
 @pytest.mark.filterwarnings("ignore:the training step cannot be captured")
-def test_a_recording_changes_nothing(trained, fails):
+def test_a_capture_changes_nothing(trained, fails):
     capture = SimulatedCapture()
     stepper = Stepper(nn.Sequential(fresh(), nn.Dropout(0.2)), settings(OPTIMIZERS["sgd"]), capture)
     hooks = [EVERYTHING({}, {}, None)]
@@ -352,16 +352,16 @@ def test_a_recording_changes_nothing(trained, fails):
     if fails:
         stepper.begin(TRAIN, [*hooks, Hooks(loss_term=waits)])
         train(RoundTraining(stepper, round_data(), [*hooks, Hooks(loss_term=waits)], seed=5, round_index=1))
-    before, recordings = everything(stepper), capture.captures
+    before, captures = everything(stepper), capture.captures
     stepper.prepare({(7, None)})
-    assert capture.captures == recordings + (not fails)
+    assert capture.captures == captures + (not fails)
     after = everything(stepper)
     new = after.keys() - before.keys()
     assert not any(after[name].any() for name in new)
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
 
 
-def test_a_recorded_evaluation_changes_nothing():
+def test_a_captured_evaluation_changes_nothing():
     stepper = Stepper(nn.Sequential(fresh(), nn.Dropout(0.2)), settings(), SimulatedCapture())
     train(begun(stepper))
     others = DeviceSamples(Samples(IMAGES, LABELS), NORMALIZE, CPU)
@@ -374,7 +374,7 @@ def test_a_recorded_evaluation_changes_nothing():
 # What cannot be captured.
 
 
-def test_a_step_that_waits_for_the_device_runs_as_it_is_and_says_so():
+def test_a_step_that_waits_for_the_device_runs_uncaptured_and_says_so():
     capture = SimulatedCapture()
     options = {"hooks": lambda: [Hooks(loss_term=waits)]}
     warning = r"^the training step cannot be captured as a CUDA graph \(.*\); it runs kernel by kernel"
@@ -398,7 +398,7 @@ class Waiting(nn.Module):
         return self.network(inputs / scale)
 
 
-def test_an_evaluation_that_waits_for_the_device_runs_as_it_is_and_says_so():
+def test_an_evaluation_that_waits_for_the_device_runs_uncaptured_and_says_so():
     capture = SimulatedCapture()
     with pytest.warns(UserWarning, match="^the evaluation cannot be captured"):
         epochs, model = two_rounds(capture, settings(), build=Waiting)
@@ -423,10 +423,10 @@ def stored(state: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("before", "after", "same_stepper"),
     [(True, True, False), (True, True, True), (False, True, False), (True, False, False)],
-    ids=["another process", "the same stepper", "recorded after it alone", "recorded before it alone"],
+    ids=["another process", "the same stepper", "captured after it alone", "captured before it alone"],
 )
 def test_an_interrupted_round_goes_on_as_one_that_was_not(optimizer, before, after, same_stepper):
-    """A run can go on on another device, so that it is recorded after the interruption alone, or before it."""
+    """A run can go on on another device, so that it is captured after the interruption alone, or before it."""
     training = settings(OPTIMIZERS[optimizer], until={"epochs": 5})
     through = Stepper(fresh(), training)
     expected = train(begun(through))
@@ -462,17 +462,17 @@ class Fixed(nn.Module):
 
 LOGITS = RNG.normal(size=(700, 3)).astype(np.float32)
 SCORED = DeviceSamples(Samples(LOGITS, RNG.integers(0, 3, 700)), None, CPU)
-RECORDED = Stepper(Fixed(), Training(), SimulatedCapture())
+CAPTURED = Stepper(Fixed(), Training(), SimulatedCapture())
 
 
 @examples(deadline=None, max_examples=50)
 @given(count=st.integers(1, 700), batches=st.integers(1, 9), threshold=st.floats(0, 1), seed=st.integers(0, 9))
-def test_a_recorded_criterion_decides_as_a_plain_one_for_any_number_of_samples(count, batches, threshold, seed):
-    model = RECORDED.model
+def test_a_captured_criterion_decides_as_a_plain_one_for_any_number_of_samples(count, batches, threshold, seed):
+    model = CAPTURED.model
     indices = torch.randperm(700, generator=torch.Generator().manual_seed(seed))[:count]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(evaluation.BATCH, "cpu", min(CAPTURED_EVALUATION_BATCH, -(-count // batches)))
-        count_hits = RECORDED.batch_metrics(SCORED)
+        count_hits = CAPTURED.batch_metrics(SCORED)
         accuracy, loss = run_to_end(evaluation.evaluation_coroutine(model, count_hits, SCORED, indices))
         for at_least in (None, threshold, train_accuracy(model, SCORED, indices)):
             found = run_to_end(train_accuracy_coroutine(model, count_hits, SCORED, indices, at_least))
@@ -480,7 +480,7 @@ def test_a_recorded_criterion_decides_as_a_plain_one_for_any_number_of_samples(c
     expected = (SCORED.inputs[indices].argmax(1) == SCORED.labels[indices]).double().mean().item()
     assert accuracy == pytest.approx(expected, abs=1e-12)
     assert loss == pytest.approx(F.cross_entropy(SCORED.inputs[indices].double(), SCORED.labels[indices]).item())
-    assert RECORDED.graph_capture.captures == 1
+    assert CAPTURED.graph_capture.captures == 1
 
 
 def test_samples_that_only_fill_a_batch_up_count_nothing_whatever_they_are():
@@ -503,7 +503,7 @@ TOKENS = RNG.integers(1, VOCABULARY, (70, WIDTH)) * (np.arange(WIDTH) < LENGTHS[
 TEXTS = DeviceSamples(Samples(TOKENS, RNG.integers(0, 2, 70)), None, CPU)
 
 
-def test_recorded_texts_are_cut_to_multiples_and_train_alike(monkeypatch):
+def test_captured_texts_are_cut_to_multiples_and_train_alike(monkeypatch):
     monkeypatch.setattr(stepper_module, "TEXT_STEP", 4)
     monkeypatch.setitem(evaluation.BATCH, "cpu", 8)
 
@@ -534,10 +534,10 @@ def test_recorded_texts_are_cut_to_multiples_and_train_alike(monkeypatch):
     )
 
 
-# The stand-in.
+# The simulated capture.
 
 
-def test_the_stand_in_freezes_numbers_and_addresses_as_a_cuda_graph_does():
+def test_the_simulated_capture_freezes_numbers_and_addresses_as_a_cuda_graph_does():
     values = {"rate": 2.0, "input": torch.tensor([1.0]), "weight": nn.Parameter(torch.tensor([1.0]))}
     output = torch.zeros(1)
 
@@ -557,7 +557,7 @@ def test_the_stand_in_freezes_numbers_and_addresses_as_a_cuda_graph_does():
     assert output.item() == 10.0
 
 
-def test_the_stand_in_draws_anew_and_leaves_nothing_to_read_but_what_was_there_before():
+def test_the_simulated_capture_draws_anew_and_leaves_nothing_to_read_but_what_was_there_before():
     generator, output, kept = torch.Generator(), torch.zeros(3), []
 
     def work() -> None:
@@ -584,14 +584,14 @@ def test_the_stand_in_draws_anew_and_leaves_nothing_to_read_but_what_was_there_b
     ],
     ids=["item", "mask", "nonzero", "bool", "float"],
 )
-def test_the_stand_in_refuses_what_waits_for_the_device(waiting):
+def test_the_simulated_capture_refuses_what_waits_for_the_device(waiting):
     capture = SimulatedCapture()
     with pytest.raises(RuntimeError, match="waits for the device"):
         capture(lambda: waiting(torch.ones(3)), [])
     assert capture.captures == 0
 
 
-def test_the_stand_in_has_to_be_told_of_generators():
+def test_the_simulated_capture_has_to_be_told_of_generators():
     generator = torch.Generator()
     with pytest.raises(RuntimeError, match="a generator that was not registered"):
         SimulatedCapture()(lambda: torch.rand(3, generator=generator), [torch.Generator()])
@@ -599,7 +599,7 @@ def test_the_stand_in_has_to_be_told_of_generators():
     SimulatedCapture()(lambda: torch.rand(3), [])
 
 
-def test_the_stand_in_sees_what_waits_in_a_backward_pass():
+def test_the_simulated_capture_sees_what_waits_in_a_backward_pass():
     class Scaled(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):

@@ -40,7 +40,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("resnet18", {"width": 4}),
     "resnet with pooling": ("resnet18", {"width": 4, "stem": "cifar_maxpool"}),
 }
-# Powers of two, which are the same numbers as the float32 tensors that recorded steps have.
+# Powers of two, which are the same numbers as the float32 tensors that captured steps have.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"name": "adam", "lr": 2**-8},
     "adamw": {"name": "adamw", "lr": 2**-8, "weight_decay": 0.1},
@@ -356,7 +356,7 @@ class Scaled:
 @pytest.mark.parametrize(
     ("name", "optimizer"), [("mlp with BatchNorm", "sgd"), ("cnn with BatchNorm", "adam"), ("cnn", "adamw")]
 )
-def test_a_recorded_stack_equals_single_models_whatever_changes_between_two_replays(name, optimizer):
+def test_a_captured_stack_equals_single_models_whatever_changes_between_two_replays(name, optimizer):
     trained = pairs(name, optimizer, graph_capture=SimulatedCapture)
     capture = SimulatedCapture()
     stack = stack_of(trained, capture)
@@ -392,7 +392,7 @@ def test_a_recorded_stack_equals_single_models_whatever_changes_between_two_repl
     assert capture.captures == before
 
 
-def test_what_is_recorded_for_evaluation_is_recorded_anew_when_models_are_stacked():
+def test_what_is_captured_for_evaluation_is_captured_again_when_models_are_stacked():
     trained = pairs(graph_capture=SimulatedCapture)
     everything = torch.arange(COUNT)
     for members in ((0, 1), (1, 2)):
@@ -407,14 +407,14 @@ def test_what_is_recorded_for_evaluation_is_recorded_anew_when_models_are_stacke
         advance(stack_of(group), group, range(6))
 
 
-def test_a_recording_of_a_stack_changes_nothing():
+def test_a_capture_of_a_stack_changes_nothing():
     trained = pairs(graph_capture=SimulatedCapture)
     stack = stack_of(trained, SimulatedCapture())
     hooks = [Hooks(Augment(random_crop=2)({}, {}, None).transform)]
     trained[0].both(lambda stepper: stepper.begin(stepper.samples, hooks))
     trained[0].both(lambda stepper: stepper.seed_augmentation(0, 0, 0))
     default = torch.random.get_rng_state()
-    advance(stack, trained, range(3), [[FULL] * 3])  # the first step is recorded before it is made
+    advance(stack, trained, range(3), [[FULL] * 3])  # the first step is captured before it is made
     assert_equal(trained)
     assert torch.equal(trained[0].alone.generator.get_state(), trained[0].stacked.generator.get_state())
     assert torch.equal(torch.random.get_rng_state(), default)

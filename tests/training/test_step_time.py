@@ -116,19 +116,19 @@ def test_batches_too_small_to_be_quartered_have_a_time_for_the_step_alone(batch_
     assert set(machine.sizes) == {batch_size}
 
 
-@pytest.mark.parametrize("recorded", [False, True])
-def test_texts_are_as_long_as_they_are_on_average(recorded, monkeypatch):
+@pytest.mark.parametrize("captured", [False, True])
+def test_texts_are_as_long_as_they_are_on_average(captured, monkeypatch):
     monkeypatch.setattr(stepper, "TEXT_STEP", 4)
     monkeypatch.setattr(Stepper, "prepare", lambda self, shapes: None)
     lengths = np.array([1, 2, 12])
     tokens = (np.arange(12) < lengths[:, None]).astype(np.int64)
     samples = DeviceSamples(Samples(tokens, np.zeros(3, dtype=np.int64)), None, CPU)
     machine = Machine(0.01, 0.0)
-    measured(machine, samples=samples, graph_capture=SimulatedCapture() if recorded else None)
-    assert set(machine.widths) == {8 if recorded else 5}
+    measured(machine, samples=samples, graph_capture=SimulatedCapture() if captured else None)
+    assert set(machine.widths) == {8 if captured else 5}
 
 
-def test_steps_are_recorded_before_they_are_timed():
+def test_steps_are_captured_before_they_are_timed():
     capture = SimulatedCapture()
     machine = Machine(0.01, 0.0)
     measured(machine, graph_capture=capture)

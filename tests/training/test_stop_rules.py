@@ -70,11 +70,11 @@ def test_validation_patience(accuracies, patience):
     assert ends(until, [0.5] * len(accuracies), accuracies) == expected
 
 
-def test_memory_goes_through_a_checkpoint():
+def test_a_rule_continues_from_its_state_dict():
     rule, resumed = (StopRule(Until(plateau={"patience": 3})) for _ in range(2))
     for epoch in (1, 2):
         rule.after_epoch(epoch, epoch, 0.5, 0.5)
-    resumed.restore(rule.state_dict())
+    resumed.load_state_dict(rule.state_dict())
     assert resumed == rule
 
 

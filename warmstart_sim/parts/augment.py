@@ -1,7 +1,7 @@
 """Augmentation of images: random crop, horizontal flip, colour jitter and rotation.
 
-It acts on unnormalised pixels, per sample, on whole batches, on their device. Drawing is apart from applying: `draw`
-makes the random numbers, and the other functions are plain functions of images and what was drawn.
+It transforms batches of unnormalised pixels on their device, each sample differently. `draw` draws the random numbers;
+the other functions are deterministic functions of images and these numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _usual(strength: float) -> BeforeValidator:
-    """In a scenario file `true` means the usual strength of an augmentation, and `false` none."""
+    """Makes `true` in a scenario file mean the usual strength of an augmentation, and `false` none."""
     return BeforeValidator(
         lambda value: value * strength if isinstance(value, bool) else value,
         json_schema_input_type=bool | type(strength),
@@ -35,9 +35,9 @@ def _usual(strength: float) -> BeforeValidator:
 @PARTS.register("augment")
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Random crop, horizontal flip, colour jitter and rotation of images, drawn anew for every sample and epoch.
+    """Random crop, horizontal flip, colour jitter and rotation of images, drawn for every sample in every epoch.
 
-    The order is crop, flip, rotation, and then brightness, contrast, saturation. What comes from outside an image is
+    The order is crop, flip, rotation, and then brightness, contrast, saturation. Pixels from outside an image are
     black. In a scenario file a list of names, or `true`, means the strengths of Kireev et al. 2021 (section 2.4), whose
     "small" rotations are read as 2 degrees: `augment: [random_crop, horizontal_flip, color_jitter, rotation]`.
 
@@ -67,11 +67,11 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """What `Augment` does to a batch; equal for equal strengths, so that a recorded step serves all rounds.
+    """Augments batches. Two transforms of equal strengths are equal, so that a captured step stays valid across rounds.
 
     Attributes:
-        strengths: What is drawn.
-        steps: The functions that apply it, in their order.
+        strengths: The ranges to draw from.
+        steps: The functions to apply, in this order.
     """
 
     strengths: Augment
@@ -81,7 +81,7 @@ class Transform:
         """The batch with augmented images.
 
         Raises:
-            WarmstartError: The inputs are no images, or have too many channels for a change of colours.
+            WarmstartError: The inputs are not images, or `color_jitter` meets images without 1 or 3 channels.
         """
         images = batch.inputs
         _require_images(images, coloured=self.strengths.color_jitter > 0)
@@ -115,8 +115,8 @@ class Drawn:
 def draw(n: int, strengths: Augment, generator: torch.Generator) -> Drawn:
     """Draws for n images.
 
-    Each image takes seven uniform numbers, whatever is on: two arms that differ in one augmentation still share the
-    draws of the others.
+    Each image takes seven uniform numbers, whichever augmentations are on: arms that differ in one augmentation share
+    the draws of the others.
     """
     import torch
 
@@ -137,7 +137,7 @@ def crop_and_flip(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
     Args:
         images: (n, channels, height, width).
-        drawn: Of which it uses shift and flip.
+        drawn: Uses its shift and flip.
     """
     import torch
     from torch.nn import functional as F
@@ -154,11 +154,11 @@ def crop_and_flip(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
 
 def crop_flip_and_rotate(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Crops, mirrors and rotates about the crop's centre, all in one bilinear sampling; what lies outside is black.
+    """Crops, mirrors and rotates about the crop's centre, in one bilinear interpolation; the outside is black.
 
     Args:
         images: (n, channels, height, width).
-        drawn: Of which it uses shift, flip and angle.
+        drawn: Uses its shift, flip and angle.
     """
     import torch
     from torch.nn import functional as F
@@ -187,7 +187,7 @@ def jitter_colours(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
     Args:
         images: (n, 1 or 3, height, width) in [0, 1].
-        drawn: Of which it uses brightness, contrast and saturation.
+        drawn: Uses its brightness, contrast and saturation.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The two ends that every comparison needs: start anew, or go on from where the last round ended."""
+"""The two baselines of every comparison: train from scratch, or continue from the last round's weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from warmstart_sim.types import RoundContext, StateDict
 @STRATEGIES.register("random_init")
 @dataclass(frozen=True)
 class RandomInit:
-    """Start every round from a fresh random initialisation: accurate, and slow.
+    """Start every round from a fresh random initialisation: accurate but slow.
 
     theta <- theta_fresh, buffers included.
 
@@ -27,7 +27,7 @@ class RandomInit:
 @STRATEGIES.register("warm_start")
 @dataclass(frozen=True)
 class WarmStart:
-    """Start from the weights that the last round ended with: fast, but it generalises worse.
+    """Start from the weights that the last round ended with: fast, but generalises worse.
 
     theta <- theta_previous, buffers included (Ash & Adams 2020, section 2).
 

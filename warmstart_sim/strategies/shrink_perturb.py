@@ -1,4 +1,4 @@
-"""Shrink and perturb (Ash & Adams 2020, section 4): keep what was learned, but shrink it and add noise."""
+"""Shrink and perturb (Ash & Adams 2020, section 4): shrink the learned weights and add noise."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ShrinkPerturb:
 
     theta <- lambda * theta_previous + sigma * theta_noise (Ash & Adams 2020, section 4).
 
-    A coefficient of zero drops its term, so that `lambda=0` forgets weights that have become NaN. To the bit,
-    `lambda=1, sigma=0` is warm start and `lambda=0, sigma=1` is random init. Note that `lambda=0, sigma=0.01` is no
+    A coefficient of zero drops its term, so that `lambda=0` forgets weights that have become NaN. `lambda=1,
+    sigma=0` is exactly warm start, and `lambda=0, sigma=1` exactly random init. Note that `lambda=0, sigma=0.01` is not
     random init: it is an initialisation a hundred times too small.
 
     Attributes:

@@ -25,8 +25,8 @@ CONSTANTS = {
 }
 
 
-# Bytes of a data set's float32 inputs up to which they are normalised once for all rather than batch by batch: twice as
-# quick for small models. On a CPU every worker has them, on a GPU all cells share them.
+# Data sets whose float32 inputs have at most so many bytes are normalised once rather than batch by batch, which makes
+# steps of small models twice as fast. On a CPU every worker holds a copy; on a GPU all cells share one.
 MAX_NORMALIZED_BYTES = {"cpu": 2**28, "cuda": 2**32}
 
 
@@ -37,7 +37,7 @@ class Normalization:
     Attributes:
         scale: 1 / deviation, broadcastable to a batch of inputs.
         shift: -mean / deviation, likewise.
-        pixels: Inputs are uint8 pixels, read as numbers in [0, 1]; otherwise they are floats already.
+        pixels: Whether inputs are uint8 pixels, which count as numbers in [0, 1], rather than floats.
     """
 
     scale: torch.Tensor
@@ -98,13 +98,13 @@ def _channel_statistics(inputs: NDArray[np.generic]) -> tuple[NDArray[np.float64
 
 
 class DeviceSamples:
-    """Inputs and labels that live on the device for a whole cell, and how a batch of them is read.
+    """Inputs and labels on the device, read in normalised or unnormalised batches.
 
     Args:
         samples: The samples in memory. Nothing is copied on the CPU.
         normalize: From `normalization`, or None.
-        device: Where they go.
-        channels_last: Whether image batches are handed out in that memory format.
+        device: Where the copies are.
+        channels_last: Whether image batches have that memory format.
 
     Attributes:
         source: The samples in memory.
@@ -124,12 +124,12 @@ class DeviceSamples:
         self._normalize = normalize and Normalization(
             normalize.scale.to(device), normalize.shift.to(device), normalize.pixels
         )
-        # In memory as a batch is to lie: with one channel there is no difference.
-        self._channels_behind = self._format == torch.channels_last and self.inputs.shape[1] > 1
+        # Normalised images are stored in the batches' memory format; with one channel both formats are the same.
+        self._permuted = self._format == torch.channels_last and self.inputs.shape[1] > 1
         self._normalized: torch.Tensor | None = None
         if self._normalize is not None and 4 * self.inputs.numel() <= MAX_NORMALIZED_BYTES.get(device.type, 0):
             self._normalized = self._normalize.apply_to_stored(self.inputs.to(torch.float32, copy=True))
-            if self._channels_behind:
+            if self._permuted:
                 self._normalized = self._normalized.permute(0, 2, 3, 1).contiguous()
 
     def __len__(self) -> int:
@@ -141,20 +141,20 @@ class DeviceSamples:
         return None if self.lengths is None else round(self.lengths.double().mean().item())
 
     def widths(self, indices: torch.Tensor, sizes: Sequence[int]) -> list[int] | list[None]:
-        """The longest text of each batch, to which the others are padded; None for inputs that are no texts.
+        """The length of the longest text of each batch, to which the others are padded; None for other inputs.
 
-        It reads the indices once from the device, before a pass, so that nothing has to wait within it.
+        It copies the indices from the device once before a pass, so that the pass itself never waits.
 
         Args:
-            indices: int64, the samples of all batches one after another.
-            sizes: Of the batches.
+            indices: int64, the samples of all batches, concatenated.
+            sizes: The batch sizes.
         """
         if self.lengths is None:
             return [None] * len(sizes)
         return [int(lengths.max()) for lengths in self.lengths[indices.cpu()].split(list(sizes))]
 
     def by_length(self, indices: torch.Tensor) -> torch.Tensor:
-        """The same indices, those of short texts first; for inputs that are no texts, as they are."""
+        """The indices sorted by the length of their texts, the shortest first; other inputs keep their order."""
         if self.lengths is None:
             return indices
         return indices[self.lengths[indices.cpu()].argsort(stable=True).to(indices.device)]
@@ -163,7 +163,7 @@ class DeviceSamples:
         """Normalised inputs and labels at `index`, an int64 tensor on the device; texts are cut to `width` tokens."""
         if self._normalized is not None:
             inputs = self._normalized.index_select(0, index)
-            inputs = inputs.permute(0, 3, 1, 2) if self._channels_behind else inputs
+            inputs = inputs.permute(0, 3, 1, 2) if self._permuted else inputs
             return inputs, self.labels.index_select(0, index)
         inputs = self._at(index, width)
         if self._normalize is not None:
@@ -178,7 +178,7 @@ class DeviceSamples:
         return inputs, self.labels.index_select(0, index)
 
     def normalized(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Normalises what came from `raw_batch`."""
+        """Normalises inputs from `raw_batch`."""
         if self._normalize is not None:
             inputs = self._normalize.apply_to_floats(inputs)
         return inputs.contiguous(memory_format=self._format)
@@ -188,13 +188,13 @@ class DeviceSamples:
 
 
 def _as_tensor(array: NDArray[np.generic]) -> torch.Tensor:
-    with warnings.catch_warnings():  # data sets are read-only, and nobody writes to their tensors
+    with warnings.catch_warnings():  # data sets are read-only arrays, and no code writes to these tensors
         warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
         return torch.from_numpy(array)
 
 
 def batch_sizes(count: int, batch_size: int) -> list[int]:
-    """How an epoch of `count` samples is cut. A last batch of one, which BatchNorm cannot take, joins its neighbour.
+    """Batch sizes of an epoch. A last batch of one sample, which BatchNorm cannot normalise, joins the one before it.
 
     >>> batch_sizes(300, 128), batch_sizes(257, 128), batch_sizes(1, 128)
     ([128, 128, 44], [128, 129], [1])
@@ -206,31 +206,31 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
 
 
 def epoch_order(count: int, seed: int, round_index: int, epoch: int) -> torch.Tensor:
-    """The permutation of an epoch, drawn on the CPU, so that every device and every arm sees the same."""
+    """An epoch's permutation, drawn on the CPU: the same on every device and for every arm."""
     return torch.randperm(count, generator=torch_generator(seed, "order", round_index, epoch))
 
 
 def bucket_by_length(
     order: torch.Tensor, sizes: Sequence[int], lengths: torch.Tensor, bucketing: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, list[int]]:
-    """An epoch's order and batch sizes such that a batch holds texts of similar length, and is padded little.
+    """An epoch's order and batch sizes with texts of similar length in each batch, which need little padding.
 
-    Every run of `bucketing` batches is sorted by length and cut into batches anew; then all batches are shuffled.
+    Each group of `bucketing` consecutive batches is sorted by length and split again; then all batches are shuffled.
 
     Args:
         order: A permutation of the n training texts, on the CPU.
-        sizes: How it would be cut, from `batch_sizes`.
-        lengths: Of the training texts, (n,).
-        bucketing: Batches in a run, at least 1; with 1 only the order of the batches changes.
-        generator: Decides the order of the batches.
+        sizes: Batch sizes, from `batch_sizes`.
+        lengths: Lengths of the training texts, (n,).
+        bucketing: Batches in a group, at least 1; with 1 only the order of the batches changes.
+        generator: Draws the order of the batches.
 
     >>> lengths = torch.tensor([5, 1, 9, 2, 8, 1])
     >>> order, sizes = bucket_by_length(torch.arange(6), [2, 2, 2], lengths, 3, torch.Generator().manual_seed(0))
     >>> sorted(batch.tolist() for batch in lengths[order].split(sizes))
     [[1, 1], [2, 5], [8, 9]]
     """
-    run = np.repeat(np.arange(len(sizes)) // bucketing, sizes)
-    by_run_and_length = np.lexsort((lengths[order].numpy(), run))  # stable: texts of equal length stay in random order
-    batches = order[by_run_and_length].split(list(sizes))
+    group = np.repeat(np.arange(len(sizes)) // bucketing, sizes)
+    by_group_and_length = np.lexsort((lengths[order].numpy(), group))  # stable: equal lengths stay in random order
+    batches = order[by_group_and_length].split(list(sizes))
     shuffled = [batches[k] for k in torch.randperm(len(sizes), generator=generator)]
     return torch.cat(shuffled), [len(batch) for batch in shuffled]

@@ -1,7 +1,7 @@
-"""Training as a coroutine: a generator that yields the steps it wants made and the numbers it waits for.
+"""Training as a coroutine: a generator that yields its step requests and the values that it waits for.
 
-Alone, a training is driven to its end by `run_to_end`. Interleaved with others (`execution.interleaved`), the driver
-collects the step requests of many trainings, makes these steps together, and lets none wait for another's numbers.
+`run_to_end` runs one training alone. `execution.interleaved` runs several at a time: it collects their step requests
+and makes these steps together, and no training waits for another one's values.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class TrainingRequest(Protocol):
-    """What a training waits for: a `StepRequest` or `PendingValues`."""
+    """What a training coroutine yields: a `StepRequest` or `PendingValues`."""
 
     def run(self) -> None:
-        """Makes the step, or waits for the numbers."""
+        """Makes the step, or waits for the values."""
         ...
 
 
@@ -26,10 +26,10 @@ TrainingCoroutine = Generator[TrainingRequest, None, T]
 
 
 class PendingValues:
-    """Numbers that are being copied from the device to the host.
+    """Values that are being copied from the device to the host.
 
     Args:
-        tensor: Small, on any device; the values are those it has when the work queued so far is done.
+        tensor: Small, on any device; its values are read once the work queued so far is done.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
@@ -43,16 +43,16 @@ class PendingValues:
 
     @property
     def ready(self) -> bool:
-        """Whether the numbers have arrived."""
+        """Whether the values have arrived."""
         return self._event is None or self._event.query()
 
     def run(self) -> None:
-        """Waits for the numbers."""
+        """Waits for the values."""
         if self._event is not None:
             self._event.synchronize()
 
     def values(self) -> list[float]:
-        """The numbers; call it only when `ready`."""
+        """The values; call it only when `ready`."""
         values: list[float] = self._values.tolist()
         return values
 
@@ -77,5 +77,5 @@ def run_to_end(coroutine: TrainingCoroutine[T]) -> T:
         error = None
         try:
             request.run()
-        except Exception as raised:  # raised inside the coroutine, where the step was asked for
+        except Exception as raised:  # raised again inside the coroutine, at its yield
             error = raised

@@ -1,4 +1,4 @@
-"""Accuracy and loss in evaluation mode, counted in samples; and whether a train accuracy is reached."""
+"""Accuracy and loss in evaluation mode, and the train accuracy of the convergence criterion with an early exit."""
 
 from __future__ import annotations
 
@@ -15,41 +15,40 @@ from torch.nn import functional as F
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.coroutine import PendingValues, TrainingCoroutine, run_to_end, wait_for_values
 
-# A CPU's cache holds the activations of small batches only: in batches of 1,024 ResNet-18 takes 1.8 times as long for a
-# sample as in batches of 128. And the smaller the batch, the earlier an early exit.
+# A CPU's cache holds the activations of small batches only: ResNet-18 needs 1.8 times as long for a sample in batches
+# of 1,024 as in batches of 128. Smaller batches also let an early exit happen earlier.
 BATCH = {"cpu": 128, "cuda": 512}
-# Evaluation batches that are queued before the count of an earlier one has come back, so that a GPU need not wait.
+# Batches queued before the result of an earlier one has arrived, so that a GPU never idles.
 AHEAD = {"cpu": 0, "cuda": 1}
 
-# From a batch's indices and the width of its texts: how many are classified correctly, and the sum of their losses; a
-# float64 tensor of shape (2,) on the device.
+# (index, width of the texts) -> (number of correct predictions, sum of losses), float64 of shape (2,) on the device.
 BatchMetrics = Callable[[torch.Tensor, int | None], torch.Tensor]
 
 
-def hits_and_loss(logits: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
-    """(hits, sum of cross-entropies) as float64, shape (2,), over those samples that count; None counts all."""
+def hits_and_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """(hits, sum of cross-entropies) as float64, shape (2,), over the samples in the bool `mask` (n,); None: all."""
     hits, losses = logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none").double()
-    if counts is not None:
-        hits, losses = hits & counts, losses.where(counts, 0.0)
+    if mask is not None:
+        hits, losses = hits & mask, losses.where(mask, 0.0)
     return torch.stack((hits.sum().double(), losses.sum()))
 
 
 def batch_metrics(model: nn.Module, samples: DeviceSamples) -> BatchMetrics:
-    """Counts the hits and losses of a batch of `samples`."""
+    """Returns a function that computes `hits_and_loss` for a batch of `samples`."""
 
-    def count(index: torch.Tensor, width: int | None) -> torch.Tensor:
+    def metrics(index: torch.Tensor, width: int | None) -> torch.Tensor:
         inputs, labels = samples.batch(index, width)
         with torch.no_grad():
             return hits_and_loss(model(inputs), labels)
 
-    return count
+    return metrics
 
 
 def evaluate(model: nn.Module, samples: DeviceSamples, indices: torch.Tensor) -> tuple[float, float]:
     """(accuracy, mean cross-entropy) over `indices`, in evaluation mode on clean inputs, in float32.
 
-    Accuracy is the share of samples, not a mean of batch accuracies. The model's mode is put back afterwards.
-    With no samples both are NaN. Texts are taken by length, which leaves little padding to compute.
+    Accuracy is the share of samples, not a mean of batch accuracies. Without samples both are NaN. Modules return to
+    the mode that they were in. Texts are batched by length, which needs little padding.
     """
     return run_to_end(evaluation_coroutine(model, batch_metrics(model, samples), samples, indices))
 
@@ -59,12 +58,12 @@ def train_accuracy(
 ) -> float | None:
     """The train accuracy of the convergence criterion, or None as soon as `at_least` is out of reach.
 
-    The decision `train_accuracy(...) >= at_least` is that of a full pass: None means below, any number is exact.
-    The newest samples, which stand last in `indices`, are looked at first: they are wrong most often.
+    Deciding by `train_accuracy(...) >= at_least` is the same as after a full pass: None means below, and a number is
+    exact. The newest samples, last in `indices`, are evaluated first, because most mistakes are among them.
 
     Args:
         model: In any mode; evaluated in evaluation mode.
-        samples: Where the indices point.
+        samples: The training samples.
         indices: int64 on the device, shape (n,), n at least 1.
         at_least: The threshold that matters, in [0, 1]; None for a full pass.
     """
@@ -72,30 +71,30 @@ def train_accuracy(
 
 
 def evaluation_coroutine(
-    model: nn.Module, count: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor
+    model: nn.Module, metrics: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor
 ) -> TrainingCoroutine[tuple[float, float]]:
-    """What `evaluate` gives, in turns; `count` tallies batches of `samples` with `model`."""
+    """`evaluate` as a coroutine; `metrics` evaluates the model on batches of `samples`."""
     if len(indices) == 0:
         return math.nan, math.nan
     total = torch.zeros(2, dtype=torch.float64, device=indices.device)
     with _evaluation_mode(model):
         for index, width in _batches(samples, samples.by_length(indices)):
-            total += count(index, width)
+            total += metrics(index, width)
         hits, loss = yield from wait_for_values(total)
     return hits / len(indices), loss / len(indices)
 
 
 def train_accuracy_coroutine(
-    model: nn.Module, count: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor, at_least: float | None
+    model: nn.Module, metrics: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor, at_least: float | None
 ) -> TrainingCoroutine[float | None]:
-    """What `train_accuracy` gives, in turns; `count` tallies batches of `samples` with `model`."""
+    """`train_accuracy` as a coroutine; `metrics` evaluates the model on batches of `samples`."""
     needed = -1 if at_least is None else fewest_correct(at_least, len(indices))
     missed = 0
     with _evaluation_mode(model):
-        counts = (
-            (PendingValues(count(index, width)), len(index)) for index, width in _batches(samples, indices.flip(0))
+        results = (
+            (PendingValues(metrics(index, width)), len(index)) for index, width in _batches(samples, indices.flip(0))
         )
-        under_way = deque(itertools.islice(counts, 1 + AHEAD[indices.device.type]))
+        under_way = deque(itertools.islice(results, 1 + AHEAD[indices.device.type]))
         while under_way:
             pending, size = under_way.popleft()
             if not pending.ready:
@@ -103,7 +102,7 @@ def train_accuracy_coroutine(
             missed += size - int(pending.values()[0])
             if len(indices) - missed < needed:
                 return None
-            under_way.extend(itertools.islice(counts, 1))
+            under_way.extend(itertools.islice(results, 1))
     return (len(indices) - missed) / len(indices)
 
 

@@ -1,4 +1,4 @@
-"""Counted floating-point operations, which no neighbour on the machine can disturb."""
+"""Counts the floating-point operations of training, a cost that does not depend on what else the machine does."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SAMPLES = 2  # BatchNorm on flat features cannot train on one
 def training_flops(model: nn.Module, inputs: torch.Tensor, trainable: frozenset[str] | None = None) -> int:
     """FLOPs of one training step for each sample: forward and backward of matrix products and convolutions.
 
-    A multiply-add counts as two, as `torch.utils.flop_counter` has it. The model is not changed. Texts count as long as
-    they are given, padding included: give texts of the mean length.
+    A multiply-add counts as two, as in `torch.utils.flop_counter`. The model is not changed. Padding is counted: pass
+    texts of the mean length.
 
     Args:
         model: On any device.
@@ -39,7 +39,7 @@ def training_flops(model: nn.Module, inputs: torch.Tensor, trainable: frozenset[
 
 @contextlib.contextmanager
 def _plain_kernels() -> Iterator[None]:
-    """No fused recurrent kernels, in which the counter sees no matrix product: it would take their work for nothing."""
+    """Turns fused recurrent kernels off: the counter would not see their matrix products."""
     libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
     before = [library.enabled for library in libraries]
     for library in libraries:

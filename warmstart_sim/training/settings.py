@@ -19,7 +19,7 @@ class Settings(BaseModel):
 
 
 class Optimizer(Settings):
-    """The optimiser; it is rebuilt for every round, so that no arm keeps the state of the last one.
+    """The optimiser. Every round starts with a new optimiser state.
 
     Attributes:
         name: "adam" (default), "adamw" or "sgd".
@@ -96,7 +96,7 @@ class Plateau(Settings):
 
 
 class GiveUp(Settings):
-    """When to leave a cell that does not train at all: after `epochs`, with running train accuracy below `below`."""
+    """Ends a round that does not train: after `epochs` epochs, running train accuracy is still below `below`."""
 
     epochs: PositiveInt
     below: Annotated[float, Field(gt=0, lt=1)]
@@ -118,7 +118,7 @@ class Until(Settings):
         epochs: A fixed number of epochs.
         steps: A fixed number of steps; the epoch in which they are reached is cut short.
         max_epochs: The cap. A round that reaches it has `converged = false`, and the run goes on. Default 500.
-        give_up: See `GiveUp`; recorded as `gave_up`.
+        give_up: See `GiveUp`; the status of such a round is `gave_up`.
     """
 
     train_accuracy: Fraction | None = None
@@ -149,13 +149,13 @@ class Training(Settings):
         optimizer: See `Optimizer`.
         schedule: See `Schedule`.
         batch_size: Default 128. No batch is dropped; a last batch of one sample joins the one before it.
-        bucketing: For texts: batches of similar length, which need less padding. Every run of this many batches of an
-            epoch's random order is sorted by length and cut anew, and then the batches are shuffled. Default none.
+        bucketing: For texts: batches of similar length, which need less padding. Each group of this many consecutive
+            batches is sorted by length and split again, and then all batches are shuffled. Default none.
         until: See `Until`. Default 99 % train accuracy, at most 500 epochs.
         precision: "float32" (default, the papers'); "tf32": on CUDA, matrix products and convolutions round their
             inputs to 10 bits (elsewhere it is float32); "bf16": autocast of the forward pass, weights stay float32.
-        threads: CPU threads of one cell. Default 1: cores are filled with workers, and every executor gives the same
-            numbers.
+        threads: CPU threads of one cell. Default 1: workers use the other cores, and numbers do not depend on how many
+            there are.
     """
 
     optimizer: Optimizer = Optimizer()

@@ -1,4 +1,4 @@
-"""What a step costs alone, measured, so that a training beside others can be given the time that it takes alone."""
+"""Measures a training step alone, to estimate the isolated training time of cells that run beside others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.stepper import Stepper
 
-BLOCKS = 5  # of steps; the median block counts
-BLOCK_SECONDS = 0.05  # about how long a block takes, unless a single step takes longer
+BLOCKS = 5  # timed blocks of steps; their median is the result
+BLOCK_SECONDS = 0.05  # about, of a block; a block has at least two steps
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class StepTime:
     """seconds(steps, samples) = step_seconds * steps + sample_seconds * samples.
 
     Attributes:
-        step_seconds: What a step costs however small its batch is.
-        sample_seconds: What each sample adds.
+        step_seconds: The time of a step, apart from its samples.
+        sample_seconds: The time that each sample adds.
 
     >>> StepTime(0.001, 0.00002).seconds(steps=10, samples=1000)
     0.03
@@ -33,26 +33,26 @@ class StepTime:
     sample_seconds: float
 
     def seconds(self, steps: int, samples: int) -> float:
-        """How long so many steps on so many samples take."""
+        """The time of `steps` steps on `samples` samples in all."""
         return self.step_seconds * steps + self.sample_seconds * samples
 
 
 def measure(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor) -> StepTime:
-    """Times steps on batches of the full size and of a quarter of it, and draws a line through both.
+    """Times steps on batches of the full size and of a quarter of it, and fits a line through both.
 
-    The model is trained by it. Texts are taken as long as they are on average.
+    It trains the model. Texts have their mean length.
 
     Args:
-        stepper: With its hooks, after `begin`.
+        stepper: After `begin`, with the hooks of the arm.
         samples: The training samples.
-        indices: Of at least one training sample, int64 on the device.
+        indices: Training samples to make batches of, int64 on the device, shape (n,), n at least 1.
     """
     full = stepper.settings.batch_size
     small = max(2, full // 4)
     if small >= full:
         return StepTime(_seconds(stepper, samples, indices, full), 0.0)
     slow, quick = (_seconds(stepper, samples, indices, size) for size in (full, small))
-    # Noise may turn the line round for models that are quick; then all of the time is the step's.
+    # For very fast steps, noise can make the slope negative; then all of the time counts as the step's.
     per_sample = max(0.0, (slow - quick) / (full - small))
     return StepTime(max(0.0, slow - per_sample * full), per_sample)
 
@@ -76,14 +76,14 @@ def _seconds(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor, si
 
 @dataclass
 class Clock:
-    """What `timed` fills in."""
+    """The result of `timed`."""
 
     seconds: float = 0.0
 
 
 @contextlib.contextmanager
 def timed(device: torch.device) -> Iterator[Clock]:
-    """Times what happens inside, from an idle device to an idle device."""
+    """Measures the seconds of a `with` block; the device is idle at its start and at its end."""
     clock = Clock()
     _wait(device)
     started = time.perf_counter()
