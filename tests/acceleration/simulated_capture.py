@@ -3,8 +3,8 @@
 A replay runs the same operators on the same memory with the same numbers. So whatever is frozen in a CUDA graph is
 frozen here: a learning rate that is a Python number, an index that was not copied to where the graph reads it, new
 weights that are other tensors. And whatever the captured work allocated itself holds garbage between two replays,
-because another graph may use the same memory there. What a CUDA graph refuses is refused: work that waits for the device,
-and draws from generators that were not registered.
+because another graph may use the same memory there. It refuses what a CUDA graph refuses: work that waits for the
+device, and draws from generators that were not registered.
 
 What it cannot see, because no operator is called: `tensor.tolist()` and `tensor.numpy()`, which wait for a GPU too.
 """

@@ -567,10 +567,11 @@ def test_layers_without_parameters_of_their_own_may_be_used_twice():
         (True, {"hooks": [Hooks(after_epoch=print)]}),
         (False, {"hooks": [Hooks(), Hooks(loss_term=lambda batch, logits: logits.sum())]}),
         (False, {"hooks": [Hooks(after_step=print)]}),
+        (False, {"hooks": [Hooks(transform=Scaled(2), state={})]}),
         (False, {"precision": "bf16"}),
         (False, {"texts": True}),
     ],
-    ids=["plain", "transform", "after epoch", "loss", "after step", "bf16", "texts"],
+    ids=["plain", "transform", "after epoch", "loss", "after step", "state", "bf16", "texts"],
 )
 def test_what_each_step_of_a_model_does_for_itself_is_not_stacked(expected, options):
     stepper = Stepper(network("mlp", 0), Training(precision=options.get("precision", "float32")))

@@ -1,11 +1,9 @@
-"""Models of one architecture, stacked: their parameters lie side by side, and one step trains all of them.
+"""Stacked steps: one step trains R models of the same architecture, whose parameters are slices of stacked tensors.
 
-A small network leaves most of a processor idle: its matrices are so small that starting a kernel costs more than
-running it. Stacked, R of them are one network (`stacked_layers`). Nothing else of a training is shared: each model has
-its own batch, learning rate, optimiser state and step count.
+A small network leaves most of a processor idle, because launching a kernel costs more than running it. R of them are
+one network (`stacked_layers`). Each model keeps its own batch, learning rate, optimiser state and step count.
 
-Batches of different sizes are filled up with samples that count nothing: by a mask, they have no weight in the loss and
-no part in BatchNorm's statistics.
+Batches of different sizes are padded, and a mask excludes the padding from losses and BatchNorm statistics.
 """
 
 from __future__ import annotations
@@ -27,24 +25,24 @@ from warmstart_sim.types import Batch
 
 
 def stackable(stepper: Stepper) -> bool:
-    """Whether a stack can do what the stepper's settings and hooks ask for, if its model has a stacked form."""
-    plain = not any(hook.loss_term or hook.after_step for hook in stepper.hooks)
+    """Whether stacked steps support the stepper's settings and hooks; its model may still have no stacked form."""
+    plain = not any(hook.loss_term or hook.after_step or hook.state is not None for hook in stepper.hooks)
     texts = stepper.samples is not None and stepper.samples.lengths is not None
     return plain and not texts and stepper.trainable is None and stepper.settings.precision != "bf16"
 
 
 class Stack:
-    """Steppers whose models are of one architecture, and whose steps are made as one.
+    """Makes the steps of several steppers, whose models have the same architecture, as one.
 
-    The models' own tensors become slices of the stacked ones: evaluation, checkpoints and new weights go on working on
-    the single models, and see and change what is trained here.
+    The models' own tensors become slices of the stacked ones, so evaluation, checkpoints and new weights keep working
+    on the single models.
 
     Args:
-        steppers: At least one; their models have the same parameters, their optimisers the same options but the rate.
-        recorder: Records the steps; None runs them as they are.
+        steppers: At least one. Their optimisers have the same options, except for the learning rate.
+        graph_capture: Captures the stacked steps; None runs them eagerly.
 
     Raises:
-        Unstackable: There is no stacked form of their model.
+        Unstackable: Their model has no stacked form.
     """
 
     def __init__(self, steppers: Sequence[Stepper], graph_capture: GraphCapture | None = None) -> None:
@@ -60,7 +58,7 @@ class Stack:
         self._captured: dict[tuple[int, bool], tuple[torch.Tensor, torch.Tensor, Callable[[], None]]] = {}
 
     def _adopt(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies the models into the stacked tensors, and makes their own tensors slices of those."""
+        """Copies the models into the stacked tensors, and makes the models' own tensors slices of them."""
         stacked = dict(self._network.named_parameters()) | dict(self._network.named_buffers())
         loss_sums = torch.stack([stepper.loss_sum for stepper in self.steppers])
         correct = torch.stack([stepper.correct for stepper in self.steppers])
@@ -69,7 +67,7 @@ class Stack:
             for name, tensor in own.items():
                 stacked[name].data[r].copy_(tensor.data)
                 tensor.data = stacked[name].data[r]
-            # The fused kernels walk through memory: state that was laid out like channels-last weights has to follow.
+            # Fused kernels ignore strides: optimiser state must be laid out like the weights, which are contiguous now.
             for state in stepper.optimizer.state.values():
                 for key, value in state.items():
                     if isinstance(value, torch.Tensor):
@@ -82,10 +80,10 @@ class Stack:
         """Makes one step of every stepper.
 
         Args:
-            requests: One for each stepper, in their order; of any sizes, but where there is BatchNorm, two at least.
+            requests: One for each stepper, in their order, of any batch sizes; with BatchNorm at least two samples.
 
         Raises:
-            Exception: What a transform or torch raised. Nothing has been drawn then, and no weight has changed.
+            Exception: Raised by a transform or torch; generators are restored and no weight has changed.
         """
         version = sum(stepper.version for stepper in self.steppers)
         if version != self._version:
@@ -94,7 +92,7 @@ class Stack:
             self._version = version
         sizes = [len(request.index) for request in requests]
         if min(sizes) == 1 and self._has_statistics:
-            raise ValueError("BatchNorm in training mode needs two samples at least")
+            raise ValueError("BatchNorm in training mode needs at least two samples")
         index = pad_sequence([request.index for request in requests], batch_first=True)
         mask = None
         if min(sizes) < max(sizes):
@@ -103,7 +101,7 @@ class Stack:
         drawing = [stepper.generator for stepper in self.steppers if any(hook.transform for hook in stepper.hooks)]
         drawn = [generator.get_state() for generator in drawing]
         try:
-            if self._graph_capture is None or (drawing and mask is not None):  # a replay always draws as many
+            if self._graph_capture is None or (drawing and mask is not None):  # a replay draws for padding too
                 self._step(index, mask, sizes)
             else:
                 self._replay(index, mask)
@@ -131,7 +129,7 @@ class Stack:
         self._correct += hits.sum(1)
 
     def _update(self) -> None:
-        """The steps of all optimisers, those with equal rates in one call."""
+        """Makes the steps of all optimisers, one call for all models that share a learning rate."""
         gradients = {}
         for name, parameter in self._parameters.items():
             assert parameter.grad is not None
@@ -161,7 +159,7 @@ class Stack:
             return index, mask, self._graph_capture(lambda: self._step(index, mask if masked else None), generators)
 
     def _batch(self, index: torch.Tensor, sizes: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs as the network takes them, and labels (R, n); one look-up where all share data and no hook is on."""
+        """Inputs for the stacked network, and labels (R, n); one look-up if all share samples and have no hooks."""
         samples = self.steppers[0].samples
         assert samples is not None
         alike = all(stepper.samples is samples and not stepper.hooks for stepper in self.steppers)
@@ -178,7 +176,7 @@ class Stack:
 
 
 def _padded_batch(stepper: Stepper, index: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """One model's batch, with what its hooks make of the samples that count; the rest are zeros."""
+    """One model's batch, transformed by its hooks and padded with zeros."""
     samples = stepper.samples
     assert samples is not None
     transforms = [hook.transform for hook in stepper.hooks if hook.transform]
@@ -192,11 +190,13 @@ def _padded_batch(stepper: Stepper, index: torch.Tensor, size: int) -> tuple[tor
     return torch.cat((inputs, inputs.new_zeros(missing, *inputs.shape[1:]))), F.pad(labels, (0, missing))
 
 
-Update = Callable[[Mapping[str, Sequence[torch.Tensor]]], None]  # from each parameter's gradients, one for each model
+Update = Callable[
+    [Mapping[str, Sequence[torch.Tensor]]], None
+]  # called with every parameter's gradients, one for each model
 
 
 def _make_updates(steppers: Sequence[Stepper], names: Sequence[str]) -> Iterator[Update]:
-    """The optimiser steps of all models: torch's own kernels on lists, one list for each learning rate."""
+    """Functions that make the optimiser steps of all models, one for each learning rate, by torch's fused kernels."""
     by_rate: defaultdict[Hashable, list[int]] = defaultdict(list)
     for r, stepper in enumerate(steppers):
         rate = stepper.optimizer.param_groups[0]["lr"]
@@ -218,7 +218,7 @@ def _adam_update(
     group: Mapping[str, Any], slices: list[tuple[str, int]], parameters: list[torch.Tensor], states: list[Any]
 ) -> Update:
     for parameter, state in zip(parameters, states, strict=True):
-        if not state:  # as torch.optim.Adam makes it at its first step
+        if not state:  # as torch.optim.Adam does at its first step
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
     means, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))

@@ -26,7 +26,7 @@ Shape = tuple[int, int | None]  # a batch's size, and that length
 
 CAPTURED_EVALUATION_BATCH = BATCH["cuda"]  # samples of a captured evaluation batch; shorter ones are padded
 UNCAPTURABLE_STATE = "a part replaces tensors or changes numbers in its state; change tensors in place"
-TEXT_STEP = 32  # with captured steps, texts are cut to a multiple of this: each width is a graph
+TEXT_STEP = 32  # captured steps cut texts to multiples of this: each width needs a graph
 
 
 class GraphCapture(Protocol):
