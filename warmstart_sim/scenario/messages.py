@@ -26,7 +26,7 @@ BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveM
 PYDANTIC_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
-def validated(schema: type[M], value: Mapping[str, Any], where: str, key: str = "", also: Iterable[str] = ()) -> M:
+def validated(schema: type[M], value: Mapping[str, Any], where: str, key: str = "") -> M:
     """`value` as an instance of `schema`, by the strict rules of JSON: "0.1" is no number, and true is no integer.
 
     Args:
@@ -34,7 +34,6 @@ def validated(schema: type[M], value: Mapping[str, Any], where: str, key: str = 
         value: A mapping of plain values.
         where: What to name in errors, usually the file.
         key: The dotted key at which `value` stands.
-        also: Keys that are allowed there beside those of the schema, for the message.
 
     Raises:
         WarmstartError: The first thing that is wrong.
@@ -42,15 +41,16 @@ def validated(schema: type[M], value: Mapping[str, Any], where: str, key: str = 
     try:
         return schema.model_validate_json(json.dumps(value, default=str), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise problem(where, *_place_and_problem(error, schema, value, key, also)) from None
+        raise problem(where, *_place_and_problem(error, schema, value, key)) from None
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema of a model, under the names that files use."""
     schema: dict[str, Any] = model.model_json_schema(by_alias=True)
-    for each in schema.get("properties", {}).values():
-        for name in PYDANTIC_BOUNDS.keys() & each.keys():  # of values that a validator converts first
-            each[PYDANTIC_BOUNDS[name]] = each.pop(name)
+    for model_schema in (schema, *schema.get("$defs", {}).values()):
+        for each in model_schema.get("properties", {}).values():
+            for name in PYDANTIC_BOUNDS.keys() & each.keys():  # of values that a validator converts first
+                each[PYDANTIC_BOUNDS[name]] = each.pop(name)
     return schema
 
 
@@ -69,9 +69,7 @@ def unknown_key(name: object, valid: Iterable[str]) -> str:
     return f"unknown key{nearest(name, choices)} (allowed here: {', '.join(choices) or 'nothing'})"
 
 
-def _place_and_problem(
-    error: ValidationError, schema: type[BaseModel], value: Any, key: str, also: Iterable[str]
-) -> tuple[str, str]:
+def _place_and_problem(error: ValidationError, schema: type[BaseModel], value: Any, key: str) -> tuple[str, str]:
     # A misspelt key goes first: where a key is missing, it is usually the reason.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     path = _inside(value, first["loc"])
@@ -80,7 +78,7 @@ def _place_and_problem(
     root = schema_of(schema)
     if first["type"] == "extra_forbidden":
         (around, *_) = _alternatives(_fragment(root, path[:-1]), root)
-        return place, unknown_key(path[-1], [*(also if len(path) == 1 else ()), *around.get("properties", {})])
+        return place, unknown_key(path[-1], around.get("properties", {}))
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return place, f"is missing (expected {allowed(_fragment(root, path), root)})"
     if first["type"] == "value_error":  # one of our own checks of several values together

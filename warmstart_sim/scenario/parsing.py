@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from warmstart_sim.errors import nearest, unknown
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS, Registry
 from warmstart_sim.scenario.component import Component, dump, from_object
+from warmstart_sim.scenario.grammar import arm_settings, choice, is_pretrained, pretrain_settings, source_settings
 from warmstart_sim.scenario.messages import RENAMED, problem, unknown_key, validated
 from warmstart_sim.scenario.pretraining import Pretraining, Source
 from warmstart_sim.scenario.sections import (
@@ -18,7 +19,7 @@ from warmstart_sim.scenario.sections import (
     MeasuredProbe,
     MeasureSettings,
     PretrainSettings,
-    SourceSettings,
+    ProbeSettings,
     StreamSettings,
 )
 from warmstart_sim.scenario.yaml_files import plain, shown
@@ -107,7 +108,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     stream_raw = check.mapping(given.get("stream", "static"), "stream", "name", "a name, or a mapping")
     if is_pretrained(stream_raw.get("name")):
         source_raw = stream_raw.pop("source", None)
-        stream, settings = check.section(STREAMS, stream_raw, "stream", PretrainSettings, also=("source",))
+        stream, settings = check.section(STREAMS, stream_raw, "stream", pretrain_settings())
         source = check.source(source_raw, data, data_settings, stream.options["fraction"], training_raw)
         pretraining = check.pretraining(source, settings)
         rounds = settings.rounds
@@ -126,11 +127,6 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     return Scenario(header, data, data_settings, stream, rounds, pretraining, model, training, arms, measure)
 
 
-def is_pretrained(stream: Any) -> bool:
-    """Whether the stream of that name has a first phase on another data set."""
-    return isinstance(stream, str) and STREAMS.has_trait(stream, "pretrained")
-
-
 class _Checker:
     """Checks sections of one file; its errors name the file and the key."""
 
@@ -145,29 +141,20 @@ class _Checker:
             raise problem(self.where, key, f"found {shown(value)} (allowed: {allowed})")
         return {str(name): plain(each) for name, each in value.items()}
 
-    def section(
-        self, registry: Registry[Any], value: Any, key: str, settings: type[S], also: Iterable[str] = ()
-    ) -> tuple[Component, S]:
-        """A section that names something: that, and the settings which all of its kind have.
-
-        A setting that the named one has as an option of its own is the option: `static` has rounds of its own.
+    def section(self, registry: Registry[Any], value: Any, key: str, shared: type[S]) -> tuple[Component, S]:
+        """A section that names something: the component, and the settings which all of its kind have.
 
         Args:
             registry: Where it is registered.
             value: What the file has there.
             key: Where.
-            settings: What all of its kind have.
-            also: Other keys that are allowed there, for messages.
+            shared: The settings that all of its kind have.
         """
         raw = self.mapping(value, key, shorthand="name", allowed="a name, or a mapping")
         name = raw.pop("name", None)
         if name is None:
             raise problem(self.where, f"{key}.name", f"is missing (there are: {', '.join(registry.names())})")
-        options = registry.schema(name).model_fields if name in registry.names() else ()
-        shared = [field for field in settings.model_fields if field not in options]
-        common = {field: raw.pop(field) for field in shared if field in raw}
-        component = self.component(registry, name, raw, key, (*shared, *also))
-        return component, validated(settings, common, self.where, key)
+        return self.component(registry, name, raw, key, shared)
 
     def source(
         self, value: Any, target: Component, target_settings: DataSettings, fraction: float, training: Mapping[str, Any]
@@ -187,7 +174,7 @@ class _Checker:
         raw = self.mapping(value, key, "name", "a name, or a mapping")
         own = raw.pop("training", None)
         own = {} if own is None else self.mapping(own, f"{key}.training")
-        data, settings = self.section(DATASETS, raw, key, SourceSettings, also=("training",))
+        data, settings = self.section(DATASETS, raw, key, source_settings())
         if data == target:
             raise problem(
                 self.where, key, f"'{data.name}' is the target itself; `stream: split` trains on a part of it first"
@@ -216,33 +203,41 @@ class _Checker:
         return Pretraining(source, settings.checkpoint, settings.head)
 
     def component(
-        self, registry: Registry[Any], name: Any, options: dict[str, Any], key: str, also: Iterable[str]
-    ) -> Component:
-        """A named thing and its options.
+        self, registry: Registry[Any], name: Any, raw: dict[str, Any], key: str, shared: type[S]
+    ) -> tuple[Component, S]:
+        """A named thing with its options, and the settings that all of its kind have.
 
         Args:
             registry: Where it is registered.
             name: Its name, or a user's object.
-            options: What is said of it beside the name.
-            key: Where the options stand.
-            also: Other keys that are allowed beside the options.
+            raw: What the file says beside the name.
+            key: Where that stands.
+            shared: The settings that all of its kind have.
         """
         name_key = "start" if registry is STRATEGIES else "name"
+        if isinstance(name, str) and name in registry.names():
+            checked = validated(choice(registry, name, shared, name_key), {name_key: name, **raw}, self.where, key)
+            written, own = dump(checked), registry.schema(name).model_fields
+            options = {info.alias or field: written[info.alias or field] for field, info in own.items()}
+            kept = {field: getattr(checked, field) for field in shared.model_fields if field not in own}
+            return Component(name, options), cast(S, shared.model_construct(**kept))
+        common = {field: raw[field] for field in shared.model_fields if field in raw}
+        options = {option: value for option, value in raw.items() if option not in common}
+        settings = validated(shared, common, self.where, key)
         place = f"{key}.{name_key}"
         if not isinstance(name, str):
             try:
-                return from_object(registry, name, options)
+                return from_object(registry, name, options), settings
             except TypeError:
                 allowed = f"the name of a {registry.kind}"
                 raise problem(self.where, place, f"found {shown(name)} (allowed: {allowed})") from None
-        if ":" in name:  # a user's own: imported when the run starts, so that checking a file executes nothing
-            # In a run's record a Python object has a name with a digest, which nobody could import.
-            if "#" not in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
-                raise problem(self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute")
-            return Component(name, options)
-        if name not in registry.names():
+        if ":" not in name:
             raise problem(self.where, place, unknown(registry.kind, name, registry.names()))
-        return Component(name, dump(validated(registry.schema(name), options, self.where, key, (name_key, *also))))
+        # A user's own is imported when the run starts, so that checking a file executes nothing. In a run's record a
+        # Python object has a name with a digest, which nobody could import.
+        if "#" not in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
+            raise problem(self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute")
+        return Component(name, options), settings
 
     def measure(self, settings: MeasureSettings) -> Measure:
         """The probes of `measure`, with their options checked."""
@@ -263,7 +258,7 @@ class _Checker:
         every = options.pop("every", 1) if table == "each_epoch" else 1
         if type(every) is not int or every < 1:
             raise problem(self.where, f"{key}.every", f"found {shown(every)} (allowed: a whole number >= 1)")
-        return MeasuredProbe(self.component(PROBES, name, options, key, ("every",)), every)
+        return MeasuredProbe(self.component(PROBES, name, options, key, ProbeSettings)[0], every)
 
     def arms(self, value: Any, training: Mapping[str, Any]) -> tuple[Arm, ...]:
         raw = self.mapping(value, "strategies", allowed="a mapping of labels to options")
@@ -286,7 +281,7 @@ class _Checker:
         parts = tuple(self.part(name, raw.pop(name), f"{key}.{name}") for name in PARTS.names() if name in raw)
         return Arm(
             label,
-            self.component(STRATEGIES, start, raw, key, ("training", *PARTS.names())),
+            self.component(STRATEGIES, start, raw, key, arm_settings())[0],
             parts,
             validated(Training, _own_training(training, own), self.where, f"{key}.training" if own else "training"),
         )

@@ -89,6 +89,16 @@ class MeasureSettings(Settings):
     each_round: tuple[str | dict[str, dict[str, Any]], ...] = ()
 
 
+class ProbeSettings(Settings):
+    """The option that every probe of `each_epoch` has.
+
+    Attributes:
+        every: Measured after every so many epochs. Default 1.
+    """
+
+    every: Annotated[int, Field(ge=1)] = 1
+
+
 @dataclass(frozen=True)
 class MeasuredProbe:
     """A probe with its options, and after how many epochs it is measured."""
