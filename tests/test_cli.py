@@ -20,6 +20,7 @@ import yaml
 
 from warmstart_sim import __version__, api, cli, registry
 from warmstart_sim.execution import launch
+from warmstart_sim.scenario import load, plan
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 COMMANDS = ["run", "grid", "report", "status", "check", "list", "data", "schema"]
@@ -114,6 +115,13 @@ def test_check_says_how_much_work_it_is(command, scenario):
     assert "1 cell (1 strategy, 1 seed), 2 rounds" in command("check", scenario, "--strategies", "warm_start").out
     assert "9 cells (3 strategies, 3 seeds)" in command("check", scenario, "--seeds", "3, 4,5").out
     assert "18 rounds" not in command("check", scenario, "--set", "stream.rounds=1").out
+
+
+def test_check_resolved_prints_a_scenario_that_describes_the_same_cells(command, scenario, tmp_path):
+    (tmp_path / "resolved.yaml").write_text(command("check", scenario, "--resolved").out)
+    assert command("check", "resolved.yaml", "--resolved").out == (tmp_path / "resolved.yaml").read_text()
+    planned = [plan(load(tmp_path / name), name)[1] for name in ("tiny.yaml", "resolved.yaml")]
+    assert [cell.id for cell in planned[0]] == [cell.id for cell in planned[1]]
 
 
 def test_check_counts_a_shared_first_phase_once(command):

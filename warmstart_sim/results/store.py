@@ -151,7 +151,7 @@ class RunFolder:
         write_text(self.path / "speed.json", json.dumps(measured, indent=1))
 
     def is_locked(self) -> bool:
-        """Whether a process holds the folder now."""
+        """Whether a run is active here, by a shared lock: it needs no write access and allows many readers at once."""
         try:
             with open(self.path / ".lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -163,14 +163,14 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the lock goes with the process, however it ends.
+        """Locks the folder for this process. The kernel releases the lock when the process ends, also by kill -9.
 
         Raises:
             WarmstartError: Another process holds it.
         """
         self._check_writable()
         with open(self.path / ".lock", "w") as lock:
-            for attempt in range(LOCK_ATTEMPTS):  # who asks for the status holds it for a moment
+            for attempt in range(LOCK_ATTEMPTS):  # `is_locked` holds it for a moment
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
