@@ -22,7 +22,8 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution import launch
 from warmstart_sim.execution import ray as on_ray
-from warmstart_sim.execution.ray import Cluster, RayOptions, files
+from warmstart_sim.execution.options import RunOptions
+from warmstart_sim.execution.ray import Cluster, files
 from warmstart_sim.execution.scheduler import Scheduler, assign_tasks
 from warmstart_sim.execution.tasks import TaskQueue
 from warmstart_sim.experiment.settings import ExecutionSettings
@@ -200,7 +201,7 @@ def test_a_lost_machine_of_a_cluster_takes_nothing_with_it(small, undisturbed, t
         wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == 2)
         ray_cluster.remove_node(node, allow_graceful=False)
 
-    with on_ray.connected(RayOptions(ray_cluster.address, device="cpu"), cells) as cluster:
+    with on_ray.connected(RunOptions(ray=ray_cluster.address, device="cpu"), cells) as cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         # One cell begins on the machine that will be lost, one elsewhere; the third machine stays free.

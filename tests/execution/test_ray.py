@@ -21,7 +21,8 @@ from warmstart_sim.cli import with_ray_address
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import launch
 from warmstart_sim.execution import ray as on_ray
-from warmstart_sim.execution.ray import RayOptions, files, reasons
+from warmstart_sim.execution.options import RunOptions
+from warmstart_sim.execution.ray import check_options, files, reasons
 from warmstart_sim.execution.ray import cluster as on_cluster
 from warmstart_sim.execution.ray import worker as on_worker
 from warmstart_sim.execution.ray.user_modules import own_modules
@@ -119,7 +120,7 @@ def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, r
     scenarios.cells.import_own(cells, "scenario")
     try:
         assert own_modules(cells) == [mine / "own_factor.py", mine / "own_start.py"]
-        with on_ray.connected(RayOptions(ray_cluster.address, workers=1, device="cpu"), cells) as cluster:
+        with on_ray.connected(RunOptions(ray=ray_cluster.address, workers=1, device="cpu"), cells) as cluster:
             for file in mine.glob("*.py"):  # what is imported here already is now nowhere but in Ray
                 file.unlink()
             run = RunFolder(tmp_path / "run")
@@ -227,7 +228,7 @@ def test_without_ray_one_line_says_how_to_get_it(small, tmp_path, monkeypatch):
 )
 def test_what_ray_cannot_do_is_said_before_it_is_started(options, message):
     with pytest.raises(WarmstartError, match=message):
-        RayOptions(**options).check()
+        check_options(RunOptions(ray="local", **options))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_as_many_workers_as_fit_on_cpus_and_gpus(monkeypatch, resources, options
             return resources
 
     monkeypatch.setattr(on_cluster, "_kinds", lambda ray, device: ("one",))
-    cluster = on_cluster._inspect(FakeRay, RayOptions(**options))
+    cluster = on_cluster._inspect(FakeRay, RunOptions(ray="local", **options))
     assert (cluster.device, cluster.size) == expected
 
 

@@ -197,13 +197,10 @@ def _cluster(options: RunOptions, cells: Sequence[scenarios.Cell]) -> contextlib
     """The Ray cluster of `--ray`; None if there is nothing to run on it."""
     if options.ray is None:
         return contextlib.nullcontext()
-    from warmstart_sim.execution.ray import RayOptions, connected
+    from warmstart_sim.execution.ray import check_options, connected
 
-    ray_options = RayOptions(
-        options.ray, options.workers, options.device, options.gpus_per_worker, options.ray_storage
-    )  # fmt: skip
-    ray_options.check()
-    return connected(ray_options, cells) if cells else contextlib.nullcontext()
+    check_options(options)
+    return connected(options, cells) if cells else contextlib.nullcontext()
 
 
 def _load_data(cells: Sequence[scenarios.Cell], data_root: Path) -> dict[str, str]:

@@ -4,11 +4,11 @@ Cells are Ray tasks: Ray places them, tries them again when a worker or a machin
 This package joins the cluster, sends the cells and a user's own modules, makes sure that workers have the driver's
 versions and data, and brings results home. Ray is an optional extra, imported only when it is asked for.
 
-`connected` makes a `Cluster` from `RayOptions`; `run_cells` runs cells on it.
+`connected` joins the cluster that the options name; `run_cells` runs cells on it.
 """
 
 from warmstart_sim.execution.ray.cluster import Cluster, connected
 from warmstart_sim.execution.ray.executor import run_cells
-from warmstart_sim.execution.ray.options import RayOptions
+from warmstart_sim.execution.ray.options import check_options
 
-__all__ = ["Cluster", "RayOptions", "connected", "run_cells"]
+__all__ = ["Cluster", "check_options", "connected", "run_cells"]

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.ray import reasons
-from warmstart_sim.execution.ray.options import LOCAL, RayOptions, import_ray
+from warmstart_sim.execution.ray.options import LOCAL, check_options, import_ray
 from warmstart_sim.execution.ray.user_modules import own_modules
 from warmstart_sim.execution.ray.worker import kind_of_machine, measure_parallelism
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
 
 if TYPE_CHECKING:
+    from warmstart_sim.execution.options import RunOptions
     from warmstart_sim.experiment.settings import Batching, ExecutionSettings
 
 KIND_SECONDS = 120.0  # how long machines have to say what they are
@@ -39,7 +40,7 @@ class Cluster:
         kinds: The kinds of its machines.
     """
 
-    options: RayOptions
+    options: RunOptions
     device: str
     size: int
     kinds: tuple[str, ...]
@@ -47,7 +48,7 @@ class Cluster:
     @property
     def needs(self) -> str:
         """The resources of one worker, in words."""
-        gpus = self.options.gpus_each(self.device)
+        gpus = gpus_each(self.options, self.device)
         return "1 CPU" + (f" and {gpus:g} of a GPU" if gpus else "")
 
     def about(self) -> dict[str, Any]:
@@ -59,7 +60,7 @@ class Cluster:
 
         On GPUs Ray gives each task a process of its own: one that has used a GPU could not change to another.
         """
-        gpus = self.options.gpus_each(self.device)
+        gpus = gpus_each(self.options, self.device)
         return import_ray().remote(num_cpus=1, num_gpus=gpus, scheduling_strategy="SPREAD")(function)
 
     def choose_parallelism(
@@ -118,7 +119,7 @@ def driver_paths() -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def connected(options: RayOptions, cells: Sequence[Cell]) -> Iterator[Cluster]:
+def connected(options: RunOptions, cells: Sequence[Cell]) -> Iterator[Cluster]:
     """Starts Ray on this machine or joins a cluster, and leaves it at the end; keeps a connection that exists.
 
     Args:
@@ -128,7 +129,7 @@ def connected(options: RayOptions, cells: Sequence[Cell]) -> Iterator[Cluster]:
     Raises:
         WarmstartError: The cluster cannot be joined, or has no such device.
     """
-    options.check()
+    check_options(options)
     ray = import_ray()
     ours = not ray.is_initialized()
     try:
@@ -140,22 +141,23 @@ def connected(options: RayOptions, cells: Sequence[Cell]) -> Iterator[Cluster]:
             ray.shutdown()
 
 
-def _start(ray: Any, options: RayOptions, cells: Sequence[Cell]) -> None:
+def _start(ray: Any, options: RunOptions, cells: Sequence[Cell]) -> None:
     """Starts Ray here or joins a cluster, and removes Ray's SIGTERM handler, which would end the process at once."""
+    address = options.ray or LOCAL
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if main else None
     try:
-        if options.address == LOCAL:
+        if address == LOCAL:
             cores = max(options.workers or 0, len(os.sched_getaffinity(0)))
             ray.init(LOCAL, include_dashboard=False, num_cpus=cores, **quiet)
         else:
-            check_reachable(options.address)
+            check_reachable(address)
             modules = own_modules(cells)
             environment = {"py_modules": [str(path) for path in modules]} if modules else None
-            _join(ray, options.address, runtime_env=environment, **quiet)
+            _join(ray, address, runtime_env=environment, **quiet)
     except Exception as error:
-        what = "Ray cannot be started here" if options.address == LOCAL else f"cannot join {options.address}"
+        what = "Ray cannot be started here" if address == LOCAL else f"cannot join {address}"
         raise RunError(f"--ray: {what} ({reasons.why(error)})") from None
     finally:
         if main:
@@ -177,7 +179,12 @@ def check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
-def _inspect(ray: Any, options: RayOptions) -> Cluster:
+def gpus_each(options: RunOptions, device: str) -> float:
+    """The share of a GPU that each worker takes when training on `device`."""
+    return 0 if device == "cpu" else (options.gpus_per_worker or 1)
+
+
+def _inspect(ray: Any, options: RunOptions) -> Cluster:
     """Chooses the device and the number of workers from the cluster's resources."""
     resources = ray.cluster_resources()
     gpus, cpus = resources.get("GPU", 0), int(resources.get("CPU", 0))
@@ -185,7 +192,7 @@ def _inspect(ray: Any, options: RayOptions) -> Cluster:
         raise WarmstartError("--device cuda: the Ray cluster has no GPU; use --device cpu")
     cuda = options.device == "cuda" or (options.device == "auto" and gpus and options.gpus_per_worker != 0)
     device = "cuda:0" if cuda else "cpu"
-    each = options.gpus_each(device)
+    each = gpus_each(options, device)
     fitting = min(cpus, int(gpus / each + 1e-9)) if each else cpus
     return Cluster(options, device, options.workers or max(1, fitting), _kinds(ray, device))
 

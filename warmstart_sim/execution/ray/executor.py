@@ -57,7 +57,7 @@ def run_cells(
     tasks = {task.id: task for tasks in (queue.ready, *queue.waiting.values()) for task in tasks}
     execution = replace(execution, data_root=execution.data_root.absolute())
     job = Job(
-        probe, cluster.options.storage, execution, cluster.kinds, installed_versions(), digests, driver_paths(),
+        probe, cluster.options.ray_storage, execution, cluster.kinds, installed_versions(), digests, driver_paths(),
         ray.put(tasks),
     )  # fmt: skip
     monitor, task = _start_monitor(ray), cluster.remote(run_batch)
@@ -150,7 +150,7 @@ class RayExecutor:
 
     def _files(self, *tasks: Task) -> Files:
         """Checkpoints of tasks, and the first phases that they start from, for workers that do not see the folder."""
-        if self.cluster.options.storage == "shared":
+        if self.cluster.options.ray_storage == "shared":
             return {}
         phases = [Task(task.cell.first_phase, first_phase=True) for task in tasks if task.cell.first_phase]
         return read_files(self.scheduler.queue.run, *tasks, *phases)

@@ -1,4 +1,4 @@
-"""The options of a run on Ray, and the import of Ray, which is optional."""
+"""Checks the options of a run on Ray; imports Ray, which is optional."""
 
 from __future__ import annotations
 
@@ -6,58 +6,33 @@ import importlib
 import os
 import secrets
 import sys
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from warmstart_sim.errors import WarmstartError
 
-LOCAL = "local"  # the address that starts Ray on this machine
+if TYPE_CHECKING:
+    from warmstart_sim.execution.options import RunOptions
 
-Storage = Literal["auto", "shared", "returned"]
+LOCAL = "local"  # the value of `--ray` that starts Ray on this machine
 
 
-@dataclass(frozen=True)
-class RayOptions:
-    """The options of a run on Ray.
+def check_options(options: RunOptions) -> None:
+    """Checks the options as far as that is possible without the cluster.
 
-    Attributes:
-        address: Address of a cluster, or "local" to start Ray on this machine.
-        workers: Number of workers; None for as many as there are CPUs, or as fit on the GPUs.
-        device: "auto" (GPUs if the cluster has any), "cpu" or "cuda".
-        gpus_per_worker: Share of one GPU for each worker; None for a whole one.
-        storage: Whether workers write into the run folder ("shared") or return results ("returned"); with "auto", each
-            worker looks whether it sees the folder.
+    Raises:
+        WarmstartError: An option is invalid, or Ray is not installed.
     """
-
-    address: str = LOCAL
-    workers: int | None = None
-    device: str = "auto"
-    gpus_per_worker: float | None = None
-    storage: Storage = "auto"
-
-    def check(self) -> None:
-        """Checks the options as far as that is possible without the cluster.
-
-        Raises:
-            WarmstartError: An option is invalid, or Ray is not installed.
-        """
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise WarmstartError(
-                f"--device {self.device}: with --ray, Ray hands out the GPUs; choose auto, cpu or cuda"
-            )
-        if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker <= 1:
-            raise WarmstartError(
-                f"--gpus-per-worker {self.gpus_per_worker:g}: a worker has a part of one GPU, such as 0.25, or 1, or "
-                "(with 0) none"
-            )
-        if self.address == LOCAL and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
-            # Require a token: Ray's ports must reject other clients. Ray reads these variables when it is imported.
-            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        import_ray()
-
-    def gpus_each(self, device: str) -> float:
-        """The share of a GPU that each worker takes when training on `device`."""
-        return 0 if device == "cpu" else (self.gpus_per_worker or 1)
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise WarmstartError(f"--device {options.device}: with --ray, Ray hands out the GPUs; choose auto, cpu or cuda")
+    if options.gpus_per_worker is not None and not 0 <= options.gpus_per_worker <= 1:
+        raise WarmstartError(
+            f"--gpus-per-worker {options.gpus_per_worker:g}: a worker has a part of one GPU, such as 0.25, or 1, or "
+            "(with 0) none"
+        )
+    if options.ray == LOCAL and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        # Require a token: Ray's ports must reject other clients. Ray reads these variables when it is imported.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    import_ray()
 
 
 def import_ray() -> Any:

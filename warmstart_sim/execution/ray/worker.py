@@ -15,14 +15,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from warmstart_sim import preemption
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.ray.files import Files, read_files, write_files
-from warmstart_sim.execution.ray.options import Storage
 from warmstart_sim.execution.scheduler_proxy import SchedulerProxy
 from warmstart_sim.execution.tasks import Task
 from warmstart_sim.results.environment import device_name
@@ -55,7 +54,7 @@ class Job:
     """
 
     probe: Path
-    storage: Storage
+    storage: Literal["auto", "shared", "returned"]
     execution: ExecutionSettings
     kinds: tuple[str, ...]
     versions: Mapping[str, str]
