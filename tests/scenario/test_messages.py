@@ -33,6 +33,9 @@ SEEDS = "(allowed: a list of one or more, each a whole number >= 0)"
 WIDTHS = "(allowed: a list of one or more, each a whole number >= 1)"
 SHAPE = "(allowed: a list of 3, each a whole number > 0)"
 ROW = "text that matches ^[A-Z]-[A-Z]+[0-9]*[a-z]?$"
+SAMPELS = "unknown key; did you mean 'samples'? (allowed here: every, samples)"
+EVERY = "gradient_norm.every"
+AT_LEAST_1 = "(allowed: a whole number >= 1)"
 SIZE = "(allowed: a whole number > 0 or a list of 2, each a whole number > 0)"
 RULES = "train_accuracy, running_accuracy, plateau, validation_patience, epochs, steps"
 VALIDATION = "needs validation data; set data.validation_fraction above 0"
@@ -58,8 +61,13 @@ MISTAKES = [
     ("seeds", [1.5], "~[0]: found 1.5 (allowed: a whole number >= 0)"),
     ("metric", "acc", "~: found 'acc' (allowed: 'validation_accuracy', 'test_accuracy')"),
     ("metric", "validation_accuracy", f"~: validation_accuracy {VALIDATION}"),
-    ("measure.each_epoch", ["accurac"], f"~[0].name: unknown probe 'accurac'; did you mean 'accuracy'? {PROBES}"),
+    ("measure.each_epoch", ["accurac"], f"~[0]: unknown probe 'accurac'; did you mean 'accuracy'? {PROBES}"),
     ("measure.each_epok", [], "~: unknown key; did you mean 'each_epoch'? (allowed here: each_epoch, each_round)"),
+    ("measure.each_epoch", [{"gradient_norm": {"sampels": 3}}], f"~[0].gradient_norm.sampels: {SAMPELS}"),
+    ("measure.each_round", [{"gradient_norm": {"every": 3}}], f"~[0].{EVERY}: unknown key (allowed here: samples)"),
+    ("measure.each_epoch", [{"gradient_norm": {"every": 0}}], f"~[0].{EVERY}: found 0 {AT_LEAST_1}"),
+    ("measure.each_epoch", [{"gradient_norm": 3}], "~[0].gradient_norm: found 3 (allowed: a mapping)"),
+    ("measure.each_epoch", [{"a:b": {}, "c:d": {}}], "~[0]: expected a probe's name, or one name with its options"),
     # Data.
     ("data", None, "~: is missing"),
     ("data", [], "~: found [] (allowed: a name, or a mapping)"),

@@ -39,11 +39,11 @@ def choice(
         registry: Where it is registered.
         name: Its name.
         shared: The settings that all of its kind have.
-        key: The key of the name: "name" or "start".
+        key: The key of the name: "name" or "start"; "" where the name is the key of the mapping, as a probe's.
         labelled: Whether the name may be left out, as in an arm whose label is the name.
     """
     own = {**shared.model_fields, **registry.schema(name).model_fields}
-    fields: dict[str, Any] = {key: (Literal[name], name if labelled else ...)}
+    fields: dict[str, Any] = {key: (Literal[name], name if labelled else ...)} if key else {}
     fields |= {field: (info.annotation, info) for field, info in own.items()}
     title = f"{shared.__name__}_{name}{'_labelled' if labelled else ''}"
     return create_model(title, __base__=Settings, __doc__=registry.summary(name), **fields)

@@ -73,6 +73,7 @@ class Scenario:
         return self.header.metric or ("validation_accuracy" if held_out else "test_accuracy")
 
 
+NAME_KEYS = {STRATEGIES.kind: "start", PROBES.kind: ""}  # where the name does not stand at "name"
 NEEDS_VALIDATION = "needs validation data; set {}.validation_fraction above 0"
 SECTIONS = (*Header.model_fields, "data", "stream", "model", "training", "strategies", "vary")
 
@@ -214,9 +215,10 @@ class _Checker:
             key: Where that stands.
             shared: The settings that all of its kind have.
         """
-        name_key = "start" if registry is STRATEGIES else "name"
+        name_key = NAME_KEYS.get(registry.kind, "name")
         if isinstance(name, str) and name in registry.names():
-            checked = validated(choice(registry, name, shared, name_key), {name_key: name, **raw}, self.where, key)
+            named = {name_key: name} if name_key else {}
+            checked = validated(choice(registry, name, shared, name_key), {**named, **raw}, self.where, key)
             written, own = dump(checked), registry.schema(name).model_fields
             options = {info.alias or field: written[info.alias or field] for field, info in own.items()}
             kept = {field: getattr(checked, field) for field in shared.model_fields if field not in own}
@@ -224,7 +226,7 @@ class _Checker:
         common = {field: raw[field] for field in shared.model_fields if field in raw}
         options = {option: value for option, value in raw.items() if option not in common}
         settings = validated(shared, common, self.where, key)
-        place = f"{key}.{name_key}"
+        place = f"{key}.{name_key}".rstrip(".")
         if not isinstance(name, str):
             try:
                 return from_object(registry, name, options), settings
@@ -250,15 +252,16 @@ class _Checker:
         }
         return Measure(**tables)
 
-    def probe(self, item: str | dict[str, dict[str, Any]], key: str, table: str) -> MeasuredProbe:
+    def probe(self, item: str | dict[str, Any], key: str, table: str) -> MeasuredProbe:
         if isinstance(item, dict) and len(item) != 1:
             raise problem(self.where, key, "expected a probe's name, or one name with its options")
         ((name, options),) = ({item: {}} if isinstance(item, str) else item).items()
-        options = dict(options)
-        every = options.pop("every", 1) if table == "each_epoch" else 1
-        if type(every) is not int or every < 1:
-            raise problem(self.where, f"{key}.every", f"found {shown(every)} (allowed: a whole number >= 1)")
-        return MeasuredProbe(self.component(PROBES, name, options, key, ProbeSettings)[0], every)
+        if ":" not in name and name not in PROBES.names():
+            raise problem(self.where, key, unknown("probe", name, PROBES.names()))
+        raw = self.mapping({} if options is None else options, f"{key}.{name}")
+        shared = ProbeSettings if table == "each_epoch" else Settings
+        probe, settings = self.component(PROBES, name, raw, f"{key}.{name}", shared)
+        return MeasuredProbe(probe, settings.every if isinstance(settings, ProbeSettings) else 1)
 
     def arms(self, value: Any, training: Mapping[str, Any]) -> tuple[Arm, ...]:
         raw = self.mapping(value, "strategies", allowed="a mapping of labels to options")

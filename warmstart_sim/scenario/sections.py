@@ -85,8 +85,8 @@ class MeasureSettings(Settings):
         each_round: Measured at the start and at the end of every round.
     """
 
-    each_epoch: tuple[str | dict[str, dict[str, Any]], ...] = ()
-    each_round: tuple[str | dict[str, dict[str, Any]], ...] = ()
+    each_epoch: tuple[str | dict[str, Any], ...] = ()
+    each_round: tuple[str | dict[str, Any], ...] = ()
 
 
 class ProbeSettings(Settings):
