@@ -10,7 +10,7 @@ from warmstart_sim.types import RoundContext
 
 @PROBES.register(
     "distance_from_start",
-    columns={"distance_from_start": "L2 norm", "cosine_to_start": "cosine"},
+    columns={"distance_from_start": "L2 norm", "cosine_to_start": "-1 to 1"},
     cost="no pass over data",
 )
 def distance_from_start(context: RoundContext, /) -> Mapping[str, float | None]:

@@ -13,7 +13,7 @@ from warmstart_sim.types import RoundContext
 
 @PROBES.register(
     "gradient_norm",
-    columns={"gradient_norm_new": "L2 norm", "gradient_norm_old": "L2 norm", "gradient_norm_ratio": "ratio"},
+    columns={"gradient_norm_new": "L2 norm", "gradient_norm_old": "L2 norm", "gradient_norm_ratio": "new / old"},
     cost="a forward and a backward pass over at most 2 x samples",
 )
 def gradient_norm(
