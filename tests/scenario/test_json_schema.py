@@ -21,6 +21,7 @@ TYPES = {
 # What the check below knows; the schema may use nothing else.
 CHECKED = {
     "$ref", "anyOf", "type", "enum", "const", "required", "properties", "additionalProperties", "minProperties",
+    "maxProperties", "patternProperties",
     "items", "prefixItems", "minItems", "maxItems", "pattern",
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
 }  # fmt: skip
@@ -63,12 +64,19 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def _accepts_object(schema: dict, value: dict) -> bool:
-    properties = schema.get("properties", {})
     return (
         all(key in value for key in schema.get("required", []))
-        and len(value) >= schema.get("minProperties", 0)
-        and all(accepts(properties.get(k, schema.get("additionalProperties", True)), each) for k, each in value.items())
+        and schema.get("minProperties", 0) <= len(value) <= schema.get("maxProperties", len(value))
+        and all(accepts(each_schema, each) for key, each in value.items() for each_schema in _schemas_of(schema, key))
     )
+
+
+def _schemas_of(schema: dict, key: str) -> list:
+    """What the value at a key of an object has to keep."""
+    properties, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    named = [properties[key]] if key in properties else []
+    matched = [inner for pattern, inner in patterns.items() if re.search(pattern, key)]
+    return [*named, *matched] or [schema.get("additionalProperties", True)]
 
 
 def keywords(schema: Any):
@@ -76,7 +84,7 @@ def keywords(schema: Any):
     if isinstance(schema, dict):
         for key, inner in schema.items():
             yield key
-            if key in ("properties", "$defs"):
+            if key in ("properties", "patternProperties", "$defs"):
                 for each in inner.values():
                     yield from keywords(each)
             elif key in ("anyOf", "prefixItems"):
@@ -169,6 +177,8 @@ ACCEPTED: list[dict] = [
     {"stream": {"name": "pretrain", "source": None, "checkpoint": "w.pt"}},
     {"data": "noisy_digits", "stream": {"name": "pretrain", "source": {"name": "my_module:load", "anything": [1]}}},
     {"data": "noisy_digits", "stream": {"name": "pretrain", "source": {"name": "digits", "training": None}}},
+    {"measure": {"each_epoch": ["accuracy", {"gradient_norm": {"samples": 5, "every": 2}}, {"dead_units": None}]}},
+    {"measure": {"each_round": ["my_probes:norm", {"my_probes:norm": {"anything": 1}}, {"accuracy": {}}]}},
 ]
 REFUSED: list[dict] = [
     {"name": "a/b"},
@@ -197,6 +207,16 @@ REFUSED: list[dict] = [
     {"vary": {"pair": {}}},
     {"vary": {"pair": {"a": {}}}},
     {"vary": {"pair": {"a": 3}}},
+    {"measure": {"each_epoch": "accuracy"}},
+    {"measure": {"each_epoch": ["accurac"]}},
+    {"measure": {"each_epoch": [{"accurac": {}}]}},
+    {"measure": {"each_epoch": [{}]}},
+    {"measure": {"each_epoch": [{"accuracy": {}, "dead_units": {}}]}},
+    {"measure": {"each_epoch": [{"gradient_norm": {"sampels": 3}}]}},
+    {"measure": {"each_epoch": [{"gradient_norm": {"samples": 0}}]}},
+    {"measure": {"each_epoch": [{"gradient_norm": {"every": 0}}]}},
+    {"measure": {"each_round": [{"gradient_norm": {"every": 2}}]}},
+    {"measure": {"each_round": [{"my_probes:norm": 3}]}},
     {"stream": {"name": "online", "source": "digits"}},
     {"stream": {"name": "split", "checkpoint": "w.pt"}},
     *(

@@ -11,15 +11,20 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import ConfigDict, Field, StringConstraints, create_model
 from typing_extensions import TypeAliasType
 
-from warmstart_sim.registry import DATASETS, MODELS, OPTION_RULES, PARTS, STRATEGIES, STREAMS, Registry
-from warmstart_sim.scenario.sections import DataSettings, Header, PretrainSettings, SourceSettings, StreamSettings
+from warmstart_sim.registry import DATASETS, MODELS, OPTION_RULES, PARTS, PROBES, STRATEGIES, STREAMS, Registry
+from warmstart_sim.scenario.sections import (
+    DataSettings,
+    Header,
+    MeasureSettings,
+    PretrainSettings,
+    ProbeSettings,
+    SourceSettings,
+    StreamSettings,
+)
 from warmstart_sim.training.settings import Settings, Training
 
-OwnName = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"),
-    Field(description="your own, as module:attribute"),
-]
+OWN_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+OwnName = Annotated[str, StringConstraints(pattern=OWN_NAME), Field(description="your own, as module:attribute")]
 Axis = Annotated[list[Any], Field(min_length=1, description="the values of the setting that the key names")]
 Bundle = Annotated[
     dict[str, Annotated[dict[str, Any], Field(min_length=1)]],
@@ -94,6 +99,29 @@ def arm_settings() -> type[Settings]:
     return create_model("Arm", __base__=Settings, **fields)
 
 
+def probes(shared: type[Settings]) -> Any:
+    """The type of a list of `measure`: bare names, or mappings of one name to its options; your own as well."""
+    options: dict[str, Any] = {name: (choice(PROBES, name, shared, key="") | None, None) for name in PROBES.names()}
+    own = {OWN_NAME: {"anyOf": [{"type": "object"}, {"type": "null"}]}}
+    one_key: Any = {"minProperties": 1, "maxProperties": 1, "patternProperties": own}
+    config = ConfigDict(json_schema_extra=one_key)
+    with_options: Any = create_model(f"{shared.__name__}_probe", __base__=Settings, __config__=config, **options)
+    item: Any = Union[(Literal[tuple(PROBES.names())], OwnName, with_options)]  # noqa: UP007
+    return tuple[item, ...]
+
+
+@functools.cache
+def measure_settings() -> type[MeasureSettings]:
+    """The key `measure`, with the options of each probe."""
+    return create_model(
+        "Measure",
+        __base__=MeasureSettings,
+        __doc__=MeasureSettings.__doc__,
+        each_epoch=(probes(ProbeSettings), ()),
+        each_round=(probes(Settings), ()),
+    )
+
+
 @functools.cache
 def scenario_file() -> type[Settings]:
     """A whole scenario file."""
@@ -110,5 +138,6 @@ def scenario_file() -> type[Settings]:
         "training": (Training, Training()),
         "strategies": (create_model("Strategies", **arms), ...),
         "vary": (dict[str, Axis | Bundle], {}),
+        "measure": (measure_settings(), MeasureSettings()),
     }
     return create_model("warmstart-sim scenario", __base__=Header, **sections)
