@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.scenario.overrides import prepare
-from warmstart_sim.scenario.yaml_files import bundled_scenarios, find, headline, parse_yaml, plain, set_path, split_key
+from warmstart_sim.scenario.yaml_files import (
+    bundled_scenarios,
+    find,
+    headline,
+    parse_yaml,
+    set_path,
+    split_key,
+    to_plain_values,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "scenarios"
 
@@ -206,15 +214,15 @@ def test_a_base_that_cannot_be_is_one_line(write, tmp_path):
 
 def test_plain_values_are_what_yaml_can_hold():
     seeds, path = np.arange(2), Path("a/b")
-    assert plain({"seeds": seeds, "path": path, "lr": np.float64(0.5), 1: (1, 2)}) == {
+    assert to_plain_values({"seeds": seeds, "path": path, "lr": np.float64(0.5), 1: (1, 2)}) == {
         "seeds": [0, 1], "path": "a/b", "lr": 0.5, "1": [1, 2]
     }  # fmt: skip
-    assert type(plain(seeds[0])) is int
+    assert type(to_plain_values(seeds[0])) is int
 
 
 def test_plain_leaves_a_users_objects_alone():
     marker = object()
-    assert plain({"model": [marker]})["model"][0] is marker
+    assert to_plain_values({"model": [marker]})["model"][0] is marker
 
 
 # --set.

@@ -240,28 +240,28 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
 
-def given(settings: Any) -> Any:
+def drop_none(settings: Any) -> Any:
     """Settings without those that are None: an option that a later version adds, and that is off, changes nothing.
 
-    >>> given({"lr": 0.1, "decay": None, "until": {"epochs": 5, "steps": None}})
+    >>> drop_none({"lr": 0.1, "decay": None, "until": {"epochs": 5, "steps": None}})
     {'lr': 0.1, 'until': {'epochs': 5}}
     """
     if isinstance(settings, Mapping):
-        return {key: given(value) for key, value in settings.items() if value is not None}
-    return [given(each) for each in settings] if isinstance(settings, (list, tuple)) else settings
+        return {key: drop_none(value) for key, value in settings.items() if value is not None}
+    return [drop_none(each) for each in settings] if isinstance(settings, (list, tuple)) else settings
 
 
 def _merge(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The scenario of a folder after a run with other seeds or strategies: the union of both."""
     advice = "choose another --out, or pass --fresh to delete what is there"
     for key in sorted({*before, *now} - {"seeds", "strategies", "title", "reproduces"}):
-        if given(before.get(key)) != given(now.get(key)):
+        if drop_none(before.get(key)) != drop_none(now.get(key)):
             raise WarmstartError(
                 f"--out {path}: holds a run with other settings "
                 f"({_difference(key, before.get(key), now.get(key))}); {advice}"
             )
     for label in before["strategies"].keys() & now["strategies"].keys():
-        if given(before["strategies"][label]) != given(now["strategies"][label]):
+        if drop_none(before["strategies"][label]) != drop_none(now["strategies"][label]):
             there, here = before["strategies"][label], now["strategies"][label]
             raise WarmstartError(
                 f"--out {path}: holds a run with another strategy of that name "
@@ -275,6 +275,6 @@ def _difference(key: str, there: Any, here: Any) -> str:
     """The first place where two settings differ, such as "training.batch_size: 128 there, 64 here"."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for name in {**there, **here}:
-            if given(there.get(name)) != given(here.get(name)):
+            if drop_none(there.get(name)) != drop_none(here.get(name)):
                 return _difference(f"{key}.{name}", there.get(name), here.get(name))
     return f"{key}: {there} there, {here} here"

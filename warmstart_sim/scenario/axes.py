@@ -8,8 +8,8 @@ from typing import Any
 
 from warmstart_sim.errors import unknown
 from warmstart_sim.results.columns import RESERVED_COLUMNS
-from warmstart_sim.scenario.messages import RENAMED, problem
-from warmstart_sim.scenario.yaml_files import plain, shown, split_key
+from warmstart_sim.scenario.messages import RENAMED, scenario_error
+from warmstart_sim.scenario.yaml_files import quoted, split_key, to_plain_values
 
 SECTIONS = ("data", "stream", "model", "training")  # which a bundle may give whole
 ALLOWED = "a list of values, or a mapping of labels to settings"
@@ -48,9 +48,11 @@ def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
     Raises:
         WarmstartError: Something is wrong with an axis.
     """
-    vary = {} if raw.get("vary") is None else plain(raw["vary"])
+    vary = {} if raw.get("vary") is None else to_plain_values(raw["vary"])
     if not isinstance(vary, dict):
-        raise problem(where, "vary", f"found {shown(vary)} (allowed: a mapping of dotted keys to lists of values)")
+        raise scenario_error(
+            where, "vary", f"found {quoted(vary)} (allowed: a mapping of dotted keys to lists of values)"
+        )
     axes = [
         (_bundle if isinstance(values, dict) else _plain_axis)(raw, key, values, where) for key, values in vary.items()
     ]
@@ -60,10 +62,10 @@ def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
         if axis.column in RESERVED_COLUMNS or (axis.bundled and alike > 1):
             whose = "the tables have a" if axis.column in RESERVED_COLUMNS else "an option has the"
             what = "the bundle" if axis.bundled else "the option"
-            raise problem(where, f"vary.{axis.key}", f"{whose} column `{axis.column}`; give {what} another name")
+            raise scenario_error(where, f"vary.{axis.key}", f"{whose} column `{axis.column}`; give {what} another name")
         for key in dict.fromkeys(key for value in axis.values for key in axis.settings(value)):
             if key in seen:
-                raise problem(where, f"vary.{axis.key}", f"`{key}` is varied by `{seen[key]}` as well")
+                raise scenario_error(where, f"vary.{axis.key}", f"`{key}` is varied by `{seen[key]}` as well")
             seen[key] = axis.key
     return axes
 
@@ -72,34 +74,38 @@ def _plain_axis(raw: Mapping[str, Any], key: str, values: Any, where: str) -> Ax
     place = f"vary.{key}"
     steps = _steps(raw, key, place, where)
     if not isinstance(values, list) or not values:
-        raise problem(where, place, f"found {shown(values)} (allowed: a list of one or more values)")
+        raise scenario_error(where, place, f"found {quoted(values)} (allowed: a list of one or more values)")
     if None in values:
-        raise problem(where, place, "null cannot be a value of an axis; write what it stands for")
+        raise scenario_error(where, place, "null cannot be a value of an axis; write what it stands for")
     if any(value in values[:index] for index, value in enumerate(values)):
-        raise problem(where, place, f"{values} has a value twice; each must be given once")
+        raise scenario_error(where, place, f"{values} has a value twice; each must be given once")
     return Axis(key, column(raw, key), tuple(values), steps[1] if steps[0] == "strategies" else None, {})
 
 
 def _bundle(raw: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: str) -> Axis:
     place = f"vary.{key}"
     if "." in key or not key:
-        raise problem(where, place, "found a mapping; a setting takes a list of values, a bundle a name without dots")
+        raise scenario_error(
+            where, place, "found a mapping; a setting takes a list of values, a bundle a name without dots"
+        )
     if not labels:
-        raise problem(where, place, f"there is nothing in it (allowed: {ALLOWED})")
+        raise scenario_error(where, place, f"there is nothing in it (allowed: {ALLOWED})")
     for label, settings in labels.items():
         if not label:
-            raise problem(where, place, "a label cannot be empty")
+            raise scenario_error(where, place, "a label cannot be empty")
         if not isinstance(settings, dict) or not settings:
-            found = "there is nothing in it" if settings == {} else f"found {shown(settings)}"
-            raise problem(where, f"{place}.{label}", f"{found} (allowed: a mapping of dotted keys to values)")
+            found = "there is nothing in it" if settings == {} else f"found {quoted(settings)}"
+            raise scenario_error(where, f"{place}.{label}", f"{found} (allowed: a mapping of dotted keys to values)")
         for setting in settings:
             inside = f"{place}.{label}.{setting}"
             if setting not in SECTIONS and _steps(raw, setting, inside, where)[0] == "strategies":
-                raise problem(where, inside, "a bundle holds for all strategies, and cannot set an option of one")
+                raise scenario_error(
+                    where, inside, "a bundle holds for all strategies, and cannot set an option of one"
+                )
     first, *others = labels
     for label in others:  # what one left out would be open in the record of a run
         if lacking := labels[first].keys() ^ labels[label].keys():
-            raise problem(
+            raise scenario_error(
                 where, place, f"'{first}' and '{label}' do not both set {min(lacking)}; all labels set the same keys"
             )
     return Axis(key, key, tuple(labels), None, labels)
@@ -109,13 +115,13 @@ def _steps(raw: Mapping[str, Any], key: str, place: str, where: str) -> list[str
     """The steps of a setting's key, which has to lead into a section or a strategy that is there."""
     steps = split_key(raw, key)
     if steps[0] in RENAMED:
-        raise problem(where, place, f"`{steps[0]}` is called `{RENAMED[steps[0]]}` now")
+        raise scenario_error(where, place, f"`{steps[0]}` is called `{RENAMED[steps[0]]}` now")
     if len(steps) < (3 if steps[0] == "strategies" else 2) or steps[0] == "vary":
-        raise problem(where, place, "expected the dotted key of a setting, such as training.optimizer.lr")
+        raise scenario_error(where, place, "expected the dotted key of a setting, such as training.optimizer.lr")
     strategies = raw.get("strategies")
     labels = list(strategies) if isinstance(strategies, Mapping) else []
     if steps[0] == "strategies" and steps[1] not in labels:
-        raise problem(where, place, unknown("strategy", steps[1], labels))
+        raise scenario_error(where, place, unknown("strategy", steps[1], labels))
     return steps
 
 

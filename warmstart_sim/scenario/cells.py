@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import DATASETS, MODELS, PROBES, STRATEGIES, STREAMS
-from warmstart_sim.results.store import given
+from warmstart_sim.results.store import drop_none
 from warmstart_sim.scenario.axes import Axis, axes_of, settings_on
 from warmstart_sim.scenario.component import Component, check_own, dump, named
-from warmstart_sim.scenario.messages import problem
+from warmstart_sim.scenario.messages import scenario_error
 from warmstart_sim.scenario.parsing import Arm, Scenario, parse
 from warmstart_sim.scenario.pretraining import Pretraining
 from warmstart_sim.scenario.sections import DataSettings, Measure, MeasuredProbe
-from warmstart_sim.scenario.yaml_files import plain, set_path, shown
+from warmstart_sim.scenario.yaml_files import quoted, set_path, to_plain_values
 
 FIRST_PHASE = "first phase"
 
@@ -166,7 +166,9 @@ def _probe_record(measured: MeasuredProbe) -> str | dict[str, Any]:
 
 
 def _digest(settings: Mapping[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(given(settings), sort_keys=True, default=str).encode(), digest_size=5).hexdigest()
+    return hashlib.blake2b(
+        json.dumps(drop_none(settings), sort_keys=True, default=str).encode(), digest_size=5
+    ).hexdigest()
 
 
 def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
@@ -197,8 +199,10 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                 same = cells.setdefault(cell.digest, cell)
                 for name, value in cell.varied.items():  # along another arm's axis it is the same cell, without a value
                     if value != same.varied[name]:
-                        both = f"{shown(same.varied[name])} and {shown(value)}"
-                        raise problem(where, f"vary: {name}", f"{both} come to the same for strategy '{arm.label}'")
+                        both = f"{quoted(same.varied[name])} and {quoted(value)}"
+                        raise scenario_error(
+                            where, f"vary: {name}", f"{both} come to the same for strategy '{arm.label}'"
+                        )
     return _with_common_metric(scenarios), list(cells.values())
 
 
@@ -226,7 +230,7 @@ def _varied(axes: Sequence[Axis], combination: Sequence[Any], label: str) -> dic
 
 def _combined(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequence[Any], where: str) -> Scenario:
     """The scenario with one value of each axis."""
-    combined = {key: plain(value) for key, value in raw.items() if key != "vary"}
+    combined = {key: to_plain_values(value) for key, value in raw.items() if key != "vary"}
     settings = [
         (key, setting, axis.key)
         for axis, value in zip(axes, combination, strict=True)
@@ -235,14 +239,14 @@ def _combined(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequenc
     settings.sort(key=lambda each: each[0].count("."))  # a section before what is in it
     for key, setting, axis_key in settings:
         try:
-            set_path(combined, key, plain(setting))
+            set_path(combined, key, to_plain_values(setting))
         except ValueError as error:
-            raise problem(where, f"vary.{axis_key}", str(error)) from None
+            raise scenario_error(where, f"vary.{axis_key}", str(error)) from None
     try:
         return parse(combined, where)
     except WarmstartError:
         _parse_without(raw, axes, where)
-        note = ", ".join(f"{axis.key}: {shown(value)}" for axis, value in zip(axes, combination, strict=True))
+        note = ", ".join(f"{axis.key}: {quoted(value)}" for axis, value in zip(axes, combination, strict=True))
         parse(combined, f"{where} (vary {note})")
         raise
 
@@ -281,15 +285,14 @@ def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
         scenario: What `plan` gave for it.
     """
     header = dump(scenario.header)
-    vary = named(plain(raw.get("vary")) or {})
+    vary = named(to_plain_values(raw.get("vary")) or {})
     keys = settings_on(vary)
 
     def section(key: str, component: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
         if not {key, f"{key}.name"} & set(keys):
             return {"name": component.name, **settings, **component.options}
-        written = named(plain(raw[key])) if isinstance(raw.get(key), Mapping) else {}
-        given = {name: value for name, value in settings.items() if value is not None}
-        return {"name": component.name, **given, **written}
+        written = named(to_plain_values(raw[key])) if isinstance(raw.get(key), Mapping) else {}
+        return {"name": component.name, **drop_none(settings), **written}
 
     return {
         **{key: header[key] for key in ("name", "title", "reproduces")},
@@ -311,12 +314,12 @@ def _first_phase_record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str,
     if first is None:
         return {}
     checkpoint = {"checkpoint": str(first.checkpoint)} if first.checkpoint else {}
-    written = plain(raw["stream"]).get("source") if isinstance(raw.get("stream"), Mapping) else None
+    written = to_plain_values(raw["stream"]).get("source") if isinstance(raw.get("stream"), Mapping) else None
     return {"head": first.head, **checkpoint, **({"source": named(written)} if written else {})}
 
 
 def _arm_record(arm: Arm, raw: Any, vary: Mapping[str, Any]) -> dict[str, Any]:
-    written = plain(raw) if isinstance(raw, Mapping) else {}
+    written = to_plain_values(raw) if isinstance(raw, Mapping) else {}
     if f"strategies.{arm.label}.start" in vary:
         return written
     # Its own training settings stay as they were written: what they leave open, an axis may still decide.

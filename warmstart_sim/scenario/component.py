@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import Registry
-from warmstart_sim.scenario.yaml_files import plain
+from warmstart_sim.scenario.yaml_files import to_plain_values
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any])
             return Component(name, dump(schema.model_validate({k: getattr(value, k) for k in schema.model_fields})))
     if not callable(value):
         raise TypeError
-    return Component(_name_of(value), plain(options), target=value)
+    return Component(_name_of(value), to_plain_values(options), target=value)
 
 
 def named(value: Any) -> Any:

@@ -12,7 +12,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.scenario import overrides
 from warmstart_sim.scenario.cells import plan
 from warmstart_sim.scenario.rehearsal import rehearsal
-from warmstart_sim.scenario.yaml_files import parse_yaml, shown
+from warmstart_sim.scenario.yaml_files import parse_yaml, quoted
 
 REFERENCE, VARIED = "random_init", "shrink_perturb"
 MOST_VALUES = 10_000  # of one axis; more are a slip of the pen
@@ -143,13 +143,13 @@ def _values(given: str | Iterable[float] | None, option: str) -> list[float] | N
     try:
         return [float(value) for value in found]  # 1 and 1.0 name the same cell
     except (TypeError, ValueError):
-        raise WarmstartError(f"{option}: found {shown(found)} (allowed: numbers)") from None
+        raise WarmstartError(f"{option}: found {quoted(found)} (allowed: numbers)") from None
 
 
 def _listed(values: Iterable[Any], option: str) -> list[Any]:
     """Values from Python or YAML as a list, each once."""
     if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable):
-        raise WarmstartError(f"{option}: found {shown(values)} (allowed: one or more values)")
+        raise WarmstartError(f"{option}: found {quoted(values)} (allowed: one or more values)")
     found = list(values)
     if not found:
         raise WarmstartError(f"{option}: there is no value (allowed: one or more)")
@@ -160,7 +160,7 @@ def _listed(values: Iterable[Any], option: str) -> list[Any]:
 def _each_once(values: Sequence[Any], option: str) -> None:
     twice = [value for index, value in enumerate(values) if value in values[:index]]
     if twice:
-        raise WarmstartError(f"{option}: {shown(twice[0])} is there twice; each value must be given once")
+        raise WarmstartError(f"{option}: {quoted(twice[0])} is there twice; each value must be given once")
 
 
 def _arms(raw: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

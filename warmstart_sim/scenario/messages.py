@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from warmstart_sim.errors import WarmstartError, nearest
-from warmstart_sim.scenario.yaml_files import shown
+from warmstart_sim.scenario.yaml_files import quoted
 
 M = TypeVar("M", bound=BaseModel)
 RENAMED = {"scenario": "stream", "rows": "reproduces"}  # keys of files that older versions wrote
@@ -41,7 +41,7 @@ def validated(schema: type[M], value: Mapping[str, Any], where: str, key: str = 
     try:
         return schema.model_validate_json(json.dumps(value, default=str), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise problem(where, *_place_and_problem(error, schema, value, key)) from None
+        raise scenario_error(where, *_place_and_problem(error, schema, value, key)) from None
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return schema
 
 
-def problem(where: str, key: str, text: str) -> WarmstartError:
+def scenario_error(where: str, key: str, text: str) -> WarmstartError:
     """The error for `key`, to be raised."""
     return WarmstartError(": ".join(filter(None, (where, key, text))))
 
@@ -88,7 +88,7 @@ def _place_and_problem(error: ValidationError, schema: type[BaseModel], value: A
     words = allowed(fragment, root)
     if first["type"] == "finite_number":
         words = words.replace("number", "finite number")
-    return place, f"found {shown(found)}{hint} (allowed: {words})"
+    return place, f"found {quoted(found)}{hint} (allowed: {words})"
 
 
 def _inside(value: Any, location: tuple[int | str, ...]) -> list[int | str]:
@@ -148,7 +148,7 @@ def allowed(fragment: Fragment, root: Fragment) -> str:
 
 def _in_words(fragment: Fragment, root: Fragment) -> str:
     if "enum" in fragment or "const" in fragment:
-        return ", ".join(map(shown, fragment.get("enum") or [fragment["const"]]))
+        return ", ".join(map(quoted, fragment.get("enum") or [fragment["const"]]))
     kind = fragment.get("type", "")
     if kind == "array":
         least, most = fragment.get("minItems", 0), fragment.get("maxItems")

@@ -10,7 +10,7 @@ from warmstart_sim.errors import nearest, unknown
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS, Registry
 from warmstart_sim.scenario.component import Component, dump, from_object
 from warmstart_sim.scenario.grammar import arm_settings, choice, is_pretrained, pretrain_settings, source_settings
-from warmstart_sim.scenario.messages import RENAMED, problem, unknown_key, validated
+from warmstart_sim.scenario.messages import RENAMED, scenario_error, unknown_key, validated
 from warmstart_sim.scenario.pretraining import Pretraining, Source
 from warmstart_sim.scenario.sections import (
     DataSettings,
@@ -22,7 +22,7 @@ from warmstart_sim.scenario.sections import (
     ProbeSettings,
     StreamSettings,
 )
-from warmstart_sim.scenario.yaml_files import plain, shown
+from warmstart_sim.scenario.yaml_files import quoted, to_plain_values
 from warmstart_sim.training.settings import Settings, Training
 
 S = TypeVar("S", bound=Settings)
@@ -90,23 +90,25 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     """
     for key in raw:
         if key in RENAMED:
-            raise problem(where, key, f"is called `{RENAMED[key]}` now")
+            raise scenario_error(where, key, f"is called `{RENAMED[key]}` now")
         if key not in SECTIONS:
-            raise problem(where, key, unknown_key(key, SECTIONS))
-    given = {key: value for key, value in raw.items() if value is not None}  # null stands for the default
+            raise scenario_error(where, key, unknown_key(key, SECTIONS))
+    present = {key: value for key, value in raw.items() if value is not None}  # null stands for the default
     for section in ("data", "strategies"):
-        if section not in given:
-            raise problem(where, section, "is missing")
-    header = validated(Header, {key: plain(given[key]) for key in Header.model_fields if key in given}, where)
+        if section not in present:
+            raise scenario_error(where, section, "is missing")
+    header = validated(
+        Header, {key: to_plain_values(present[key]) for key in Header.model_fields if key in present}, where
+    )
     if len(set(header.seeds)) < len(header.seeds):
-        raise problem(where, "seeds", f"{list(header.seeds)} has a seed twice; each must be given once")
+        raise scenario_error(where, "seeds", f"{list(header.seeds)} has a seed twice; each must be given once")
 
     check = _Checker(where)
-    data, data_settings = check.section(DATASETS, given["data"], "data", DataSettings)
-    model, _ = check.section(MODELS, given.get("model", "small_cnn"), "model", Settings)
-    training_raw = check.mapping(given.get("training", {}), "training")
+    data, data_settings = check.section(DATASETS, present["data"], "data", DataSettings)
+    model, _ = check.section(MODELS, present.get("model", "small_cnn"), "model", Settings)
+    training_raw = check.mapping(present.get("training", {}), "training")
     training = validated(Training, training_raw, where, "training")
-    stream_raw = check.mapping(given.get("stream", "static"), "stream", "name", "a name, or a mapping")
+    stream_raw = check.mapping(present.get("stream", "static"), "stream", "name", "a name, or a mapping")
     if is_pretrained(stream_raw.get("name")):
         source_raw = stream_raw.pop("source", None)
         stream, settings = check.section(STREAMS, stream_raw, "stream", pretrain_settings())
@@ -116,14 +118,14 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     else:
         stream, stream_settings = check.section(STREAMS, stream_raw, "stream", StreamSettings)
         pretraining, rounds = None, stream_settings.rounds
-    arms = check.arms(given["strategies"], training_raw)
+    arms = check.arms(present["strategies"], training_raw)
 
     if not data_settings.validation_fraction:
         needs = NEEDS_VALIDATION.format("data")
         if header.metric == "validation_accuracy":
-            raise problem(where, "metric", f"validation_accuracy {needs}")
+            raise scenario_error(where, "metric", f"validation_accuracy {needs}")
         if patient := [arm.label for arm in arms if arm.training.until.validation_patience]:
-            raise problem(where, "training.until.validation_patience", f"{needs} (strategy '{patient[0]}')")
+            raise scenario_error(where, "training.until.validation_patience", f"{needs} (strategy '{patient[0]}')")
     measure = check.measure(header.measure)
     return Scenario(header, data, data_settings, stream, rounds, pretraining, model, training, arms, measure)
 
@@ -139,8 +141,8 @@ class _Checker:
         if shorthand and not isinstance(value, Mapping) and (isinstance(value, str) or callable(value)):
             return {shorthand: value}
         if not isinstance(value, Mapping):
-            raise problem(self.where, key, f"found {shown(value)} (allowed: {allowed})")
-        return {str(name): plain(each) for name, each in value.items()}
+            raise scenario_error(self.where, key, f"found {quoted(value)} (allowed: {allowed})")
+        return {str(name): to_plain_values(each) for name, each in value.items()}
 
     def section(self, registry: Registry[Any], value: Any, key: str, shared: type[S]) -> tuple[Component, S]:
         """A section that names something: the component, and the settings which all of its kind have.
@@ -154,7 +156,7 @@ class _Checker:
         raw = self.mapping(value, key, shorthand="name", allowed="a name, or a mapping")
         name = raw.pop("name", None)
         if name is None:
-            raise problem(self.where, f"{key}.name", f"is missing (there are: {', '.join(registry.names())})")
+            raise scenario_error(self.where, f"{key}.name", f"is missing (there are: {', '.join(registry.names())})")
         return self.component(registry, name, raw, key, shared)
 
     def source(
@@ -177,30 +179,30 @@ class _Checker:
         own = {} if own is None else self.mapping(own, f"{key}.training")
         data, settings = self.section(DATASETS, raw, key, source_settings())
         if data == target:
-            raise problem(
+            raise scenario_error(
                 self.where, key, f"'{data.name}' is the target itself; `stream: split` trains on a part of it first"
             )
-        given = {name: value for name, value in settings if name in DataSettings.model_fields and value is not None}
+        chosen = {name: value for name, value in settings if name in DataSettings.model_fields and value is not None}
         inherited = {name: getattr(target_settings, name) for name in ("validation_fraction", "normalize")}
-        shares_target = given.get("normalize") == "target"
+        shares_target = chosen.get("normalize") == "target"
         if shares_target:
-            del given["normalize"]
+            del chosen["normalize"]
         trained = validated(
             Training, _own_training(training, own), self.where, f"{key}.training" if own else "training"
         )
-        data_settings = DataSettings(**{**inherited, **given})
+        data_settings = DataSettings(**{**inherited, **chosen})
         if trained.until.validation_patience and not data_settings.validation_fraction:
-            raise problem(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
+            raise scenario_error(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
         share = fraction if settings.fraction == "same" else settings.fraction
         return Source(data, data_settings, not shares_target, share, settings.adapt, trained)
 
     def pretraining(self, source: Source | None, settings: PretrainSettings) -> Pretraining:
         if source is None and settings.checkpoint is None:
-            raise problem(
+            raise scenario_error(
                 self.where, "stream.source", "is missing: the data set to pre-train on, or `checkpoint` for a file"
             )
         if source is not None and settings.checkpoint is not None:
-            raise problem(self.where, "stream.checkpoint", "takes the place of `source`; give one of the two")
+            raise scenario_error(self.where, "stream.checkpoint", "takes the place of `source`; give one of the two")
         return Pretraining(source, settings.checkpoint, settings.head)
 
     def component(
@@ -232,13 +234,15 @@ class _Checker:
                 return from_object(registry, name, options), settings
             except TypeError:
                 allowed = f"the name of a {registry.kind}"
-                raise problem(self.where, place, f"found {shown(name)} (allowed: {allowed})") from None
+                raise scenario_error(self.where, place, f"found {quoted(name)} (allowed: {allowed})") from None
         if ":" not in name:
-            raise problem(self.where, place, unknown(registry.kind, name, registry.names()))
+            raise scenario_error(self.where, place, unknown(registry.kind, name, registry.names()))
         # A user's own is imported when the run starts, so that checking a file executes nothing. In a run's record a
         # Python object has a name with a digest, which nobody could import.
         if "#" not in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
-            raise problem(self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute")
+            raise scenario_error(
+                self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute"
+            )
         return Component(name, options), settings
 
     def measure(self, settings: MeasureSettings) -> Measure:
@@ -254,10 +258,10 @@ class _Checker:
 
     def probe(self, item: str | dict[str, Any], key: str, table: str) -> MeasuredProbe:
         if isinstance(item, dict) and len(item) != 1:
-            raise problem(self.where, key, "expected a probe's name, or one name with its options")
+            raise scenario_error(self.where, key, "expected a probe's name, or one name with its options")
         ((name, options),) = ({item: {}} if isinstance(item, str) else item).items()
         if ":" not in name and name not in PROBES.names():
-            raise problem(self.where, key, unknown("probe", name, PROBES.names()))
+            raise scenario_error(self.where, key, unknown("probe", name, PROBES.names()))
         raw = self.mapping({} if options is None else options, f"{key}.{name}")
         shared = ProbeSettings if table == "each_epoch" else Settings
         probe, settings = self.component(PROBES, name, raw, f"{key}.{name}", shared)
@@ -266,18 +270,20 @@ class _Checker:
     def arms(self, value: Any, training: Mapping[str, Any]) -> tuple[Arm, ...]:
         raw = self.mapping(value, "strategies", allowed="a mapping of labels to options")
         if not raw:
-            raise problem(self.where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
+            raise scenario_error(self.where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
         return tuple(self.arm(label, value, training) for label, value in raw.items())
 
     def arm(self, label: str, value: Any, training: Mapping[str, Any]) -> Arm:
         key = f"strategies.{label}"
         if not label or "/" in label:
-            raise problem(self.where, "strategies", f"'{label}' cannot be a label: a label is text without a slash")
+            raise scenario_error(
+                self.where, "strategies", f"'{label}' cannot be a label: a label is text without a slash"
+            )
         raw = self.mapping({} if value is None else value, key, "start", "a strategy's name, or a mapping")
         if "start" not in raw and label not in STRATEGIES.names():
             hint = f"unknown strategy '{label}'{nearest(label, STRATEGIES.names())}"
             names = ", ".join(STRATEGIES.names())
-            raise problem(self.where, key, f"{hint} (a label of your own needs `start:` with one of {names})")
+            raise scenario_error(self.where, key, f"{hint} (a label of your own needs `start:` with one of {names})")
         start = raw.pop("start", label)
         own = raw.pop("training", None)
         own = {} if own is None else self.mapping(own, f"{key}.training")

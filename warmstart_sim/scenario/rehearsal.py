@@ -10,7 +10,7 @@ from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
 from warmstart_sim.scenario.cells import plan, record
 from warmstart_sim.scenario.component import dump
 from warmstart_sim.scenario.sections import DataSettings, SourceSettings
-from warmstart_sim.scenario.yaml_files import plain, split_key
+from warmstart_sim.scenario.yaml_files import split_key, to_plain_values
 from warmstart_sim.training.settings import Training
 
 # The settings that any data set has, at the two places that name one.
@@ -74,8 +74,13 @@ def _spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
     named = {"data": scenario.data, "stream": scenario.stream, "model": scenario.model}
     objects = {key: {**full[key], "name": each.target} for key, each in named.items() if each.target is not None}
     if "source" in full["stream"]:
-        full["stream"]["source"] = plain(raw["stream"])["source"]
-    small = {**full, **objects, "strategies": plain(raw["strategies"]), "vary": plain(raw.get("vary")) or {}}
+        full["stream"]["source"] = to_plain_values(raw["stream"])["source"]
+    small = {
+        **full,
+        **objects,
+        "strategies": to_plain_values(raw["strategies"]),
+        "vary": to_plain_values(raw.get("vary")) or {},
+    }
     for key in DATA_KEYS:
         for place, at in _sections(small, key):
             place[at] = place[at] if isinstance(place[at], dict) else {"name": place[at]}

@@ -109,7 +109,7 @@ def with_base(raw: Mapping[str, Any], where: str, files: tuple[Path, ...] = ()) 
     if base is None:
         return above
     if not isinstance(base, (str, Path)):
-        raise WarmstartError(f"{where}: base: found {shown(base)} (allowed: the path of a scenario file, or its name)")
+        raise WarmstartError(f"{where}: base: found {quoted(base)} (allowed: the path of a scenario file, or its name)")
     beside = files[-1].parent / base if files else Path(base)
     try:
         path = beside if beside.is_file() else find(base)
@@ -169,7 +169,7 @@ def _read(path: Path, where: str) -> dict[str, Any]:
     if raw is None:
         raise WarmstartError(f"{where}: the file is empty; a scenario needs at least `name`, `data`, `strategies`")
     if not isinstance(raw, dict):
-        raise WarmstartError(f"{where}: a scenario is a mapping of keys to values, found {shown(raw)}")
+        raise WarmstartError(f"{where}: a scenario is a mapping of keys to values, found {quoted(raw)}")
     return raw
 
 
@@ -183,7 +183,7 @@ def parse_yaml(text: str) -> Any:
     {'lr': 0.0001, 'no': [True]}
     """
     try:
-        return plain(yaml.load(text, Loader=_Loader))
+        return to_plain_values(yaml.load(text, Loader=_Loader))
     except RecursionError:
         raise ValueError("YAML syntax: a value contains itself, or is nested too deeply") from None
     except Exception as error:  # beside its own errors PyYAML lets others through, as for `!!bool maybe`
@@ -194,16 +194,16 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{place}YAML syntax: {problem}") from None
 
 
-def plain(value: Any) -> Any:
+def to_plain_values(value: Any) -> Any:
     """A copy made of dicts, lists and Python's own scalars; a user's objects stay as they are.
 
-    >>> plain({"seeds": range(2), "path": Path("x.npz")})
+    >>> to_plain_values({"seeds": range(2), "path": Path("x.npz")})
     {'seeds': [0, 1], 'path': 'x.npz'}
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): to_plain_values(each) for key, each in value.items()}
     if isinstance(value, (list, tuple, range)):
-        return [plain(each) for each in value]
+        return [to_plain_values(each) for each in value]
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, Path):
@@ -211,10 +211,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """How a message quotes what it found: briefly, and as YAML has it.
 
-    >>> shown(None), shown("adm"), shown({"a": 1})
+    >>> quoted(None), quoted("adm"), quoted({"a": 1})
     ('null', "'adm'", 'a mapping')
     """
     if isinstance(value, Mapping):
@@ -236,7 +236,7 @@ def set_values(raw: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, 
     >>> set_values({"training": {"batch_size": 128}}, ["training.optimizer.lr=1e-2"])
     {'training': {'batch_size': 128, 'optimizer': {'lr': 0.01}}}
     """
-    result: dict[str, Any] = plain(raw)
+    result: dict[str, Any] = to_plain_values(raw)
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
@@ -272,7 +272,7 @@ def set_path(raw: dict[str, Any], key: str, value: Any) -> None:
     for depth, name in enumerate(parents):
         inside = _written_out(place.get(name), parents[: depth + 1])
         if not isinstance(inside, dict):
-            raise ValueError(f"{'.'.join(parents[: depth + 1])} is {shown(inside)}, which has no keys of its own")
+            raise ValueError(f"{'.'.join(parents[: depth + 1])} is {quoted(inside)}, which has no keys of its own")
         place[name] = inside
         place = inside
     place[last] = value
