@@ -1,4 +1,4 @@
-"""One task from its beginning to its end, and what becomes of an error in it."""
+"""Runs one task; an error of its cell is recorded, so that the other cells can finish."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from warmstart_sim.training.coroutine import TrainingCoroutine
 def run_task(
     task: Task, run: RunFolder, cache: DeviceCache, execution: ExecutionSettings, listener: ProgressListener
 ) -> TrainingCoroutine[str | None]:
-    """Does one task, in turns; an error that concerns this cell alone is recorded in its folder and returned.
+    """Runs a task as a coroutine. An error that concerns its cell alone is recorded in the cell's folder and returned.
 
     Args:
         task: A cell, or a first phase.
         run: Where results go.
-        cache: What outlives the task in this process.
+        cache: Samples and steppers that this process keeps from task to task.
         execution: Where and how it runs.
         listener: Gets an event after every epoch.
 

@@ -10,7 +10,7 @@ from warmstart_sim.types import Round, RoundContext, StateDict
 
 
 class RoundListener(Protocol):
-    """Is told how a round goes."""
+    """Receives the start of a round and its epochs."""
 
     def started(self, context: RoundContext) -> None:
         """The model holds the weights to start from, `context.start`."""

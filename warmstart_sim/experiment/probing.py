@@ -87,8 +87,9 @@ def unit(probe: str, column: str) -> str:
 
 
 def _values(name: str, probe: Callable[[RoundContext], Any], context: RoundContext) -> dict[str, float | None]:
-    """What a probe, which may be a user's, measures."""
-    with torch.no_grad():
+    """Runs a probe, which may be a user's: it gets no gradients, and cannot disturb torch's default generators."""
+    device = next(iter(context.fresh.values())).device
+    with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         found = probe(context)
     if not isinstance(found, Mapping):
         raise WarmstartError(f"probe '{name}' must return a mapping of column names to numbers, not {found!r}")

@@ -78,7 +78,8 @@ def _plot(run: Run, table_name: str, table: pd.DataFrame, title: str, panels: li
     by = "epoch" if table_name == "epochs" else "round"
     x_label = SAMPLES if by == "round" and has_curve(run) else by
     label_outer(axs, x_label, _label(run, panels[0][1]) if one_column else "")
-    caption = f"{capitalized(title)}, measured {'during' if by == 'epoch' else 'once in'} each round. {seeds_note(run)}"
+    when = "after epochs" if by == "epoch" else "at the start and at the end of each round"
+    caption = f"{capitalized(title)}, measured {when}. {seeds_note(run)}"
     if by == "epoch":
         caption += f" {epochs_note(run, table, only_panels)}"
         if (rounds := run.epochs["round"].nunique()) > MOST_ROUNDS:
