@@ -166,7 +166,7 @@ def cifar10_run(path: Path) -> tuple[types.SimpleNamespace, RunFolder]:
     }
     scenario, cells = scenarios.plan(raw, "test")
     run = RunFolder(path)
-    run.open(scenarios.cells.record(raw, scenario))
+    run.open(scenarios.cells.resolved_scenario(raw, scenario))
     return types.SimpleNamespace(**{f"{cell.arm.label}_{cell.varied['sigma']}": cell for cell in cells}), run
 
 

@@ -143,13 +143,13 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
     Raises:
         WarmstartError: Something is wrong with the scenario, or its stream does not fit its data.
     """
-    from warmstart_sim.scenario.splits import all_training_sizes
+    from warmstart_sim.scenario.splits import checked_training_sizes
 
     scenario, cells = scenarios.plan(raw, where)
     phases = scenarios.first_phases(cells)
     rounds = steps = 0
     work = [*phases, *cells]
-    for cell, sizes in zip(work, all_training_sizes(work, find_data_root(data_root), where), strict=True):
+    for cell, sizes in zip(work, checked_training_sizes(work, find_data_root(data_root), where), strict=True):
         until, batch = cell.arm.training.until, cell.arm.training.batch_size
         if cell.shares_first_round:
             del sizes[0]

@@ -196,9 +196,9 @@ def check(
     if resolved:
         import yaml
 
-        from warmstart_sim.scenario.cells import plan, record
+        from warmstart_sim.scenario.cells import plan, resolved_scenario
 
-        print(yaml.safe_dump(record(raw, plan(raw, where)[0]), sort_keys=False, allow_unicode=True), end="")
+        print(yaml.safe_dump(resolved_scenario(raw, plan(raw, where)[0]), sort_keys=False, allow_unicode=True), end="")
         return
     cells = f"{_count(size.cells, 'cell')} ({_count(size.arms, 'strategy')}, {_count(size.seeds, 'seed')})"
     phases = f", {_count(size.first_phases, 'first phase')}" if size.first_phases else ""

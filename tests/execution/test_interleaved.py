@@ -29,7 +29,7 @@ from warmstart_sim.execution.scheduler import Scheduler
 from warmstart_sim.execution.tasks import Task, TaskQueue
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.scenario.cells import record
+from warmstart_sim.scenario.cells import resolved_scenario
 from warmstart_sim.training.coroutine import PendingValues
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import Stepper, StepRequest
@@ -236,7 +236,7 @@ def ran(
     scenario, cells = scenarios.plan(raw, "scenario")
     run = RunFolder(folder)
     with run.locked():
-        run.open(record(raw, scenario))
+        run.open(resolved_scenario(raw, scenario))
         scheduler = Scheduler(TaskQueue(cells, run), listeners, retries)
         run_local(scheduler, ExecutionSettings(folder, **execution), workers)
         launch.collect(folder)

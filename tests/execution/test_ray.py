@@ -117,7 +117,7 @@ def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, r
     monkeypatch.syspath_prepend(str(mine))
     small |= {"strategies": {"shrunk": {"start": "own_start:shrunk"}}, "model": {"name": "mlp", "widths": [8]}}
     cells = scenarios.plan(small, "scenario")[1]
-    scenarios.cells.import_own(cells, "scenario")
+    scenarios.cells.import_user_modules(cells, "scenario")
     try:
         assert own_modules(cells) == [mine / "own_factor.py", mine / "own_start.py"]
         with on_ray.connected(RunOptions(ray=ray_cluster.address, workers=1, device="cpu"), cells) as cluster:

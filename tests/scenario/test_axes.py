@@ -12,7 +12,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results import statistics
 from warmstart_sim.scenario.axes import axes_of, settings_on
-from warmstart_sim.scenario.cells import record
+from warmstart_sim.scenario.cells import resolved_scenario
 
 PAIR = {
     "digits": {"data": {"name": "digits", "train_samples": 100}, "training.batch_size": 8},
@@ -26,7 +26,7 @@ def cells(raw: dict[str, Any]) -> list[scenarios.Cell]:
 
 def stored(raw: dict[str, Any]) -> dict[str, Any]:
     """The scenario as a run's folder gives it back."""
-    return yaml.safe_load(yaml.safe_dump(record(raw, scenarios.plan(raw, "f.yaml")[0]), sort_keys=False))
+    return yaml.safe_load(yaml.safe_dump(resolved_scenario(raw, scenarios.plan(raw, "f.yaml")[0]), sort_keys=False))
 
 
 # What a bundle means.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.scenario.cells import record
+from warmstart_sim.scenario.cells import resolved_scenario
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 
@@ -22,7 +22,7 @@ def ids(raw: dict[str, Any]) -> list[str]:
 
 def stored(raw: dict[str, Any]) -> dict[str, Any]:
     """The scenario as a run's folder gives it back."""
-    return yaml.safe_load(yaml.safe_dump(record(raw, scenarios.plan(raw, "f.yaml")[0]), sort_keys=False))
+    return yaml.safe_load(yaml.safe_dump(resolved_scenario(raw, scenarios.plan(raw, "f.yaml")[0]), sort_keys=False))
 
 
 # What is multiplied.

@@ -10,7 +10,7 @@ import pytest
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES
-from warmstart_sim.scenario.component import Component, check_own, from_object
+from warmstart_sim.scenario.component import Component, check_user_component, from_object
 from warmstart_sim.strategies.shrink_perturb import ShrinkPerturb
 
 
@@ -50,7 +50,7 @@ def test_make_gives_an_instance_of_a_class_or_a_function_with_its_options():
 
 def test_an_instance_of_a_registered_class_is_the_same_as_its_name_and_options():
     component = from_object(STRATEGIES, ShrinkPerturb(lam=0.25), {})
-    assert component.record() == {
+    assert component.to_dict() == {
         "name": "shrink_perturb", "lambda": 0.25, "sigma": 0.01,
         "noise": "fresh", "parameters": "all", "buffers": "keep", "affine": "shrink",
     }  # fmt: skip
@@ -107,7 +107,7 @@ def test_a_users_module_that_does_not_work_is_one_line(name, options, line, tmp_
     (tmp_path / "exiting_module.py").write_text("raise SystemExit(3)")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(WarmstartError) as caught:
-        check_own(Component(name, options), MODELS, "f.yaml")
+        check_user_component(Component(name, options), MODELS, "f.yaml")
     assert str(caught.value).startswith(f"f.yaml: {line}")
     assert "\n" not in str(caught.value)
 
@@ -115,4 +115,4 @@ def test_a_users_module_that_does_not_work_is_one_line(name, options, line, tmp_
 def test_a_users_module_that_works_is_accepted_without_calling_it(tmp_path, monkeypatch):
     (tmp_path / "their_good_module.py").write_text("def build(input_shape, classes, *, depth=1): raise AssertionError")
     monkeypatch.syspath_prepend(tmp_path)
-    check_own(Component("their_good_module:build", {"depth": 2}), MODELS, "f.yaml")
+    check_user_component(Component("their_good_module:build", {"depth": 2}), MODELS, "f.yaml")

@@ -112,7 +112,7 @@ def test_every_reference_leads_somewhere():
 def test_every_bundled_scenario_is_accepted(name):
     raw = scenarios.load(name)
     assert accepts(SCHEMA, raw)
-    assert accepts(SCHEMA, scenarios.cells.record(raw, scenarios.plan(raw, name)[0]))
+    assert accepts(SCHEMA, scenarios.cells.resolved_scenario(raw, scenarios.plan(raw, name)[0]))
 
 
 @pytest.mark.parametrize("name", bundled_scenarios())

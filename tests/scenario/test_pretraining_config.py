@@ -14,7 +14,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS
 from warmstart_sim.errors import DataError, WarmstartError
 from warmstart_sim.scenario import splits
-from warmstart_sim.scenario.cells import record
+from warmstart_sim.scenario.cells import resolved_scenario
 from warmstart_sim.scenario.yaml_files import set_path, set_values
 from warmstart_sim.types import Dataset, Samples
 
@@ -46,7 +46,7 @@ def phases(raw: dict[str, Any]) -> set[str]:
 def checked(raw: dict[str, Any]) -> list[list[int]]:
     """The training sizes of all first phases and cells, as `check` and `run` find them out."""
     found = cells(raw)
-    return splits.all_training_sizes([*scenarios.first_phases(found), *found], NOWHERE, "f.yaml")
+    return splits.checked_training_sizes([*scenarios.first_phases(found), *found], NOWHERE, "f.yaml")
 
 
 # What cells share.
@@ -384,7 +384,7 @@ def imbalanced(samples: int = 40) -> Callable[..., Dataset]:
 
 def lost(raw: dict[str, Any]) -> list[str]:
     found = cells(raw)
-    return splits.notes([*scenarios.first_phases(found), *found], NOWHERE)
+    return splits.data_notes([*scenarios.first_phases(found), *found], NOWHERE)
 
 
 def test_classes_that_a_fraction_loses_are_noted_for_each_seed_and_set(pretrained):
@@ -453,7 +453,7 @@ def build(input_shape: tuple[int, ...], classes: int) -> None: ...
 )
 def test_the_record_means_the_same_cells(pretrained, changes):
     raw = pretrained(changes)
-    again = yaml.safe_load(yaml.safe_dump(record(raw, scenarios.plan(raw, "f.yaml")[0]), sort_keys=False))
+    again = yaml.safe_load(yaml.safe_dump(resolved_scenario(raw, scenarios.plan(raw, "f.yaml")[0]), sort_keys=False))
     assert [(cell.id, cell.varied) for cell in cells(again)] == [(cell.id, cell.varied) for cell in cells(raw)]
     assert phases(again) == phases(raw)
 
@@ -465,6 +465,8 @@ def test_a_users_objects_have_names_in_the_record(pretrained, mapped):
     pairs = {"there": {"stream.source": load, "data": "digits"}, "back": {"stream.source": "digits", "data": load}}
     for changes in ({"stream.source": source, "data": "digits", "model": build}, {"vary": {"pair": pairs}}):
         raw = pretrained(changes)
-        again = yaml.safe_load(yaml.safe_dump(record(raw, scenarios.plan(raw, "f.yaml")[0]), sort_keys=False))
+        again = yaml.safe_load(
+            yaml.safe_dump(resolved_scenario(raw, scenarios.plan(raw, "f.yaml")[0]), sort_keys=False)
+        )
         assert [cell.id for cell in cells(again)] == [cell.id for cell in cells(raw)]
         assert phases(again) == phases(raw)

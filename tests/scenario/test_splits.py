@@ -61,13 +61,13 @@ def test_a_stream_that_does_not_fit_the_data_is_one_line_with_the_file(edited, t
     with pytest.raises(
         WarmstartError, match=r"^f.yaml: stream.chunk_size: 5000 is more than the 1198 available training samples"
     ):
-        splits.all_training_sizes(cells, tmp_path, "f.yaml")
+        splits.checked_training_sizes(cells, tmp_path, "f.yaml")
 
 
 def test_data_that_are_not_there_keep_their_exit_code(edited, tmp_path):
     _, cells = scenarios.plan(edited({"data": {"name": "arrays", "path": str(tmp_path / "x.npz")}}), "f.yaml")
     with pytest.raises(DataError, match=r"^f.yaml: arrays: there is no file"):
-        splits.all_training_sizes(cells, tmp_path, "f.yaml")
+        splits.checked_training_sizes(cells, tmp_path, "f.yaml")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def check_supported(cells: Iterable[Cell]) -> None:
     """
     for cell in cells:
         training = cell.arm.training
-        texts = not cell.model.is_own and MODELS.has_trait(cell.model.name, "tokens")
+        texts = not cell.model.is_user_defined and MODELS.has_trait(cell.model.name, "tokens")
         beyond = [
             *(f"part '{part.name}'" for part in cell.arm.parts),
             *(["precision: bf16"] if training.precision == "bf16" else []),

@@ -19,7 +19,7 @@ from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.scenario.cells import import_own, record
+from warmstart_sim.scenario.cells import import_user_modules, resolved_scenario
 
 if TYPE_CHECKING:
     from warmstart_sim.execution.ray import Cluster
@@ -61,10 +61,10 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions, rehear
         WarmstartError: An error that concerns the whole run.
     """
     from warmstart_sim.results.environment import environment
-    from warmstart_sim.scenario.splits import notes
+    from warmstart_sim.scenario.splits import data_notes
 
     scenario, cells = scenarios.plan(raw, where)
-    resolved = record(raw, scenario)
+    resolved = resolved_scenario(raw, scenario)
     suffix = "" if options.engine == "native" else f"-{options.engine}"
     run = RunFolder(Path(options.out or f"runs/{scenario.header.name}{suffix}"))
     data_root = find_data_root(options.data_root and Path(options.data_root))
@@ -80,7 +80,7 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions, rehear
         run.check_engine(options.engine)
         digests = _load_data(unfinished, data_root)
         run.check_data(digests)
-        run_notes = [*_damage(unfinished, run), *notes(unfinished, data_root)]
+        run_notes = [*_damage(unfinished, run), *data_notes(unfinished, data_root)]
         say = _print_notes if not options.quiet else lambda notes: None
         say(run_notes)
 
@@ -181,10 +181,10 @@ def _unfinished(cells: Sequence[scenarios.Cell], run: RunFolder, fresh: bool) ->
 
 def _check(cells: Sequence[scenarios.Cell], data_root: Path, where: str, options: RunOptions) -> None:
     """Checks a user's own modules, that the stream fits the data, and that the engine can train the cells."""
-    from warmstart_sim.scenario.splits import all_training_sizes
+    from warmstart_sim.scenario.splits import checked_training_sizes
 
-    import_own(cells, where)
-    all_training_sizes(cells, data_root, where)
+    import_user_modules(cells, where)
+    checked_training_sizes(cells, data_root, where)
     if options.engine == "avalanche":
         if options.slots not in (None, 1) or options.batching not in ("auto", "separate"):
             raise WarmstartError("--engine avalanche: trains one cell at a time; leave --slots and --batching out")
@@ -214,9 +214,9 @@ def _load_data(cells: Sequence[scenarios.Cell], data_root: Path) -> dict[str, st
     from warmstart_sim.scenario.splits import load_component
 
     digests = {}
-    for cell in {str(cell.data.record()): cell for cell in reversed(cells)}.values():
+    for cell in {str(cell.data.to_dict()): cell for cell in reversed(cells)}.values():
         seed = "" if DATASETS.has_trait(cell.data.name, "same_for_every_seed") else f" seed {cell.seed}"
-        digests[f"{cell.data.record()}{seed}"] = load_component(cell.data, cell.seed, data_root).digest()
+        digests[f"{cell.data.to_dict()}{seed}"] = load_component(cell.data, cell.seed, data_root).digest()
     for path in {cell.pretraining.checkpoint for cell in cells if cell.pretraining and cell.pretraining.checkpoint}:
         digests[f"checkpoint {path}"] = file_digest(path)
     return digests

@@ -58,7 +58,7 @@ class CellTrainer:
         _check_inputs(cell, self.dataset, self._tokens)
         self._cache = cache or DeviceCache(execution.device)
         shape = (self.dataset.input_shape, self.dataset.classes, self.dataset.vocabulary_size)
-        self.stepper = self._cache.borrow((str(cell.model.record()), *shape), cell.arm.training, self._model)
+        self.stepper = self._cache.borrow((str(cell.model.to_dict()), *shape), cell.arm.training, self._model)
         self.model = self.stepper.model
         self.layout: Layout = models.layout(self.model)
 
@@ -198,6 +198,6 @@ def set_up_torch(device: torch.device, settings: Training, deterministic: bool =
 
 def _check_inputs(cell: Cell, dataset: Dataset, tokens: bool) -> None:
     """Makes sure that texts meet a model for texts; a user's own model may take anything."""
-    if tokens and not cell.model.is_own and not MODELS.has_trait(cell.model.name, "tokens"):
+    if tokens and not cell.model.is_user_defined and not MODELS.has_trait(cell.model.name, "tokens"):
         fitting = ", ".join(name for name in MODELS.names() if MODELS.has_trait(name, "tokens"))
         raise WarmstartError(f"model.name: '{cell.model.name}' takes no texts, as {dataset.name} has; choose {fitting}")

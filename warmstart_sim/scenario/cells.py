@@ -15,7 +15,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import DATASETS, MODELS, PROBES, STRATEGIES, STREAMS
 from warmstart_sim.results.store import drop_none
 from warmstart_sim.scenario.axes import Axis, axes_of, settings_on
-from warmstart_sim.scenario.component import Component, check_own, dump, named
+from warmstart_sim.scenario.component import Component, check_user_component, model_to_dict, objects_to_names
 from warmstart_sim.scenario.messages import scenario_error
 from warmstart_sim.scenario.parsing import Arm, Scenario, parse
 from warmstart_sim.scenario.pretraining import Pretraining
@@ -39,11 +39,11 @@ class Target:
     adapt: Literal["resize", "pad"] | None
     normalize: Literal["train", "cifar10", "imagenet", "half", "none"] | None
 
-    def record(self) -> dict[str, Any] | None:
+    def to_dict(self) -> dict[str, Any] | None:
         """What decides the first phase's numbers: nothing where the inputs are alike and normalised by themselves."""
         if self.adapt is None and self.normalize is None:
             return None
-        return {"data": self.data.record(), "adapt": self.adapt, "normalize": self.normalize}
+        return {"data": self.data.to_dict(), "adapt": self.adapt, "normalize": self.normalize}
 
 
 @dataclass(frozen=True)
@@ -82,21 +82,21 @@ class Cell:
     def settings(self) -> dict[str, Any]:
         """All that decides the cell's numbers, as plain values."""
         settings = {
-            "data": {**dump(self.data_settings), **self.data.record()},
-            "stream": self.stream.record(),
-            "model": self.model.record(),
-            "training": dump(self.arm.training),
-            "parts": [part.record() for part in self.arm.parts],
-            "each_epoch": [_probe_record(each) for each in self.measure.each_epoch],
+            "data": {**model_to_dict(self.data_settings), **self.data.to_dict()},
+            "stream": self.stream.to_dict(),
+            "model": self.model.to_dict(),
+            "training": model_to_dict(self.arm.training),
+            "parts": [part.to_dict() for part in self.arm.parts],
+            "each_epoch": [_probe_settings(each) for each in self.measure.each_epoch],
             "seed": self.seed,
             "rounds": self.rounds,
             "label": self.arm.label,
-            "start": self.arm.start.record(),
+            "start": self.arm.start.to_dict(),
         }
         if self.measure.each_round:
-            settings["each_round"] = [_probe_record(each) for each in self.measure.each_round]
+            settings["each_round"] = [_probe_settings(each) for each in self.measure.each_round]
         extra = {"pretraining": self.pretraining, "target": self.target}
-        return settings | {name: record for name, each in extra.items() if each and (record := each.record())}
+        return settings | {name: written for name, each in extra.items() if each and (written := each.to_dict())}
 
     @cached_property
     def step_kind(self) -> str:
@@ -104,12 +104,12 @@ class Cell:
         training = self.arm.training
         keys = {"batch_size", "bucketing", "precision", "threads"}
         settings = {
-            "data": self.data.record(),
-            "target": self.target and self.target.record(),
-            "model": self.model.record(),
-            "training": {key: value for key, value in dump(training).items() if key in keys},
+            "data": self.data.to_dict(),
+            "target": self.target and self.target.to_dict(),
+            "model": self.model.to_dict(),
+            "training": {key: value for key, value in model_to_dict(training).items() if key in keys},
             "optimizer": training.optimizer.name,
-            "parts": [part.record() for part in self.arm.parts],
+            "parts": [part.to_dict() for part in self.arm.parts],
         }
         return _digest(settings)
 
@@ -160,7 +160,7 @@ class Cell:
         return f"{readable}-seed{self.seed}-{self.digest}"
 
 
-def _probe_record(measured: MeasuredProbe) -> str | dict[str, Any]:
+def _probe_settings(measured: MeasuredProbe) -> str | dict[str, Any]:
     options = {**measured.probe.options, **({"every": measured.every} if measured.every > 1 else {})}
     return {measured.probe.name: options} if options else measured.probe.name
 
@@ -186,13 +186,13 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
     """
     axes = axes_of(raw, where)
     combinations = list(itertools.product(*(axis.values for axis in axes)))
-    scenarios = [_combined(raw, axes, combination, where) for combination in combinations]
+    scenarios = [_scenario_at(raw, axes, combination, where) for combination in combinations]
     cells: dict[str, Cell] = {}
     for seed in scenarios[0].header.seeds:
         for combination, scenario in zip(combinations, scenarios, strict=True):
             for arm in scenario.arms:
                 cell = Cell(
-                    scenario.header.name, arm, seed, _varied(axes, combination, arm.label), scenario.data,
+                    scenario.header.name, arm, seed, _varied_values(axes, combination, arm.label), scenario.data,
                     scenario.data_settings, scenario.stream, scenario.rounds, scenario.model,
                     scenario.measure, scenario.pretraining,
                 )  # fmt: skip
@@ -219,7 +219,7 @@ def _with_common_metric(scenarios: Sequence[Scenario]) -> Scenario:
     return replace(first, header=first.header.model_copy(update={"metric": "test_accuracy"}))
 
 
-def _varied(axes: Sequence[Axis], combination: Sequence[Any], label: str) -> dict[str, Any]:
+def _varied_values(axes: Sequence[Axis], combination: Sequence[Any], label: str) -> dict[str, Any]:
     """An arm's values in the columns of the axes; None where an axis is another arm's."""
     varied = dict.fromkeys(axis.column for axis in axes)
     for axis, value in zip(axes, combination, strict=True):
@@ -228,7 +228,7 @@ def _varied(axes: Sequence[Axis], combination: Sequence[Any], label: str) -> dic
     return varied
 
 
-def _combined(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequence[Any], where: str) -> Scenario:
+def _scenario_at(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequence[Any], where: str) -> Scenario:
     """The scenario with one value of each axis."""
     combined = {key: to_plain_values(value) for key, value in raw.items() if key != "vary"}
     settings = [
@@ -245,19 +245,19 @@ def _combined(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequenc
     try:
         return parse(combined, where)
     except WarmstartError:
-        _parse_without(raw, axes, where)
+        _check_without_axes(raw, axes, where)
         note = ", ".join(f"{axis.key}: {quoted(value)}" for axis, value in zip(axes, combination, strict=True))
         parse(combined, f"{where} (vary {note})")
         raise
 
 
-def _parse_without(raw: Mapping[str, Any], axes: Sequence[Axis], where: str) -> None:
+def _check_without_axes(raw: Mapping[str, Any], axes: Sequence[Axis], where: str) -> None:
     """Says what is wrong with a scenario without its axes, where it is whole without them."""
     if not any(axis.bundled for axis in axes):  # a bundle may give what the file leaves out
         parse({**raw, "vary": None}, where)
 
 
-def import_own(cells: Iterable[Cell], where: str) -> None:
+def import_user_modules(cells: Iterable[Cell], where: str) -> None:
     """Imports what the cells name as `module:attribute`, so that a name that is wrong fails before anything starts.
 
     Raises:
@@ -265,16 +265,16 @@ def import_own(cells: Iterable[Cell], where: str) -> None:
     """
     for cell in cells:
         source = cell.pretraining and cell.pretraining.source
-        named = [(DATASETS, cell.data), (STREAMS, cell.stream), (MODELS, cell.model), (STRATEGIES, cell.arm.start)]
-        named += [(PROBES, each.probe) for each in (*cell.measure.each_epoch, *cell.measure.each_round)]
+        components = [(DATASETS, cell.data), (STREAMS, cell.stream), (MODELS, cell.model), (STRATEGIES, cell.arm.start)]
+        components += [(PROBES, each.probe) for each in (*cell.measure.each_epoch, *cell.measure.each_round)]
         if source:
-            named.append((DATASETS, source.data))
-        for registry, component in named:
-            if component.is_own:
-                check_own(component, registry, where)
+            components.append((DATASETS, source.data))
+        for registry, component in components:
+            if component.is_user_defined:
+                check_user_component(component, registry, where)
 
 
-def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
+def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
     """The resolved scenario, every default spelt out, as plain values: what scenario.yaml of a run holds.
 
     It is a scenario file itself: running it again means the same cells. Defaults that hang on a name that is varied
@@ -284,23 +284,24 @@ def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
         raw: The scenario as it was given to `plan`.
         scenario: What `plan` gave for it.
     """
-    header = dump(scenario.header)
-    vary = named(to_plain_values(raw.get("vary")) or {})
+    header = model_to_dict(scenario.header)
+    vary = objects_to_names(to_plain_values(raw.get("vary")) or {})
     keys = settings_on(vary)
 
     def section(key: str, component: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
         if not {key, f"{key}.name"} & set(keys):
             return {"name": component.name, **settings, **component.options}
-        written = named(to_plain_values(raw[key])) if isinstance(raw.get(key), Mapping) else {}
+        written = objects_to_names(to_plain_values(raw[key])) if isinstance(raw.get(key), Mapping) else {}
         return {"name": component.name, **drop_none(settings), **written}
 
     return {
         **{key: header[key] for key in ("name", "title", "reproduces")},
-        "data": section("data", scenario.data, dump(scenario.data_settings)),
-        "stream": section("stream", scenario.stream, {"rounds": scenario.rounds}) | _first_phase_record(raw, scenario),
+        "data": section("data", scenario.data, model_to_dict(scenario.data_settings)),
+        "stream": section("stream", scenario.stream, {"rounds": scenario.rounds})
+        | _resolved_first_phase(raw, scenario),
         "model": section("model", scenario.model, {}),
-        "training": dump(scenario.training),
-        "strategies": {arm.label: _arm_record(arm, raw["strategies"][arm.label], vary) for arm in scenario.arms},
+        "training": model_to_dict(scenario.training),
+        "strategies": {arm.label: _resolved_arm(arm, raw["strategies"][arm.label], vary) for arm in scenario.arms},
         "seeds": header["seeds"],
         **({"vary": vary} if vary else {}),
         "measure": header["measure"],
@@ -308,17 +309,17 @@ def record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def _first_phase_record(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
+def _resolved_first_phase(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
     """The keys of a stream's first phase. The source stays as it was written: what it leaves open is the target's."""
     first = scenario.pretraining
     if first is None:
         return {}
     checkpoint = {"checkpoint": str(first.checkpoint)} if first.checkpoint else {}
     written = to_plain_values(raw["stream"]).get("source") if isinstance(raw.get("stream"), Mapping) else None
-    return {"head": first.head, **checkpoint, **({"source": named(written)} if written else {})}
+    return {"head": first.head, **checkpoint, **({"source": objects_to_names(written)} if written else {})}
 
 
-def _arm_record(arm: Arm, raw: Any, vary: Mapping[str, Any]) -> dict[str, Any]:
+def _resolved_arm(arm: Arm, raw: Any, vary: Mapping[str, Any]) -> dict[str, Any]:
     written = to_plain_values(raw) if isinstance(raw, Mapping) else {}
     if f"strategies.{arm.label}.start" in vary:
         return written

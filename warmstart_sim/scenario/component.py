@@ -31,18 +31,18 @@ class Component:
     options: Mapping[str, Any] = field(default_factory=dict)
     target: Callable[..., Any] | None = field(default=None, compare=False)
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """How it is written in a scenario file."""
         return {"name": self.name, **self.options}
 
     @property
-    def is_own(self) -> bool:
+    def is_user_defined(self) -> bool:
         """Whether it is a user's own, rather than a registered one."""
         return self.target is not None or ":" in self.name
 
     def bind(self, registry: Registry[Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The function or class that it names, and its options as Python keyword arguments."""
-        if self.is_own:
+        if self.is_user_defined:
             return self.target or registry.get(self.name), dict(self.options)
         checked = registry.schema(self.name).model_validate(self.options)
         return registry.get(self.name), {name: getattr(checked, name) for name in type(checked).model_fields}
@@ -65,22 +65,24 @@ def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any])
     for name in registry.names():
         if type(value) is registry.get(name):
             schema = registry.schema(name)
-            return Component(name, dump(schema.model_validate({k: getattr(value, k) for k in schema.model_fields})))
+            return Component(
+                name, model_to_dict(schema.model_validate({k: getattr(value, k) for k in schema.model_fields}))
+            )
     if not callable(value):
         raise TypeError
-    return Component(_name_of(value), to_plain_values(options), target=value)
+    return Component(_object_name(value), to_plain_values(options), target=value)
 
 
-def named(value: Any) -> Any:
+def objects_to_names(value: Any) -> Any:
     """Plain values with a name in the place of each of a user's Python objects, such as a function, as in a record."""
     if isinstance(value, Mapping):
-        return {key: named(each) for key, each in value.items()}
+        return {key: objects_to_names(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [named(each) for each in value]
-    return _name_of(value) if callable(value) else value
+        return [objects_to_names(each) for each in value]
+    return _object_name(value) if callable(value) else value
 
 
-def check_own(component: Component, registry: Registry[Any], where: str) -> None:
+def check_user_component(component: Component, registry: Registry[Any], where: str) -> None:
     """Imports a user's own component and sees whether it takes its options; it is not called.
 
     Args:
@@ -98,33 +100,33 @@ def check_own(component: Component, registry: Registry[Any], where: str) -> None
     except WarmstartError as error:
         raise WarmstartError(f"{where}: {error}") from error
     except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
-        raise WarmstartError(f"{where}: {registry.kind} '{component.name}': {first_line(error)}") from error
+        raise WarmstartError(f"{where}: {registry.kind} '{component.name}': {error_summary(error)}") from error
 
 
-def first_line(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """What a user's own code raised, in one line."""
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def dump(model: BaseModel) -> dict[str, Any]:
+def model_to_dict(model: BaseModel) -> dict[str, Any]:
     """A model as plain YAML-able values under the names that files use."""
     return model.model_dump(mode="json", by_alias=True)
 
 
-def _name_of(value: Any) -> str:
+def _object_name(value: Any) -> str:
     """Names a user's object, with a digest of its source and state, so that a changed one is another experiment."""
-    named = value if hasattr(value, "__qualname__") else type(value)
-    source = _source(cast(Hashable, named)) or str(getattr(getattr(value, "__code__", None), "co_code", ""))
+    defined = value if hasattr(value, "__qualname__") else type(value)
+    source = _source(cast(Hashable, defined)) or str(getattr(getattr(value, "__code__", None), "co_code", ""))
     state = re.sub(r" at 0x[0-9a-f]+", "", repr(_state(value)))  # an address is another one in every process
     digest = hashlib.blake2b(f"{source}{state}".encode(), digest_size=4).hexdigest()
-    return f"{named.__module__}:{named.__qualname__}#{digest}"
+    return f"{defined.__module__}:{defined.__qualname__}#{digest}"
 
 
 @functools.cache  # a grid names the same object in each of thousands of cells
-def _source(named: Hashable) -> str | None:
+def _source(defined: Hashable) -> str | None:
     """None where it was typed into an interpreter, or is not written in Python."""
     try:
-        return inspect.getsource(named)  # type: ignore[arg-type]
+        return inspect.getsource(defined)  # type: ignore[arg-type]
     except (OSError, TypeError):
         return None
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from warmstart_sim.errors import nearest, unknown
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS, Registry
-from warmstart_sim.scenario.component import Component, dump, from_object
+from warmstart_sim.scenario.component import Component, from_object, model_to_dict
 from warmstart_sim.scenario.grammar import arm_settings, choice, is_pretrained, pretrain_settings, source_settings
 from warmstart_sim.scenario.messages import RENAMED, scenario_error, unknown_key, validated
 from warmstart_sim.scenario.pretraining import Pretraining, Source
@@ -221,7 +221,7 @@ class _Checker:
         if isinstance(name, str) and name in registry.names():
             named = {name_key: name} if name_key else {}
             checked = validated(choice(registry, name, shared, name_key), {**named, **raw}, self.where, key)
-            written, own = dump(checked), registry.schema(name).model_fields
+            written, own = model_to_dict(checked), registry.schema(name).model_fields
             options = {info.alias or field: written[info.alias or field] for field, info in own.items()}
             kept = {field: getattr(checked, field) for field in shared.model_fields if field not in own}
             return Component(name, options), cast(S, shared.model_construct(**kept))
@@ -301,7 +301,7 @@ class _Checker:
         if type(value) is PARTS.get(name):
             return from_object(PARTS, value, {})
         options = self.mapping(value, key, allowed="a list of names, or a mapping")
-        return Component(name, dump(validated(PARTS.schema(name), options, self.where, key)))
+        return Component(name, model_to_dict(validated(PARTS.schema(name), options, self.where, key)))
 
 
 def _own_training(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

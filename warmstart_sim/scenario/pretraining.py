@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from warmstart_sim.scenario.component import Component, dump
+from warmstart_sim.scenario.component import Component, model_to_dict
 from warmstart_sim.scenario.sections import DataSettings
 from warmstart_sim.training.settings import Training
 
@@ -31,15 +31,15 @@ class Source:
     adapt: Literal["resize", "pad"] | None
     training: Training
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All that decides the first phase's numbers, as plain values."""
         return {
-            **dump(self.settings),
+            **model_to_dict(self.settings),
             "normalize": self.settings.normalize if self.own_normalization else "target",
             "fraction": self.fraction,
             "adapt": self.adapt,
-            **self.data.record(),
-            "training": dump(self.training),
+            **self.data.to_dict(),
+            "training": model_to_dict(self.training),
         }
 
 
@@ -51,10 +51,10 @@ class Pretraining:
     checkpoint: Path | None
     head: Literal["keep", "fresh"]
 
-    def record(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it that decides numbers, as plain values."""
         return {
-            "source": self.source and self.source.record(),
+            "source": self.source and self.source.to_dict(),
             "checkpoint": self.checkpoint and str(self.checkpoint),
             "head": self.head,
         }

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
-from warmstart_sim.scenario.cells import plan, record
-from warmstart_sim.scenario.component import dump
+from warmstart_sim.scenario.cells import plan, resolved_scenario
+from warmstart_sim.scenario.component import model_to_dict
 from warmstart_sim.scenario.sections import DataSettings, SourceSettings
 from warmstart_sim.scenario.yaml_files import split_key, to_plain_values
 from warmstart_sim.training.settings import Training
@@ -70,7 +70,7 @@ def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The scenario with its defaults, so that they can be reduced; a user's own objects stay in it."""
     scenario, _ = plan(raw, "scenario")
-    full = record(raw, scenario)
+    full = resolved_scenario(raw, scenario)
     named = {"data": scenario.data, "stream": scenario.stream, "model": scenario.model}
     objects = {key: {**full[key], "name": each.target} for key, each in named.items() if each.target is not None}
     if "source" in full["stream"]:
@@ -86,7 +86,7 @@ def _spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
             place[at] = place[at] if isinstance(place[at], dict) else {"name": place[at]}
     for bundle in _bundles(small):
         if "training" in bundle:
-            bundle["training"] = dump(Training.model_validate(bundle["training"] or {}))
+            bundle["training"] = model_to_dict(Training.model_validate(bundle["training"] or {}))
     return small
 
 

@@ -15,7 +15,7 @@ from warmstart_sim.errors import DataError, WarmstartError
 from warmstart_sim.models.weights import find_checkpoint
 from warmstart_sim.registry import DATASETS, STREAMS
 from warmstart_sim.scenario.cells import Cell, plan
-from warmstart_sim.scenario.component import Component, first_line
+from warmstart_sim.scenario.component import Component, error_summary
 from warmstart_sim.scenario.yaml_files import set_values
 from warmstart_sim.streams import random_subset, split_validation
 from warmstart_sim.types import Dataset, IntArray, Round
@@ -55,7 +55,7 @@ class _Inputs:
     dtype: str
 
 
-def check_before(cell: Cell, data_root: Path) -> None:
+def check_first_phase(cell: Cell, data_root: Path) -> None:
     """Makes sure that what comes before a cell's first round is there and fits its data set.
 
     Data sets that are known by name need not be there.
@@ -107,9 +107,9 @@ def load_component(component: Component, seed: int, data_root: Path) -> Dataset:
     except WarmstartError:
         raise
     except Exception as error:
-        if not component.is_own:
+        if not component.is_user_defined:
             raise
-        raise DataError(f"data set '{component.name}': {first_line(error)}") from error
+        raise DataError(f"data set '{component.name}': {error_summary(error)}") from error
 
 
 def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
@@ -158,8 +158,8 @@ def training_sizes(cell: Cell, data_root: Path) -> list[int]:
     return [len(each.train) for each in split_rounds(cell, labels, 0).rounds]
 
 
-def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> list[list[int]]:
-    """`training_sizes` of each cell, found out once for all that are dealt the same, after `check_before` of each.
+def checked_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> list[list[int]]:
+    """`training_sizes` of each cell, found out once for all that are dealt the same, after `check_first_phase` of each.
 
     Args:
         cells: The cells of a scenario.
@@ -167,7 +167,7 @@ def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> li
         where: What to name in errors.
 
     Raises:
-        WarmstartError: As `training_sizes` and `check_before`.
+        WarmstartError: As `training_sizes` and `check_first_phase`.
     """
     sizes: dict[str, list[int]] = {}
     starts = {repr((cell.pretraining, cell.data, cell.seed)): cell for cell in cells}
@@ -180,13 +180,13 @@ def all_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> li
 
     try:
         for cell in starts.values():
-            check_before(cell, data_root)
+            check_first_phase(cell, data_root)
         return [list(found(cell)) for cell in cells]
     except WarmstartError as error:
         raise type(error)(f"{where}: {error}") from None
 
 
-def notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
+def data_notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
     """What a user should be told about the data of these cells, a line each: the data sets' own notes, lost classes.
 
     A class is lost where the data set has it and the first round that is trained on has not: it holds few samples.

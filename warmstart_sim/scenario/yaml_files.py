@@ -137,7 +137,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: tuple[str, .
     merged = dict(below)
     for key, value in above.items():
         here = (*path, key)
-        under = _written_out(merged.get(key), list(here))
+        under = _expand_shorthand(merged.get(key), list(here))
         if path == ("vary",) and value is None:
             merged.pop(key, None)
         elif isinstance(value, Mapping) and isinstance(under, Mapping) and _combines(under, value, here):
@@ -270,7 +270,7 @@ def set_path(raw: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = split_key(raw, key)
     place = raw
     for depth, name in enumerate(parents):
-        inside = _written_out(place.get(name), parents[: depth + 1])
+        inside = _expand_shorthand(place.get(name), parents[: depth + 1])
         if not isinstance(inside, dict):
             raise ValueError(f"{'.'.join(parents[: depth + 1])} is {quoted(inside)}, which has no keys of its own")
         place[name] = inside
@@ -278,7 +278,7 @@ def set_path(raw: dict[str, Any], key: str, value: Any) -> None:
     place[last] = value
 
 
-def _written_out(value: Any, path: list[str]) -> Any:
+def _expand_shorthand(value: Any, path: list[str]) -> Any:
     """The mapping that a shorthand at `path` stands for."""
     if value is None:
         return {}

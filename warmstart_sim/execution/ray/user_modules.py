@@ -26,7 +26,7 @@ def own_modules(cells: Iterable[Cell]) -> list[Path]:
         if cell.pretraining and cell.pretraining.source:
             components.append(cell.pretraining.source.data)
         for each in components:
-            if each.is_own:
+            if each.is_user_defined:
                 module = type(each.target).__module__ if each.target is not None else each.name
                 names.add(getattr(each.target, "__module__", module).partition(":")[0].partition(".")[0])
     tops = {name: path for name in sys.modules if "." not in name and (path := _file(name))}

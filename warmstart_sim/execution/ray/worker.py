@@ -267,7 +267,7 @@ def check_data(cell: Cell, digests: Mapping[str, str], data_root: Path) -> None:
     """
     from warmstart_sim.scenario.splits import load_component
 
-    for key in (f"{cell.data.record()}", f"{cell.data.record()} seed {cell.seed}"):
+    for key in (f"{cell.data.to_dict()}", f"{cell.data.to_dict()} seed {cell.seed}"):
         if key in digests and (data_root, digests[key]) not in _checked:
             if load_component(cell.data, cell.seed, data_root).digest() != digests[key]:
                 raise WarmstartError(
