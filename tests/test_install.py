@@ -26,8 +26,10 @@ def ask(folder: Path, python_path: Path | None) -> list:
 
 
 def in_checkout() -> list[str]:
+    """The names of all scenario files, without the settings that some of them share."""
     folder = CHECKOUT / "scenarios"
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    files = [path for path in folder.rglob("*.yaml") if not path.name.startswith("common")]
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
 
 
 @pytest.mark.slow
@@ -46,6 +48,7 @@ def test_a_wheel_carries_the_scenario_files(tmp_path):
     assert Path(scenario) == installed / "warmstart_sim" / "scenarios" / "digits_online.yaml"
     assert names == in_checkout()
     assert (installed / "warmstart_sim" / "report" / "template.html.j2").exists()
+    assert (installed / "warmstart_sim" / "scenarios" / "ash_adams" / "common.yaml").exists()
 
 
 def test_an_editable_install_reads_those_of_the_checkout(tmp_path):
