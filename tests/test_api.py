@@ -185,12 +185,17 @@ def test_the_callers_threads_and_generators_are_left_alone(tiny_scenario, tmp_pa
 def test_tensorboard_logs_hold_every_epoch(tiny_scenario, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    tiny_scenario["measure"] = {"each_epoch": [{"weight_norm": {"every": 2}}], "each_round": ["distance_from_start"]}
     results = run(tiny_scenario, strategies=["warm_start"], seeds=[0], tensorboard=True, **{**QUICK, "out": tmp_path})
     (folder,) = (tmp_path / "tensorboard").iterdir()
     log = EventAccumulator(str(folder)).Reload()
     losses = [event.value for event in log.Scalars("epoch/running_train_loss")]
     assert losses == pytest.approx(results.epochs["running_train_loss"].tolist())
     assert [event.step for event in log.Scalars("round/test_accuracy")] == results.rounds["train_samples"].tolist()
+    norms = results.epochs["weight_norm"].dropna()  # a probe's columns are logged like all others
+    assert [event.value for event in log.Scalars("epoch/weight_norm")] == pytest.approx(norms.tolist())
+    distances = results.rounds["distance_from_start"].tolist()
+    assert [event.value for event in log.Scalars("round/distance_from_start")] == pytest.approx(distances)
 
 
 def test_the_package_itself_imports_without_torch():

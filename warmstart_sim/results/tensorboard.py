@@ -6,21 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from warmstart_sim.preemption import uninterrupted
+from warmstart_sim.results.columns import Row
 
-Row = dict[str, Any]
-
-EPOCH_SCALARS = (
-    "running_train_loss",
-    "running_train_accuracy",
-    "train_accuracy",
-    "validation_accuracy",
-    "test_accuracy",
-)
-ROUND_SCALARS = ("train_accuracy", "validation_accuracy", "test_accuracy", "epochs", "train_seconds")
+# Columns that number or name a row, rather than measure something.
+NOT_MEASURED = {"round", "epoch", "shared", "converged", "threads"}
 
 
 class TensorBoardLog:
-    """Writes scalars below `folder`; a resumed cell goes on where it was, and what it repeats replaces the old.
+    """Writes every numeric column as a scalar; after a resume, epochs that are trained again replace the old ones.
 
     Args:
         folder: One for each cell.
@@ -38,14 +31,14 @@ class TensorBoardLog:
             epoch_row: As in epochs.csv.
             round_row: As in rounds.csv, or None.
         """
-        with uninterrupted():  # its writer has a thread, and a queue that both would wait for
+        with uninterrupted():  # an interrupt between an item of the writer's queue and its count would hang the thread
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self._writer = SummaryWriter(str(self._folder), purge_step=total_epochs)
-            self._add("epoch", EPOCH_SCALARS, epoch_row, total_epochs)
+            self._add("epoch", epoch_row, total_epochs)
             if round_row is not None:
-                self._add("round", ROUND_SCALARS, round_row, round_row["train_samples"])
+                self._add("round", round_row, round_row["train_samples"])
                 self._writer.flush()
 
     def close(self) -> None:
@@ -54,7 +47,7 @@ class TensorBoardLog:
             with uninterrupted():
                 self._writer.close()
 
-    def _add(self, group: str, names: tuple[str, ...], row: Row, step: int) -> None:
-        for name in names:
-            if row[name] is not None:
-                self._writer.add_scalar(f"{group}/{name}", row[name], step)
+    def _add(self, group: str, row: Row, step: int) -> None:
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name not in NOT_MEASURED:
+                self._writer.add_scalar(f"{group}/{name}", value, step)
