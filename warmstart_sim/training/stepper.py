@@ -246,10 +246,7 @@ class Stepper:
         """
         self.optimizer.load_state_dict({**state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         for parameter, values in self.optimizer.state.items():
-            for (
-                name,
-                value,
-            ) in values.items():  # fused kernels walk through memory: state must be laid out like the weights
+            for name, value in values.items():  # fused kernels need state that is laid out like the weights
                 if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                     values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         self.version += 1
