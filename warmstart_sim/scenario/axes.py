@@ -1,4 +1,4 @@
-"""The axes of a scenario's `vary`: settings that take several values, one by one or in bundles."""
+"""The axes in `vary`: settings with several values, varied one at a time or several together in a bundle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from warmstart_sim.results.columns import RESERVED_COLUMNS
 from warmstart_sim.scenario.messages import RENAMED, scenario_error
 from warmstart_sim.scenario.yaml_files import quoted, split_key, to_plain_values
 
-SECTIONS = ("data", "stream", "model", "training")  # which a bundle may give whole
+SECTIONS = ("data", "stream", "model", "training")  # a bundle may set them as a whole
 ALLOWED = "a list of values, or a mapping of labels to settings"
 
 
@@ -20,10 +20,10 @@ class Axis:
     """One axis: `training.optimizer.lr: [0.1, 0.01]`, or a bundle, `pair: {A to B: {data.name: b, ...}, ...}`.
 
     Attributes:
-        key: What stands in `vary`: the dotted key of a setting, or the name of a bundle.
-        column: The column of its values in the tables.
-        values: The values; a bundle's are its labels.
-        arm: The only arm that it concerns, or None for all.
+        key: The key in `vary`: the dotted key of a setting, or the name of a bundle.
+        column: The column of the tables that holds its values.
+        values: The values; for a bundle, its labels.
+        arm: The only arm that the axis applies to, or None for all.
         bundled: The settings of each label of a bundle; empty for a plain axis.
     """
 
@@ -34,19 +34,19 @@ class Axis:
     bundled: Mapping[str, Mapping[str, Any]]
 
     def settings(self, value: Any) -> Mapping[str, Any]:
-        """The dotted keys that a value sets, and to what."""
+        """The settings for one value: dotted keys and what they are set to."""
         return self.bundled[value] if self.bundled else {self.key: value}
 
 
 def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
-    """Checks `vary`.
+    """Parses and validates `vary`.
 
     Args:
-        raw: The file's mapping.
-        where: What to name in errors.
+        raw: Content of the scenario file.
+        where: Name of the scenario in error messages.
 
     Raises:
-        WarmstartError: Something is wrong with an axis.
+        WarmstartError: An axis is invalid.
     """
     vary = {} if raw.get("vary") is None else to_plain_values(raw["vary"])
     if not isinstance(vary, dict):
@@ -103,7 +103,7 @@ def _bundle(raw: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: 
                     where, inside, "a bundle holds for all strategies, and cannot set an option of one"
                 )
     first, *others = labels
-    for label in others:  # what one left out would be open in the record of a run
+    for label in others:  # otherwise a stored scenario would lack a value for some cells
         if lacking := labels[first].keys() ^ labels[label].keys():
             raise scenario_error(
                 where, place, f"'{first}' and '{label}' do not both set {min(lacking)}; all labels set the same keys"
@@ -112,7 +112,7 @@ def _bundle(raw: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: 
 
 
 def _steps(raw: Mapping[str, Any], key: str, place: str, where: str) -> list[str]:
-    """The steps of a setting's key, which has to lead into a section or a strategy that is there."""
+    """Splits the dotted key of a setting, which must lie in an existing section or strategy."""
     steps = split_key(raw, key)
     if steps[0] in RENAMED:
         raise scenario_error(where, place, f"`{steps[0]}` is called `{RENAMED[steps[0]]}` now")
@@ -126,7 +126,7 @@ def _steps(raw: Mapping[str, Any], key: str, place: str, where: str) -> list[str
 
 
 def column(raw: Mapping[str, Any], key: str) -> str:
-    """The table's column for a varied key: `strategies.LABEL.lambda` is `lambda`, any other key is itself.
+    """The table's column for a varied key: `lambda` for `strategies.LABEL.lambda`, else the key itself.
 
     >>> column({"strategies": {"shrink_perturb": {}}}, "strategies.shrink_perturb.lambda")
     'lambda'
@@ -136,7 +136,7 @@ def column(raw: Mapping[str, Any], key: str) -> str:
 
 
 def settings_on(vary: Mapping[str, Any]) -> list[str]:
-    """The dotted keys of all settings that a valid `vary` changes.
+    """The dotted keys of all settings that a validated `vary` changes.
 
     >>> settings_on({"a.b": [1, 2], "pair": {"one": {"c.d": 1}, "two": {"c.d": 2}}})
     ['a.b', 'c.d']

@@ -1,4 +1,4 @@
-"""A scenario multiplied out: every arm x seed x combination of varied values is one cell."""
+"""Expands a scenario into cells: one for each arm, seed and combination of varied values."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ FIRST_PHASE = "first phase"
 
 @dataclass(frozen=True)
 class Target:
-    """The data set that a first phase prepares for: its inputs are what the model takes.
+    """The data set that is trained on after a first phase. It sets the model's input shape.
 
     Attributes:
         data: The data set.
-        adapt: How the first phase's images become as large as its images.
-        normalize: The target's normalisation where the first phase uses the same numbers, else None.
+        adapt: How the first phase's images are brought to the size of the target's.
+        normalize: The target's normalisation if the first phase uses the same statistics, else None.
     """
 
     data: Component
@@ -40,7 +40,7 @@ class Target:
     normalize: Literal["train", "cifar10", "imagenet", "half", "none"] | None
 
     def to_dict(self) -> dict[str, Any] | None:
-        """What decides the first phase's numbers: nothing where the inputs are alike and normalised by themselves."""
+        """The settings that change the first phase's numbers; None if it neither adapts nor shares statistics."""
         if self.adapt is None and self.normalize is None:
             return None
         return {"data": self.data.to_dict(), "adapt": self.adapt, "normalize": self.normalize}
@@ -48,21 +48,21 @@ class Target:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training history: an arm with a seed and one combination of the varied values.
+    """One training history: an arm, a seed and one combination of varied values.
 
     Attributes:
         scenario: The scenario's name.
-        arm: How it starts, its parts and its training options.
+        arm: The arm: start strategy, parts and training settings.
         seed: The seed.
-        varied: The table's columns for the varied keys, with this cell's values (None where an axis is another arm's).
+        varied: The cell's value in each varied column of the tables; None for axes of other arms.
         data: The data set.
         data_settings: Validation fraction, normalisation, limits.
-        stream: The generator of rounds.
-        rounds: The most rounds that are run; None for all.
+        stream: The stream, which generates the rounds.
+        rounds: Maximum number of rounds; None for all.
         model: The model.
         measure: The probes.
-        pretraining: What comes before the first round; None for most streams.
-        target: In a first phase on another data set: what it prepares for.
+        pretraining: The pretraining before the first round; None for most streams.
+        target: For a first phase on another data set, the data set that is trained on after it.
     """
 
     scenario: str
@@ -80,7 +80,7 @@ class Cell:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that decides the cell's numbers, as plain values."""
+        """All settings that decide the cell's numbers, as plain values."""
         settings = {
             "data": {**model_to_dict(self.data_settings), **self.data.to_dict()},
             "stream": self.stream.to_dict(),
@@ -100,7 +100,7 @@ class Cell:
 
     @cached_property
     def step_kind(self) -> str:
-        """Equal for cells whose steps do equal work: inputs, model, batch size, optimiser, precision, parts."""
+        """A digest of the settings that decide how long a training step takes, such as inputs, model and batch size."""
         training = self.arm.training
         keys = {"batch_size", "bucketing", "precision", "threads"}
         settings = {
@@ -115,10 +115,10 @@ class Cell:
 
     @cached_property
     def first_phase(self) -> Cell | None:
-        """The cell whose end this one starts from; equal for all cells that can share it. None for most streams.
+        """The cell whose final weights this cell starts from; None for most streams. Cells with equal ones share it.
 
-        In a `split` it is the first round, which does not depend on how later rounds start. In a `pretrain` it is a
-        round on the source, with none of the arm's parts or training options.
+        For a `split` stream it is the first round, which does not depend on the start strategy of later rounds. For a
+        `pretrain` stream it is one round on the source, without the arm's parts and training settings.
         """
         start = Component("random_init")
         if self.shares_first_round:
@@ -149,12 +149,12 @@ class Cell:
 
     @cached_property
     def digest(self) -> str:
-        """Different whenever anything that decides the cell's numbers is."""
+        """A digest of all settings that decide the cell's numbers."""
         return _digest(self.settings)
 
     @cached_property
     def id(self) -> str:
-        """The cell's folder: the digest, made readable."""
+        """The name of the cell's folder: arm, varied values, seed and digest."""
         words = [self.arm.label, *(f"{k.rpartition('.')[2]}={v}" for k, v in self.varied.items() if v is not None)]
         readable = re.sub(r"[^A-Za-z0-9=._-]+", "_", "-".join(words))[:80]
         return f"{readable}-seed{self.seed}-{self.digest}"
@@ -172,17 +172,17 @@ def _digest(settings: Mapping[str, Any]) -> str:
 
 
 def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
-    """Checks a scenario with all its axes, and lists its cells: seed by seed, so that early results are paired.
+    """Validates a scenario with all its axes and lists its cells, seed by seed, so that early results are paired.
 
     Args:
-        raw: The file's mapping.
-        where: What to name in errors.
+        raw: Content of the scenario file.
+        where: Name of the scenario in error messages.
 
     Returns:
         The scenario with the first value of each axis, and all cells.
 
     Raises:
-        WarmstartError: Something is wrong with the scenario or with a value of an axis.
+        WarmstartError: The scenario or a value of an axis is invalid.
     """
     axes = axes_of(raw, where)
     combinations = list(itertools.product(*(axis.values for axis in axes)))
@@ -197,7 +197,7 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                     scenario.measure, scenario.pretraining,
                 )  # fmt: skip
                 same = cells.setdefault(cell.digest, cell)
-                for name, value in cell.varied.items():  # along another arm's axis it is the same cell, without a value
+                for name, value in cell.varied.items():  # other arms' axes repeat a cell, with None
                     if value != same.varied[name]:
                         both = f"{quoted(same.varied[name])} and {quoted(value)}"
                         raise scenario_error(
@@ -207,12 +207,12 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
 
 
 def first_phases(cells: Iterable[Cell]) -> list[Cell]:
-    """The first phases that cells start from, each once."""
+    """The first phases of the cells, without duplicates."""
     return list({phase.id: phase for cell in cells if (phase := cell.first_phase)}.values())
 
 
 def _with_common_metric(scenarios: Sequence[Scenario]) -> Scenario:
-    """The first scenario; its metric is test accuracy where not all of them hold validation data out."""
+    """The first scenario; its metric is the test accuracy if the scenarios' metrics differ."""
     first = scenarios[0]
     if all(each.metric == first.metric for each in scenarios):
         return first
@@ -220,7 +220,7 @@ def _with_common_metric(scenarios: Sequence[Scenario]) -> Scenario:
 
 
 def _varied_values(axes: Sequence[Axis], combination: Sequence[Any], label: str) -> dict[str, Any]:
-    """An arm's values in the columns of the axes; None where an axis is another arm's."""
+    """The value of each axis for one arm, by column; None for axes of other arms."""
     varied = dict.fromkeys(axis.column for axis in axes)
     for axis, value in zip(axes, combination, strict=True):
         if axis.arm in (None, label):
@@ -229,14 +229,14 @@ def _varied_values(axes: Sequence[Axis], combination: Sequence[Any], label: str)
 
 
 def _scenario_at(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequence[Any], where: str) -> Scenario:
-    """The scenario with one value of each axis."""
+    """Parses the scenario with one value of each axis."""
     combined = {key: to_plain_values(value) for key, value in raw.items() if key != "vary"}
     settings = [
         (key, setting, axis.key)
         for axis, value in zip(axes, combination, strict=True)
         for key, setting in axis.settings(value).items()
     ]
-    settings.sort(key=lambda each: each[0].count("."))  # a section before what is in it
+    settings.sort(key=lambda each: each[0].count("."))  # a section before its keys
     for key, setting, axis_key in settings:
         try:
             set_path(combined, key, to_plain_values(setting))
@@ -252,16 +252,16 @@ def _scenario_at(raw: Mapping[str, Any], axes: Sequence[Axis], combination: Sequ
 
 
 def _check_without_axes(raw: Mapping[str, Any], axes: Sequence[Axis], where: str) -> None:
-    """Says what is wrong with a scenario without its axes, where it is whole without them."""
-    if not any(axis.bundled for axis in axes):  # a bundle may give what the file leaves out
+    """Raises the errors that do not come from an axis, if the scenario is complete without its axes."""
+    if not any(axis.bundled for axis in axes):  # a bundle may set required keys
         parse({**raw, "vary": None}, where)
 
 
 def import_user_modules(cells: Iterable[Cell], where: str) -> None:
-    """Imports what the cells name as `module:attribute`, so that a name that is wrong fails before anything starts.
+    """Imports the user's objects that the cells name as `module:attribute`, so that errors come before training.
 
     Raises:
-        WarmstartError: One cannot be imported, or does not take its options.
+        WarmstartError: An object cannot be imported, or does not accept its options.
     """
     for cell in cells:
         source = cell.pretraining and cell.pretraining.source
@@ -275,14 +275,13 @@ def import_user_modules(cells: Iterable[Cell], where: str) -> None:
 
 
 def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
-    """The resolved scenario, every default spelt out, as plain values: what scenario.yaml of a run holds.
+    """The scenario with every default written out, as plain values, as stored in a run's scenario.yaml.
 
-    It is a scenario file itself: running it again means the same cells. Defaults that hang on a name that is varied
-    are not spelt out.
+    It is a valid scenario file and gives the same cells. Defaults that depend on a varied name are left out.
 
     Args:
-        raw: The scenario as it was given to `plan`.
-        scenario: What `plan` gave for it.
+        raw: The scenario that was passed to `plan`.
+        scenario: The scenario that `plan` returned.
     """
     header = model_to_dict(scenario.header)
     vary = objects_to_names(to_plain_values(raw.get("vary")) or {})
@@ -310,7 +309,7 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
 
 
 def _resolved_first_phase(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
-    """The keys of a stream's first phase. The source stays as it was written: what it leaves open is the target's."""
+    """The pretraining keys of `stream`. The source is kept as written, because its defaults depend on the target."""
     first = scenario.pretraining
     if first is None:
         return {}
@@ -323,7 +322,7 @@ def _resolved_arm(arm: Arm, raw: Any, vary: Mapping[str, Any]) -> dict[str, Any]
     written = to_plain_values(raw) if isinstance(raw, Mapping) else {}
     if f"strategies.{arm.label}.start" in vary:
         return written
-    # Its own training settings stay as they were written: what they leave open, an axis may still decide.
+    # The arm's training settings are kept as written, because an axis may set the rest.
     return {
         "start": arm.start.name,
         **arm.start.options,

@@ -1,4 +1,4 @@
-"""What a scenario names (data set, stream, model, strategy, part): a registered one or a user's own, with options."""
+"""A component that a scenario names (data set, stream, model, strategy, part, probe), with its options."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from warmstart_sim.scenario.yaml_files import to_plain_values
 
 @dataclass(frozen=True)
 class Component:
-    """A registered name (or a user's object) and its options, checked and complete.
+    """A registered or user-defined component with its validated options.
 
     Attributes:
-        name: The registered name, "module:attribute", or how a Python object was called.
-        options: All options with their defaults, by the names that scenario files use.
-        target: A user's object given in Python; it takes the place of what the name stands for.
+        name: The registered name, "module:attribute", or the name of a Python object with its digest.
+        options: All options with their defaults, under the names that scenario files use.
+        target: The Python object, if the user passed one; it is used instead of looking up the name.
     """
 
     name: str
@@ -32,23 +32,23 @@ class Component:
     target: Callable[..., Any] | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """How it is written in a scenario file."""
+        """The component as it is written in a scenario file."""
         return {"name": self.name, **self.options}
 
     @property
     def is_user_defined(self) -> bool:
-        """Whether it is a user's own, rather than a registered one."""
+        """Whether the user defined it, rather than this package."""
         return self.target is not None or ":" in self.name
 
     def bind(self, registry: Registry[Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-        """The function or class that it names, and its options as Python keyword arguments."""
+        """The function or class, and its options as keyword arguments."""
         if self.is_user_defined:
             return self.target or registry.get(self.name), dict(self.options)
         checked = registry.schema(self.name).model_validate(self.options)
         return registry.get(self.name), {name: getattr(checked, name) for name in type(checked).model_fields}
 
     def make(self, registry: Registry[Any]) -> Callable[..., Any]:
-        """The strategy or part itself: an instance of the class, or the function with its options filled in."""
+        """Creates the strategy or part: an instance of the class, or the function with its options bound."""
         target, options = self.bind(registry)
         if isinstance(target, type):
             made: Callable[..., Any] = target(**options)
@@ -57,10 +57,10 @@ class Component:
 
 
 def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any]) -> Component:
-    """A component from a user's Python object: a registered dataclass instance, a function, or a factory.
+    """Creates a component from a Python object: an instance of a registered dataclass, or a callable.
 
     Raises:
-        TypeError: Something that cannot be called.
+        TypeError: The object is neither.
     """
     for name in registry.names():
         if type(value) is registry.get(name):
@@ -74,7 +74,7 @@ def from_object(registry: Registry[Any], value: Any, options: Mapping[str, Any])
 
 
 def objects_to_names(value: Any) -> Any:
-    """Plain values with a name in the place of each of a user's Python objects, such as a function, as in a record."""
+    """Replaces callables in nested values by their names, for a stored scenario."""
     if isinstance(value, Mapping):
         return {key: objects_to_names(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -83,15 +83,15 @@ def objects_to_names(value: Any) -> Any:
 
 
 def check_user_component(component: Component, registry: Registry[Any], where: str) -> None:
-    """Imports a user's own component and sees whether it takes its options; it is not called.
+    """Imports a user-defined component and checks that it accepts its options, without calling it.
 
     Args:
-        component: What is checked.
-        registry: Of what kind it is.
-        where: What to name in errors.
+        component: The component.
+        registry: The registry of its kind.
+        where: Name of the scenario in error messages.
 
     Raises:
-        WarmstartError: It cannot be imported, or does not know an option.
+        WarmstartError: It cannot be imported, or does not accept an option.
     """
     try:
         target, options = component.bind(registry)
@@ -99,32 +99,32 @@ def check_user_component(component: Component, registry: Registry[Any], where: s
             inspect.signature(target).bind_partial(**options)
     except WarmstartError as error:
         raise WarmstartError(f"{where}: {error}") from error
-    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         raise WarmstartError(f"{where}: {registry.kind} '{component.name}': {error_summary(error)}") from error
 
 
 def error_summary(error: BaseException) -> str:
-    """What a user's own code raised, in one line."""
+    """The type and first line of an exception that user code raised."""
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def model_to_dict(model: BaseModel) -> dict[str, Any]:
-    """A model as plain YAML-able values under the names that files use."""
+    """A pydantic model as plain values, under the names that scenario files use."""
     return model.model_dump(mode="json", by_alias=True)
 
 
 def _object_name(value: Any) -> str:
-    """Names a user's object, with a digest of its source and state, so that a changed one is another experiment."""
+    """The name of a user's object with a digest of its source and state, so that a changed object gives other cells."""
     defined = value if hasattr(value, "__qualname__") else type(value)
     source = _source(cast(Hashable, defined)) or str(getattr(getattr(value, "__code__", None), "co_code", ""))
-    state = re.sub(r" at 0x[0-9a-f]+", "", repr(_state(value)))  # an address is another one in every process
+    state = re.sub(r" at 0x[0-9a-f]+", "", repr(_state(value)))  # addresses differ between processes
     digest = hashlib.blake2b(f"{source}{state}".encode(), digest_size=4).hexdigest()
     return f"{defined.__module__}:{defined.__qualname__}#{digest}"
 
 
-@functools.cache  # a grid names the same object in each of thousands of cells
+@functools.cache  # a grid needs it for the same object in thousands of cells
 def _source(defined: Hashable) -> str | None:
-    """None where it was typed into an interpreter, or is not written in Python."""
+    """The source code; None if it was typed into an interpreter, or is not written in Python."""
     try:
         return inspect.getsource(defined)  # type: ignore[arg-type]
     except (OSError, TypeError):
@@ -132,9 +132,9 @@ def _source(defined: Hashable) -> str | None:
 
 
 def _state(value: Any) -> Any:
-    """What a callable holds beside its source: what a function closes over, or an instance's attributes."""
+    """The state of a callable beside its source: a function's defaults and closure, or an instance's attributes."""
     if inspect.isfunction(value):
-        code = value.__code__ if value.__name__ == "<lambda>" else None  # two lambdas may share their source, a line
+        code = value.__code__ if value.__name__ == "<lambda>" else None  # two lambdas on one line share their source
         captured = [cell.cell_contents for cell in value.__closure__ or ()]
         return value.__defaults__, value.__kwdefaults__, captured, code and (code.co_code, code.co_consts)
     plain_object = type(value).__repr__ is object.__repr__  # type: ignore[comparison-overlap]
