@@ -11,7 +11,7 @@ from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, 
 from warmstart_sim.scenario.component import Component, from_object, model_to_dict
 from warmstart_sim.scenario.grammar import arm_settings, choice, is_pretrained, pretrain_settings, source_settings
 from warmstart_sim.scenario.messages import RENAMED, scenario_error, unknown_key, validated
-from warmstart_sim.scenario.pretraining import Pretraining, Source
+from warmstart_sim.scenario.pretraining import Pretraining, PretrainingSource
 from warmstart_sim.scenario.sections import (
     DataSettings,
     Header,
@@ -161,7 +161,7 @@ class _Checker:
 
     def source(
         self, value: Any, target: Component, target_settings: DataSettings, fraction: float, training: Mapping[str, Any]
-    ) -> Source | None:
+    ) -> PretrainingSource | None:
         """The source of a first phase; what it leaves open is as for the target.
 
         Args:
@@ -194,9 +194,9 @@ class _Checker:
         if trained.until.validation_patience and not data_settings.validation_fraction:
             raise scenario_error(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
         share = fraction if settings.fraction == "same" else settings.fraction
-        return Source(data, data_settings, not shares_target, share, settings.adapt, trained)
+        return PretrainingSource(data, data_settings, not shares_target, share, settings.adapt, trained)
 
-    def pretraining(self, source: Source | None, settings: PretrainSettings) -> Pretraining:
+    def pretraining(self, source: PretrainingSource | None, settings: PretrainSettings) -> Pretraining:
         if source is None and settings.checkpoint is None:
             raise scenario_error(
                 self.where, "stream.source", "is missing: the data set to pre-train on, or `checkpoint` for a file"

@@ -12,7 +12,7 @@ from warmstart_sim.training.settings import Training
 
 
 @dataclass(frozen=True)
-class Source:
+class PretrainingSource:
     """The data set of the first phase, and how it is trained on.
 
     Attributes:
@@ -47,7 +47,7 @@ class Source:
 class Pretraining:
     """The first phase: a source or a checkpoint, one of them None; and what becomes of its head."""
 
-    source: Source | None
+    source: PretrainingSource | None
     checkpoint: Path | None
     head: Literal["keep", "fresh"]
 
