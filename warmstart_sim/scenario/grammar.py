@@ -1,6 +1,6 @@
-"""The grammar of scenario files: one pydantic model for each thing that a section can name.
+"""The grammar of scenario files: one pydantic model for each component that a section can name.
 
-Validation picks the model of the name that a file gives; the JSON schema is the union of all of them.
+Validation uses the model of the named component; the JSON schema is the union of all models.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ Bundle = Annotated[
 def choice(
     registry: Registry[Any], name: str, shared: type[Settings], key: str = "name", labelled: bool = False
 ) -> type[Settings]:
-    """What a mapping that names `name` may hold: the name, the settings that all of its kind have, its own options.
+    """The model of a mapping that names a registered component: its name, the shared settings and its own options.
 
-    An option that is called like a shared setting replaces it: `synthetic` has `train_samples` of its own.
+    An option with the name of a shared setting replaces it: `synthetic` has its own `train_samples`.
 
     Args:
-        registry: Where it is registered.
+        registry: The registry of its kind.
         name: Its name.
-        shared: The settings that all of its kind have.
-        key: The key of the name: "name" or "start"; "" where the name is the key of the mapping, as a probe's.
+        shared: The settings that all components of this kind have.
+        key: The key of the name: "name" or "start"; "" if the mapping does not hold the name, as for probes.
         labelled: Whether the name may be left out, as in an arm whose label is the name.
     """
     own = {**shared.model_fields, **registry.schema(name).model_fields}
@@ -55,7 +55,7 @@ def choice(
 
 
 def choices(registry: Registry[Any], shared: type[Settings], key: str = "name") -> Any:
-    """The type of a section: a bare name, your own, or a mapping with either and its options."""
+    """The type of a section: a registered name, `module:attribute`, or a mapping of either with its options."""
     fields: dict[str, Any] = {key: (OwnName, ...)}
     fields |= {field: (info.annotation, info) for field, info in shared.model_fields.items()}
     anything = ConfigDict(**{**OPTION_RULES, "extra": "allow"})
@@ -65,24 +65,24 @@ def choices(registry: Registry[Any], shared: type[Settings], key: str = "name") 
 
 
 def shared_settings(name: Any, shared: type[Settings]) -> type[Settings]:
-    """The settings beside the options of `name`, which for a stream with a first phase are more than for others."""
+    """The shared settings for the component `name`: streams with a first phase have more of them."""
     return pretrain_settings() if shared is StreamSettings and is_pretrained(name) else shared
 
 
 def is_pretrained(stream: Any) -> bool:
-    """Whether the stream of that name has a first phase on another data set."""
+    """Whether the stream with this name has a first phase on another data set."""
     return isinstance(stream, str) and STREAMS.has_trait(stream, "pretrained")
 
 
 @functools.cache
 def source_settings() -> type[SourceSettings]:
-    """The keys of `stream.source` beside the options of the data set."""
+    """The model of `stream.source`, without the options of the data set."""
     return create_model("Source", __base__=SourceSettings, training=(Training | None, None))
 
 
 @functools.cache
 def pretrain_settings() -> type[PretrainSettings]:
-    """The keys of a stream with a first phase, beside its options."""
+    """The model of a stream with a first phase, without the stream's own options."""
     return create_model(
         "Pretrain", __base__=PretrainSettings, source=(choices(DATASETS, source_settings()) | None, None)
     )
@@ -90,7 +90,7 @@ def pretrain_settings() -> type[PretrainSettings]:
 
 @functools.cache
 def arm_settings() -> type[Settings]:
-    """The keys of an arm beside `start` and the options of its strategy: its own training, and parts."""
+    """The model of an arm, without `start` and the options of its strategy: training settings and parts."""
     fields: dict[str, Any] = {"training": (Training | None, None)}
     for name in PARTS.names():
         schema = PARTS.schema(name)
@@ -100,7 +100,7 @@ def arm_settings() -> type[Settings]:
 
 
 def probes(shared: type[Settings]) -> Any:
-    """The type of a list of `measure`: bare names, or mappings of one name to its options; your own as well."""
+    """The type of a list in `measure`: names of probes or `module:attribute`, or mappings of one to its options."""
     options: dict[str, Any] = {name: (choice(PROBES, name, shared, key="") | None, None) for name in PROBES.names()}
     own = {OWN_NAME: {"anyOf": [{"type": "object"}, {"type": "null"}]}}
     one_key: Any = {"minProperties": 1, "maxProperties": 1, "patternProperties": own}
@@ -112,7 +112,7 @@ def probes(shared: type[Settings]) -> Any:
 
 @functools.cache
 def measure_settings() -> type[MeasureSettings]:
-    """The key `measure`, with the options of each probe."""
+    """The model of `measure`, with the options of each probe."""
     return create_model(
         "Measure",
         __base__=MeasureSettings,
@@ -124,13 +124,13 @@ def measure_settings() -> type[MeasureSettings]:
 
 @functools.cache
 def scenario_file() -> type[Settings]:
-    """A whole scenario file."""
+    """The model of a whole scenario file."""
     arm: Any = TypeAliasType("arm", choices(STRATEGIES, arm_settings(), "start"))
     arms: dict[str, Any] = {
         name: (choice(STRATEGIES, name, arm_settings(), "start", labelled=True) | arm | None, None)
         for name in STRATEGIES.names()
     }
-    arms["others"] = (arm, None)  # labels of the user's own
+    arms["others"] = (arm, None)  # stands for all other labels, see json_schema.py
     sections: dict[str, Any] = {
         "data": (choices(DATASETS, DataSettings), ...),
         "stream": (choices(STREAMS, StreamSettings), "static"),

@@ -11,14 +11,14 @@ REQUIRED = ["name", "data", "strategies"]
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of a whole scenario file, with the options of everything that is registered."""
+    """The schema of a scenario file, with the options of all registered components."""
     schema = schema_of(scenario_file())
     for key, section in schema["properties"].items():
         if key not in REQUIRED:  # null stands for the default
             schema["properties"][key] = {"anyOf": [section, {"type": "null"}]}
     base = {"type": "string", "description": "another scenario file, whose settings this file changes"}
     schema["properties"]["base"] = base
-    # A label of the user's own holds any arm that says what it starts from.
+    # A label that is no strategy's name may hold any arm with `start`.
     strategies = schema["$defs"]["Strategies"]
     strategies |= {"additionalProperties": strategies["properties"].pop("others"), "minProperties": 1}
     return schema | {

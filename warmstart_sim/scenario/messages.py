@@ -1,4 +1,4 @@
-"""The one line that says what is wrong: the file, the key, what was found, what is allowed, the nearest match."""
+"""Validates values and builds error messages: file, key, value found, what is allowed, nearest match."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from warmstart_sim.errors import WarmstartError, nearest
 from warmstart_sim.scenario.yaml_files import quoted
 
 M = TypeVar("M", bound=BaseModel)
-RENAMED = {"scenario": "stream", "rows": "reproduces"}  # keys of files that older versions wrote
+RENAMED = {"scenario": "stream", "rows": "reproduces"}  # keys that older versions used
 Fragment = Mapping[str, Any]  # of a JSON schema
 
 NOUNS = {
@@ -27,16 +27,16 @@ PYDANTIC_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "
 
 
 def validated(schema: type[M], value: Mapping[str, Any], where: str, key: str = "") -> M:
-    """`value` as an instance of `schema`, by the strict rules of JSON: "0.1" is no number, and true is no integer.
+    """Validates `value` by the strict rules of JSON: "0.1" is not a number, and true is not an integer.
 
     Args:
-        schema: What is allowed.
+        schema: The pydantic model to validate against.
         value: A mapping of plain values.
-        where: What to name in errors, usually the file.
-        key: The dotted key at which `value` stands.
+        where: Name of the scenario in error messages, usually the file.
+        key: The dotted key of `value` in the file.
 
     Raises:
-        WarmstartError: The first thing that is wrong.
+        WarmstartError: `value` is invalid; the message describes the first problem.
     """
     try:
         return schema.model_validate_json(json.dumps(value, default=str), strict=True, by_alias=True, by_name=False)
@@ -45,22 +45,24 @@ def validated(schema: type[M], value: Mapping[str, Any], where: str, key: str = 
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a model, under the names that files use."""
+    """The JSON schema of a model, under the names that scenario files use."""
     schema: dict[str, Any] = model.model_json_schema(by_alias=True)
     for model_schema in (schema, *schema.get("$defs", {}).values()):
         for each in model_schema.get("properties", {}).values():
-            for name in PYDANTIC_BOUNDS.keys() & each.keys():  # of values that a validator converts first
+            for name in (
+                PYDANTIC_BOUNDS.keys() & each.keys()
+            ):  # pydantic keeps its own names on fields with a converting validator
                 each[PYDANTIC_BOUNDS[name]] = each.pop(name)
     return schema
 
 
 def scenario_error(where: str, key: str, text: str) -> WarmstartError:
-    """The error for `key`, to be raised."""
+    """Creates the error for `key`; the caller raises it."""
     return WarmstartError(": ".join(filter(None, (where, key, text))))
 
 
 def unknown_key(name: object, valid: Iterable[str]) -> str:
-    """The words for a key that does not exist.
+    """The message for a key that does not exist.
 
     >>> unknown_key("batchsize", ["batch_size", "until"])
     "unknown key; did you mean 'batch_size'? (allowed here: batch_size, until)"
@@ -70,7 +72,7 @@ def unknown_key(name: object, valid: Iterable[str]) -> str:
 
 
 def _place_and_problem(error: ValidationError, schema: type[BaseModel], value: Any, key: str) -> tuple[str, str]:
-    # A misspelt key goes first: where a key is missing, it is usually the reason.
+    # Report a misspelt key before a missing one, because it is usually the cause.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     path = _inside(value, first["loc"])
     place = key + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
@@ -81,7 +83,7 @@ def _place_and_problem(error: ValidationError, schema: type[BaseModel], value: A
         return place, unknown_key(path[-1], around.get("properties", {}))
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return place, f"is missing (expected {allowed(_fragment(root, path), root)})"
-    if first["type"] == "value_error":  # one of our own checks of several values together
+    if first["type"] == "value_error":  # raised by our own validators
         return place, str(first["ctx"]["error"])
     found, fragment = first["input"], _fragment(root, path)
     hint = nearest(found, _choices(fragment, root)) if isinstance(found, str) else ""
@@ -92,7 +94,7 @@ def _place_and_problem(error: ValidationError, schema: type[BaseModel], value: A
 
 
 def _inside(value: Any, location: tuple[int | str, ...]) -> list[int | str]:
-    """Pydantic's location without the names of the types that it tried, which come after the last key."""
+    """Pydantic's error location up to the last key; names of union members that pydantic tried may follow it."""
     path: list[int | str] = []
     for step in location:
         if isinstance(step, str) and isinstance(value, Mapping):
@@ -106,7 +108,7 @@ def _inside(value: Any, location: tuple[int | str, ...]) -> list[int | str]:
 
 
 def _fragment(root: Fragment, path: Iterable[int | str]) -> Fragment:
-    """The part of a JSON schema that describes the value at `path`; an empty one where there is none."""
+    """The part of a JSON schema that describes the value at `path`; empty if there is none."""
     fragment = root
     for step in path:
         around = _alternatives(fragment, root)
@@ -116,7 +118,7 @@ def _fragment(root: Fragment, path: Iterable[int | str]) -> Fragment:
 
 
 def _alternatives(fragment: Fragment, root: Fragment) -> list[Fragment]:
-    """The types that a value can have, without null, which only stands for a default."""
+    """The types that a value can have, except null, which only stands for a default."""
     if "$ref" in fragment:
         return _alternatives(root["$defs"][fragment["$ref"].rpartition("/")[2]], root)
     if "anyOf" in fragment:
@@ -126,7 +128,7 @@ def _alternatives(fragment: Fragment, root: Fragment) -> list[Fragment]:
 
 
 def _items(fragment: Fragment) -> Fragment:
-    """What each value of a list is; the lists of fixed length that there are hold values of one type."""
+    """The schema of a list's items; our lists of fixed length hold items of one type."""
     items: list[Fragment] = fragment.get("prefixItems") or [fragment.get("items", {})]
     return items[0]
 
@@ -136,7 +138,7 @@ def _choices(fragment: Fragment, root: Fragment) -> list[str]:
 
 
 def allowed(fragment: Fragment, root: Fragment) -> str:
-    """What a part of a JSON schema allows, in words.
+    """Describes in words what a part of a JSON schema allows.
 
     >>> allowed({"type": "number", "minimum": 0, "exclusiveMaximum": 1}, {})
     'a number >= 0 and < 1'

@@ -1,4 +1,4 @@
-"""What a scenario file may say: its sections, checked one by one, as one immutable object."""
+"""Parses a scenario file into validated, immutable objects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train that is compared with others: how rounds start, the parts, and its own training options."""
+    """One of the compared ways to train: a start strategy, parts and training settings."""
 
     label: str
     start: Component
@@ -40,18 +40,18 @@ class Arm:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A validated scenario, before its `vary` axes are multiplied out.
+    """A validated scenario with one value of each axis.
 
     Attributes:
-        header: Name, seeds, measure and the like.
+        header: Name, seeds, metric and other plain values.
         data: The data set and its own options.
-        data_settings: What every data set has: validation fraction, normalisation, limits.
-        stream: The generator of rounds.
-        rounds: The most rounds that are run; None for all.
-        pretraining: What comes before the first round; None for most streams.
+        data_settings: The settings that all data sets have: validation fraction, normalisation, limits.
+        stream: The stream, which generates the rounds.
+        rounds: Maximum number of rounds; None for all.
+        pretraining: The pretraining before the first round; None for most streams.
         model: The model.
-        training: What holds for arms that say nothing else.
-        arms: The strategies, in the file's order.
+        training: The training settings of arms without their own.
+        arms: The arms, in the file's order.
         measure: The probes.
     """
 
@@ -68,25 +68,26 @@ class Scenario:
 
     @property
     def metric(self) -> str:
-        """The accuracy that the report is about."""
+        """The accuracy that the report compares."""
         held_out = self.data_settings.validation_fraction > 0
         return self.header.metric or ("validation_accuracy" if held_out else "test_accuracy")
 
 
-NAME_KEYS = {STRATEGIES.kind: "start", PROBES.kind: ""}  # where the name does not stand at "name"
+NAME_KEYS = {STRATEGIES.kind: "start", PROBES.kind: ""}  # registries whose components are not named by the key "name"
 NEEDS_VALIDATION = "needs validation data; set {}.validation_fraction above 0"
 SECTIONS = (*Header.model_fields, "data", "stream", "model", "training", "strategies", "vary")
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Scenario:
-    """Checks a scenario without its `vary` axes.
+    """Validates a scenario, ignoring its `vary` axes.
 
     Args:
-        raw: The file's mapping.
-        where: What to name in errors, usually the file.
+        raw: Content of the scenario file.
+        where: Name of the scenario in error messages, usually the file.
 
     Raises:
-        WarmstartError: The first thing that is wrong: the key, what was found, what is allowed, the nearest match.
+        WarmstartError: The scenario is invalid. The message names the first wrong key, the value found and what is
+            allowed.
     """
     for key in raw:
         if key in RENAMED:
@@ -131,13 +132,13 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
 
 
 class _Checker:
-    """Checks sections of one file; its errors name the file and the key."""
+    """Validates the sections of one file; error messages name the file and the key."""
 
     def __init__(self, where: str) -> None:
         self.where = where
 
     def mapping(self, value: Any, key: str, shorthand: str = "", allowed: str = "a mapping") -> dict[str, Any]:
-        """A copy of a mapping; where there is a shorthand, `model: mlp` stands for `model: {name: mlp}`."""
+        """A copy of a mapping; with the shorthand "name", `model: mlp` stands for `model: {name: mlp}`."""
         if shorthand and not isinstance(value, Mapping) and (isinstance(value, str) or callable(value)):
             return {shorthand: value}
         if not isinstance(value, Mapping):
@@ -145,13 +146,16 @@ class _Checker:
         return {str(name): to_plain_values(each) for name, each in value.items()}
 
     def section(self, registry: Registry[Any], value: Any, key: str, shared: type[S]) -> tuple[Component, S]:
-        """A section that names something: the component, and the settings which all of its kind have.
+        """Validates a section that names a component.
 
         Args:
-            registry: Where it is registered.
-            value: What the file has there.
-            key: Where.
-            shared: The settings that all of its kind have.
+            registry: The registry of its kind.
+            value: The section's value in the file.
+            key: The section's key.
+            shared: The settings that all components of this kind have.
+
+        Returns:
+            The component and the shared settings.
         """
         raw = self.mapping(value, key, shorthand="name", allowed="a name, or a mapping")
         name = raw.pop("name", None)
@@ -162,13 +166,13 @@ class _Checker:
     def source(
         self, value: Any, target: Component, target_settings: DataSettings, fraction: float, training: Mapping[str, Any]
     ) -> PretrainingSource | None:
-        """The source of a first phase; what it leaves open is as for the target.
+        """Validates the source of a first phase. Settings that it leaves out are those of the target.
 
         Args:
-            value: What the file has at `stream.source`.
+            value: The value of `stream.source` in the file.
             target: The data set of `data`.
-            target_settings: Its settings.
-            fraction: The share of the target that is trained on.
+            target_settings: The target's settings.
+            fraction: The fraction of the target that is trained on.
             training: The scenario's `training`.
         """
         if value is None:
@@ -208,14 +212,17 @@ class _Checker:
     def component(
         self, registry: Registry[Any], name: Any, raw: dict[str, Any], key: str, shared: type[S]
     ) -> tuple[Component, S]:
-        """A named thing with its options, and the settings that all of its kind have.
+        """Validates a component's name, its options and the settings that all components of its kind have.
 
         Args:
-            registry: Where it is registered.
+            registry: The registry of its kind.
             name: Its name, or a user's object.
-            raw: What the file says beside the name.
-            key: Where that stands.
-            shared: The settings that all of its kind have.
+            raw: The options and shared settings in the file.
+            key: The key of the component in the file.
+            shared: The settings that all components of this kind have.
+
+        Returns:
+            The component and the shared settings.
         """
         name_key = NAME_KEYS.get(registry.kind, "name")
         if isinstance(name, str) and name in registry.names():
@@ -237,8 +244,8 @@ class _Checker:
                 raise scenario_error(self.where, place, f"found {quoted(name)} (allowed: {allowed})") from None
         if ":" not in name:
             raise scenario_error(self.where, place, unknown(registry.kind, name, registry.names()))
-        # A user's own is imported when the run starts, so that checking a file executes nothing. In a run's record a
-        # Python object has a name with a digest, which nobody could import.
+        # User-defined components are imported when the run starts, so that checking a file executes no user code.
+        # In a stored scenario, a Python object has a name with a digest, which cannot be imported.
         if "#" not in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
             raise scenario_error(
                 self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute"
@@ -246,7 +253,7 @@ class _Checker:
         return Component(name, options), settings
 
     def measure(self, settings: MeasureSettings) -> Measure:
-        """The probes of `measure`, with their options checked."""
+        """Validates the probes of `measure` and their options."""
         tables = {
             table: tuple(
                 self.probe(item, f"measure.{table}[{index}]", table)
@@ -296,7 +303,7 @@ class _Checker:
         )
 
     def part(self, name: str, value: Any, key: str) -> Component:
-        if isinstance(value, list):  # augment: [random_crop, rotation] names features at their usual strength
+        if isinstance(value, list):  # augment: [random_crop, rotation] uses their default strength
             value = dict.fromkeys(map(str, value), True)
         if type(value) is PARTS.get(name):
             return from_object(PARTS, value, {})
@@ -305,10 +312,10 @@ class _Checker:
 
 
 def _own_training(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """An arm's own training settings over the scenario's.
+    """Merges an arm's own training settings over the scenario's.
 
-    A setting replaces the scenario's, so that `until: {epochs: 50}` means just that; but an `optimizer` or `schedule`
-    that has no name of its own keeps the scenario's name and options, and changes those that it names.
+    Each setting replaces the scenario's, so `until: {epochs: 50}` drops the scenario's other stop rules. An `optimizer`
+    or `schedule` without a `name` changes only the options that it gives.
     """
     merged = {**shared, **own}
     for key in ("optimizer", "schedule"):

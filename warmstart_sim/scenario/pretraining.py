@@ -1,4 +1,4 @@
-"""What comes before the first round of a `pretrain` stream: training on another data set, or a file of weights."""
+"""Settings of pretraining before the first round: training on another data set, or loading a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from warmstart_sim.training.settings import Training
 
 @dataclass(frozen=True)
 class PretrainingSource:
-    """The data set of the first phase, and how it is trained on.
+    """The data set of the first phase and its training settings.
 
     Attributes:
         data: The data set.
         settings: Validation fraction, normalisation, limits.
-        own_normalization: Whether it is normalised by itself; otherwise with the target's numbers.
-        fraction: The share of it that is trained on, in (0, 1].
-        adapt: How its images become as large as the target's.
-        training: Optimiser, stop rule and so on.
+        own_normalization: Whether it has its own normalisation; otherwise it uses the target's statistics.
+        fraction: The fraction of the data set that is trained on, in (0, 1].
+        adapt: How its images are brought to the size of the target's.
+        training: Optimiser, stop rule and other training settings.
     """
 
     data: Component
@@ -32,7 +32,7 @@ class PretrainingSource:
     training: Training
 
     def to_dict(self) -> dict[str, Any]:
-        """All that decides the first phase's numbers, as plain values."""
+        """All settings that decide the first phase's numbers, as plain values."""
         return {
             **model_to_dict(self.settings),
             "normalize": self.settings.normalize if self.own_normalization else "target",
@@ -45,14 +45,14 @@ class PretrainingSource:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The first phase: a source or a checkpoint, one of them None; and what becomes of its head."""
+    """Pretraining on a source or from a checkpoint (the other is None), and whether to keep the head."""
 
     source: PretrainingSource | None
     checkpoint: Path | None
     head: Literal["keep", "fresh"]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it that decides numbers, as plain values."""
+        """All settings that decide the cell's numbers, as plain values."""
         return {
             "source": self.source and self.source.to_dict(),
             "checkpoint": self.checkpoint and str(self.checkpoint),

@@ -1,4 +1,4 @@
-"""The keys of a scenario file that are plain settings, whatever data set, stream or model it names."""
+"""The settings in a scenario file that do not depend on the data set, stream or model it names."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from warmstart_sim.training.settings import Settings
 
 
 class DataSettings(Settings):
-    """The keys of `data:` that every data set has; the rest are the data set's own options.
+    """The keys of `data:` that all data sets have; other keys are the data set's own options.
 
     Attributes:
-        validation_fraction: The share of the training samples held out at random, in [0, 1). Default 0.
+        validation_fraction: The fraction of the training samples held out at random, in [0, 1). Default 0.
         normalize: "train" (default): mean and deviation of the training set; "cifar10", "imagenet", "half": constants;
             "none".
         train_samples: At most this many training samples (after holding out), drawn at random. Default all.
@@ -30,23 +30,23 @@ class DataSettings(Settings):
 
 
 class StreamSettings(Settings):
-    """The key of `stream:` that every stream has.
+    """The key of `stream:` that all streams have.
 
     Attributes:
-        rounds: At most this many rounds. Default all of the stream's rounds.
+        rounds: Maximum number of rounds. Default all of the stream's rounds.
     """
 
     rounds: PositiveInt | None = None
 
 
 class PretrainSettings(StreamSettings):
-    """The keys of `stream:` that a stream with a first phase elsewhere has, beside `source`.
+    """The keys of `stream:`, beside `source`, for streams with a first phase on another data set.
 
     Attributes:
-        checkpoint: A file of weights that takes the place of a first phase on `source`: a state dict that `torch.save`
-            wrote, alone or under "state_dict" or "model". Default none.
-        head: "keep" (default): the first phase's head, where it has the right size; otherwise, and with "fresh", that
-            of random init with the same seed.
+        checkpoint: A file of weights to load instead of training on `source`: a state dict saved by `torch.save`,
+            alone or under the key "state_dict" or "model". Default none.
+        head: "keep" (default): keep the first phase's head if its size fits; otherwise, and with "fresh", initialise
+            the head as random init with the same seed does.
     """
 
     checkpoint: Path | None = None
@@ -54,19 +54,19 @@ class PretrainSettings(StreamSettings):
 
 
 class SourceSettings(Settings):
-    """The keys of `stream.source`, beside the data set's own options, and `training`.
+    """The keys of `stream.source`, beside the data set's own options and `training`.
 
     Attributes:
         validation_fraction: As in `data`. Default: that of `data`.
-        normalize: As in `data`, with the source's own statistics where it is "train"; or "target": the same numbers as
-            for the target, one normalisation for both. Default: that of `data`.
+        normalize: As in `data`, where "train" means the source's own statistics; or "target": the target's statistics.
+            Default: that of `data`.
         train_samples: As in `data`. Default all.
         test_samples: As in `data`. Default all.
-        fraction: The share of the source that the first phase trains on, in (0, 1]; or "same": the target's fraction.
-            Default 1.
-        adapt: How images of another size become as large as the target's: "resize" (bilinear), or "pad": centred on
-            black, or cropped at the centre. Grey images get three equal channels, colour ones become grey by
-            luminance. Default none: then the shapes have to be the same.
+        fraction: The fraction of the source that the first phase trains on, in (0, 1]; or "same": the target's
+            fraction. Default 1.
+        adapt: How images are brought to the size of the target's: "resize" (bilinear), or "pad": centred on black, or
+            cropped at the centre. Grey images get three equal channels; colour images are converted to grey by
+            luminance. Default none: the shapes must be equal.
     """
 
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -78,11 +78,11 @@ class SourceSettings(Settings):
 
 
 class MeasureSettings(Settings):
-    """The key `measure`: probes, each a name or a mapping of a name to options.
+    """The key `measure`: lists of probes, each a name or a mapping of one name to its options.
 
     Attributes:
-        each_epoch: Measured after every epoch, or with the option `every: n` after every n-th.
-        each_round: Measured at the start and at the end of every round.
+        each_epoch: Probes measured after every epoch, or after every n-th epoch with the option `every: n`.
+        each_round: Probes measured at the start and at the end of every round.
     """
 
     each_epoch: tuple[str | dict[str, Any], ...] = ()
@@ -90,10 +90,10 @@ class MeasureSettings(Settings):
 
 
 class ProbeSettings(Settings):
-    """The option that every probe of `each_epoch` has.
+    """The option that all probes of `each_epoch` have.
 
     Attributes:
-        every: Measured after every so many epochs. Default 1.
+        every: Number of epochs between measurements. Default 1.
     """
 
     every: Annotated[int, Field(ge=1)] = 1
@@ -101,7 +101,7 @@ class ProbeSettings(Settings):
 
 @dataclass(frozen=True)
 class MeasuredProbe:
-    """A probe with its options, and after how many epochs it is measured."""
+    """A probe with its options, and the number of epochs between measurements."""
 
     probe: Component
     every: int = 1
@@ -109,11 +109,11 @@ class MeasuredProbe:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a cell measures beside the standard columns.
+    """The probes of a cell, which add columns to the standard ones.
 
     Attributes:
-        each_epoch: Probes after epochs.
-        each_round: Probes at the borders of rounds.
+        each_epoch: Probes after every epoch, or every n-th.
+        each_round: Probes at the start and at the end of rounds.
     """
 
     each_epoch: tuple[MeasuredProbe, ...] = ()
@@ -125,12 +125,12 @@ class Header(Settings):
 
     Attributes:
         name: Names the run's folder.
-        title: A line for the report's head.
+        title: The report's title.
         reproduces: The papers' tables and figures that this reproduces, such as A-F2.
-        seeds: Default [0].
+        seeds: Each arm is trained once with each seed. Default [0].
         measure: See `MeasureSettings`.
-        metric: Which accuracy the report is about: "validation_accuracy" or "test_accuracy". Default: validation where
-            something is held out, else test.
+        metric: The accuracy that the report compares: "validation_accuracy" or "test_accuracy". Default: validation
+            accuracy if there are validation data, else test accuracy.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
