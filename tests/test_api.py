@@ -215,3 +215,15 @@ def test_tables_of_cells_that_this_version_does_not_know_are_left_as_they_are(ti
     with pytest.raises(WarmstartError, match="random_init-seed0-0123456789 is not one of the cells"):
         warmstart_sim.execution.launch.collect(tmp_path)
     assert (tmp_path / "rounds.csv").read_text() == before
+
+
+def test_the_stored_scenario_of_a_rehearsal_is_a_rehearsal(tmp_path):
+    scenario = {**PRETRAIN, "stream": "pretrain", "data": "svhn"} | {
+        "stream": {"name": "pretrain", "source": "cifar10"}
+    }
+    first = run(scenario, rehearse=True, **{**QUICK, "out": tmp_path / "first"})
+    again = run(tmp_path / "first" / "scenario.yaml", **{**QUICK, "out": tmp_path / "again"})
+    assert first.environment["rehearsal"]
+    assert again.environment["rehearsal"]
+    columns = ["strategy", "seed", "round", "test_accuracy", "steps"]
+    assert again.rounds[columns].equals(first.rounds[columns])

@@ -60,7 +60,7 @@ def run(
     raw, where = prepare(
         scenario, set=set, strategies=strategies, seeds=seeds, rehearse=rehearse, model=model, data=data
     )
-    return _run_prepared(raw, where, options, rehearse)
+    return _run_prepared(raw, where, options)
 
 
 @functools.partial(with_run_options, for_typer=False)
@@ -110,16 +110,16 @@ def grid(
         scenario, lam=lam, sigma=sigma, vary=vary, strategies=strategies, model=model, data=data, seeds=seeds, set=set,
         rehearse=rehearse,
     )  # fmt: skip
-    return _run_prepared(raw, where, options, rehearse)
+    return _run_prepared(raw, where, options)
 
 
-def _run_prepared(raw: Mapping[str, Any], where: str, options: RunOptions, rehearse: bool) -> Run:
+def _run_prepared(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run:
     from warmstart_sim import report
     from warmstart_sim.results import tables
 
     if options.workers is None and options.ray is None:
         options = replace(options, workers=1)
-    outcome = run_scenario(raw, where, options, rehearse)
+    outcome = run_scenario(raw, where, options)
     report.write(outcome.folder)
     outcome.raise_failures()
     return tables.load(outcome.folder)

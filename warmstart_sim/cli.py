@@ -96,7 +96,7 @@ def run(
     from warmstart_sim.scenario.overrides import prepare
 
     raw, where = prepare(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
-    _report_outcome(run_scenario(raw, where, options, rehearse))
+    _report_outcome(run_scenario(raw, where, options))
 
 
 @app.command()
@@ -134,7 +134,7 @@ def grid(
         scenario, lam=lam, sigma=sigma, vary=assignments(vary or ()), set=set_ or (), strategies=strategies,
         seeds=seeds, rehearse=rehearse,
     )  # fmt: skip
-    _report_outcome(run_scenario(raw, where, options, rehearse))
+    _report_outcome(run_scenario(raw, where, options))
 
 
 @app.command()

@@ -10,7 +10,8 @@ from warmstart_sim.errors import WarmstartError
 
 inf, nan = float("inf"), float("nan")
 SECTIONS = (
-    "(allowed here: name, title, reproduces, seeds, measure, metric, data, stream, model, training, strategies, vary)"
+    "(allowed here: name, title, reproduces, seeds, measure, metric, rehearsal, data, stream, model, training, "
+    "strategies, vary)"
 )
 DATA = "(allowed here: name, validation_fraction, normalize, train_samples, test_samples"
 DATA_KEYS, ARRAYS_KEYS = f"{DATA})", f"{DATA}, path, classes, test_fraction)"

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
-from warmstart_sim.scenario.rehearsal import CELLS, LOCAL, ROUNDS, rehearsal
+from warmstart_sim.scenario.cells import resolved_scenario
+from warmstart_sim.scenario.rehearsal import INCLUDED, MAX_CELLS, MAX_ROUNDS, rehearsal
 from warmstart_sim.scenario.splits import training_sizes
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 
 def rehearsed(raw):
-    """The rehearsal and its cells, each dealt out."""
+    """The rehearsal and its cells, each dealt out; a run's record of it means the same cells."""
     small = rehearsal(raw)
-    _, cells = scenarios.plan(small, "rehearsal")
+    scenario, cells = scenarios.plan(small, "rehearsal")
+    stored = yaml.safe_load(yaml.safe_dump(resolved_scenario(small, scenario), sort_keys=False))
+    assert [cell.id for cell in scenarios.plan(stored, "scenario.yaml")[1]] == [cell.id for cell in cells]
     for cell in cells:
-        assert len(training_sizes(cell, Path("no-such-folder"))) <= ROUNDS
-    assert len(cells) <= CELLS
+        assert len(training_sizes(cell, Path("no-such-folder"))) <= MAX_ROUNDS
+    assert len(cells) <= MAX_CELLS
     return small, cells
 
 
@@ -30,7 +36,7 @@ def test_every_bundled_scenario_can_be_checked_and_rehearsed(name):
     small, cells = rehearsed(raw)
     assert small["name"] == f"{raw['name']}-rehearsal"
     for cell in [*cells, *scenarios.first_phases(cells)]:
-        assert cell.data.name in LOCAL
+        assert cell.data.name in (*INCLUDED, "synthetic", "synthetic_text")
         assert cell.arm.training.until.cap <= 4
     axes = {key: list(values) for key, values in (raw.get("vary") or {}).items()}  # of a bundle, the labels
     ends = {key: values if len(values) == 1 else [values[0], values[-1]] for key, values in axes.items()}
@@ -48,17 +54,19 @@ def test_image_sets_have_a_stand_in_of_the_same_shape(edited):
 
 def test_image_sets_on_an_axis_are_stood_in_for_each(edited):
     raw = edited({"model": "mlp", "data": "cifar10", "vary": {"data.name": ["digits", "cifar10", "svhn"]}})
-    small, cells = rehearsed(raw)
-    assert small["vary"] == {"data.like": ["digits", "svhn"]}
-    assert {cell.data.options["like"] for cell in cells} == {"digits", "svhn"}
+    _, cells = rehearsed(raw)
+    stand_ins = {cell.varied["data.name"]: cell.data for cell in cells}
+    assert list(stand_ins) == ["digits", "svhn"]
+    assert (stand_ins["digits"].name, stand_ins["svhn"].options["like"]) == ("digits", "svhn")
 
 
 def test_data_that_lie_here_are_kept(edited):
     own = {"name": "arrays", "path": "mine.npz", "train_samples": 40}
-    small = rehearsal(edited({"data": own}))
-    assert small["data"]["path"] == "mine.npz"
-    assert small["data"]["train_samples"] == 40
-    assert rehearsal(edited({"data": "my_module:load"}))["data"]["name"] == "my_module:load"
+    cell, *_ = scenarios.plan(rehearsal(edited({"data": own})), "rehearsal")[1]
+    assert cell.data.options["path"] == "mine.npz"
+    assert cell.data_settings.train_samples == 40
+    cell, *_ = scenarios.plan(rehearsal(edited({"data": "my_module:load"})), "rehearsal")[1]
+    assert cell.data.name == "my_module:load"
 
 
 @pytest.mark.parametrize(
@@ -79,9 +87,12 @@ def test_data_that_lie_here_are_kept(edited):
 )
 def test_an_axis_over_something_that_is_reduced_keeps_two_ends_in_their_order(edited, changes, key, ends):
     small, cells = rehearsed(edited({**changes, "vary": {key: ends}}))
-    low, high = small["vary"][key]
-    assert (low < high) == (ends[0] < ends[-1])
-    assert len({str(cell.varied) for cell in cells if cell.arm.label == "mine"}) == 2
+    assert small["vary"][key] == [ends[0], ends[-1]]
+    settings = [cell.settings for cell in cells if cell.arm.label == "mine" and cell.seed == 0]
+    steps = {"stream.rounds": "rounds"}.get(key, key).removeprefix("strategies.mine.").split(".")
+    first, last = (functools.reduce(operator.getitem, steps, each) for each in settings)
+    assert first != last
+    assert (first < last) == (ends[0] < ends[-1])
 
 
 def test_an_arms_own_training_is_reduced_as_well(edited):
@@ -138,14 +149,15 @@ def stand_ins(cells):
     ],
 )
 def test_a_source_has_a_stand_in_and_keeps_what_is_said_of_its_use(edited, source):
-    small, cells = rehearsed(edited({**RUN, "stream.source": source}))
+    _, cells = rehearsed(edited({**RUN, "stream.source": source}))
     assert stand_ins(cells)[0] == ("svhn", "cifar10")
     phase = cells[0].first_phase
     assert (phase.data.name, phase.data.options["train_samples"]) == ("synthetic", 300)
     assert phase.arm.training.until.cap <= 4
-    given = source if isinstance(source, dict) else {}
-    for key in ("fraction", "adapt"):
-        assert small["stream"]["source"].get(key) == given.get(key)
+    whole = isinstance(source, str) or "fraction" not in source
+    kept = cells[0].pretraining.source
+    assert kept.fraction == (1.0 if whole else cells[0].stream.options["fraction"])
+    assert kept.adapt == (None if whole else "pad")
 
 
 BUNDLES = {
@@ -214,8 +226,8 @@ def test_training_that_a_bundle_gives_whole_is_reduced(edited, training):
 def test_stop_rules_on_an_axis_are_reduced(edited):
     rules = [{"train_accuracy": 0.9}, {"epochs": 200}, {"train_accuracy": 1.0, "max_epochs": 100}]
     small, cells = rehearsed(edited({**RUN, "vary": {"training.until": rules}}))
-    assert {cell.arm.training.until.cap for cell in cells} == {4}
-    assert small["vary"]["training.until"] == [{**rules[0], "max_epochs": 4}, {**rules[2], "max_epochs": 4}]
+    assert small["vary"]["training.until"] == [rules[0], rules[2]]
+    assert [cell.arm.training.until.max_epochs for cell in cells if cell.arm.label == "mine"][:2] == [4, 2]
 
 
 def test_bundles_keep_their_two_ends(edited):
@@ -225,12 +237,20 @@ def test_bundles_keep_their_two_ends(edited):
 
 
 @pytest.mark.parametrize("key", ["training.until", "training.until.epochs", "data.train_samples", "stream.chunk_size"])
-def test_labels_that_come_to_the_same_when_reduced_become_one(edited, key):
+def test_labels_stay_apart_where_both_are_cut(edited, key):
     long, longer = ({"epochs": 50}, {"epochs": 90}) if key == "training.until" else (800, 1000)
     raw = edited({"data": "cifar10", "model": "mlp", "vary": {"size": {"a": {key: long}, "b": {key: longer}}}})
-    small, cells = rehearsed(raw)
-    assert list(small["vary"]["size"]) == ["a"]
-    assert {cell.varied["size"] for cell in cells} == {"a"}
+    _, cells = rehearsed(raw)
+    assert {cell.varied["size"] for cell in cells} == {"a", "b"}
+    assert len({cell.digest for cell in cells}) == len(cells)
+
+
+def test_cells_that_differ_only_in_what_a_stand_in_lacks_become_one(edited):
+    changes = {"data": "imdb", "model": "bilstm", "strategies": {"random_init": {}}, "seeds": [0]}
+    raw = edited({"vary": {"data.min_count": [2, 5]}}) | changes
+    assert len(scenarios.plan(raw, "f.yaml")[1]) == 2
+    _, cells = rehearsed(raw)
+    assert len(cells) == 1
 
 
 def test_chunks_suit_the_smallest_data_set_that_a_bundle_gives(edited):
@@ -250,8 +270,8 @@ def test_a_checkpoint_stays(edited, tmp_path):
 
 def test_options_of_ones_own_that_only_share_a_name_are_left_alone(edited):
     own = {"name": "my_module:build", "channels": "rgb", "hidden": "relu", "width": [None, 64]}
-    small = rehearsal(edited({"model": own}))
-    assert small["model"] == {**own, "width": [None, 4]}
+    _, cells = rehearsed(edited({"model": own}))
+    assert cells[0].model.to_dict() == own
 
 
 def test_a_users_own_source_stays_in_the_rehearsal(edited):

@@ -48,14 +48,13 @@ class RunOutcome:
             raise RunError("\n".join([f"{count} The same command tries them again.", *reasons]))
 
 
-def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions, rehearsal: bool = False) -> RunOutcome:
+def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> RunOutcome:
     """Runs all cells of a prepared scenario that are not complete, and writes the tables.
 
     Args:
         raw: The scenario, as `prepare` returns it.
         where: Its name in errors.
         options: How to run it.
-        rehearsal: Whether it is the reduced copy of a scenario; recorded for the report.
 
     Raises:
         WarmstartError: An error that concerns the whole run.
@@ -89,7 +88,7 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions, rehear
         execution = _choose_execution(unfinished, run, data_root, device, workers, options, cluster)
         about = environment(
             "cpu" if cluster else device,  # this machine need not have the cluster's device
-            rehearsal=rehearsal, workers=workers, slots=execution.slots, batching=execution.batching,
+            rehearsal=scenario.header.rehearsal, workers=workers, slots=execution.slots, batching=execution.batching,
             engine=options.engine,
         )  # fmt: skip
         run.describe(about | (cluster.about() if cluster else {}), run_notes)

@@ -19,6 +19,7 @@ from warmstart_sim.scenario.component import Component, check_user_component, mo
 from warmstart_sim.scenario.messages import scenario_error
 from warmstart_sim.scenario.parsing import Arm, Scenario, parse
 from warmstart_sim.scenario.pretraining import Pretraining
+from warmstart_sim.scenario.rehearsal import reduced
 from warmstart_sim.scenario.sections import DataSettings, Measure, MeasuredProbe
 from warmstart_sim.scenario.yaml_files import quoted, set_path, to_plain_values
 
@@ -179,7 +180,7 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
         where: Name of the scenario in error messages.
 
     Returns:
-        The scenario with the first value of each axis, and all cells.
+        The scenario with the first value of each axis, and all cells, which are reduced if it is a rehearsal.
 
     Raises:
         WarmstartError: The scenario or a value of an axis is invalid.
@@ -203,7 +204,8 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                         raise scenario_error(
                             where, f"vary: {name}", f"{both} come to the same for strategy '{arm.label}'"
                         )
-    return _with_common_metric(scenarios), list(cells.values())
+    planned = list(cells.values())
+    return _with_common_metric(scenarios), reduced(planned) if scenarios[0].header.rehearsal else planned
 
 
 def first_phases(cells: Iterable[Cell]) -> list[Cell]:
@@ -295,6 +297,7 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
 
     return {
         **{key: header[key] for key in ("name", "title", "reproduces")},
+        **({"rehearsal": True} if header["rehearsal"] else {}),
         "data": section("data", scenario.data, model_to_dict(scenario.data_settings)),
         "stream": section("stream", scenario.stream, {"rounds": scenario.rounds})
         | _resolved_first_phase(raw, scenario),

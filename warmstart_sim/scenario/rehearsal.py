@@ -1,234 +1,164 @@
-"""`--rehearse`: the same scenario end to end in about a minute on a CPU, offline, on stand-in data."""
+"""`--rehearse`: the same scenario end to end in about a minute on a CPU, offline, on stand-in data.
+
+`rehearsal` leaves out seeds, arms and values of axes, and marks the scenario with `rehearsal: true`. `plan` reduces the
+cells of a marked scenario with `reduced`, so that scenario.yaml of a rehearsal always means the same reduced cells.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
-from warmstart_sim.scenario.cells import plan, resolved_scenario
-from warmstart_sim.scenario.component import model_to_dict
-from warmstart_sim.scenario.sections import DataSettings, SourceSettings
-from warmstart_sim.scenario.yaml_files import split_key, to_plain_values
-from warmstart_sim.training.settings import Training
+from warmstart_sim.registry import DATASETS
+from warmstart_sim.scenario.axes import axes_of
+from warmstart_sim.scenario.component import Component, model_to_dict
+from warmstart_sim.scenario.yaml_files import to_plain_values
 
-# The settings that any data set has, at the two places that name one.
-DATA_KEYS = {"data": tuple(DataSettings.model_fields), "stream.source": (*SourceSettings.model_fields, "training")}
+if TYPE_CHECKING:
+    from warmstart_sim.scenario.cells import Cell
+    from warmstart_sim.scenario.sections import DataSettings
 
-CELLS = 12
-ROUNDS = 3
-# Data sets that need no stand-in.
-LOCAL = ("digits", "noisy_digits", "synthetic", "synthetic_text", "image_folder", "text_folder", "arrays")
-SOURCE = "stream.source"
+MAX_CELLS, MAX_ROUNDS, MAX_SAMPLES = 12, 3, 300
+INCLUDED = ("digits", "noisy_digits")  # of the sets known by name; the others might have to be downloaded
+SAMPLES = {"train_samples": MAX_SAMPLES, "test_samples": MAX_SAMPLES}
 
-# The most that a setting may be in a rehearsal: in its section, in an arm's own training, or on an axis.
-MOST = {
-    "data.train_samples": 300,
-    "data.test_samples": 300,
-    "data.length": 40,
-    "data.vocabulary": 500,
-    "stream.rounds": ROUNDS,
-    "stream.source.train_samples": 300,
-    "stream.source.test_samples": 300,
-    "stream.source.training.until.max_epochs": 4,
-    "stream.source.training.until.epochs": 4,
-    "model.width": 4,
-    "model.widths": 16,
-    "model.channels": 8,
-    "model.embedding": 8,
-    "model.hidden": 8,
-    "training.batch_size": 64,
-    "training.until.max_epochs": 4,
-    "training.until.epochs": 4,
-    "training.until.steps": 40,
-}
-ALWAYS = (  # set where absent
-    "data.train_samples",
-    "data.test_samples",
-    "stream.rounds",
-    "stream.source.train_samples",
-    "stream.source.test_samples",
-    "stream.source.training.until.max_epochs",
-    "training.until.max_epochs",
-)
+# The most that a setting of a cell may be, by its path from `Cell`.
+DATA_OPTIONS = {**SAMPLES, "length": 40, "vocabulary": 500}
+MODEL_OPTIONS = {"width": 4, "widths": 16, "channels": 8, "embedding": 8, "hidden": 8}
+TRAINING = {"batch_size": 64, "until.max_epochs": 4, "until.epochs": 4, "until.steps": 40}
+LIMITS = {
+    f"{place}.{key}": most
+    for place, limits in {
+        "data.options": DATA_OPTIONS,
+        "data_settings": SAMPLES,
+        "arm.training": TRAINING,
+        "model.options": MODEL_OPTIONS,
+        "pretraining.source.data.options": DATA_OPTIONS,
+        "pretraining.source.settings": SAMPLES,
+        "pretraining.source.training": TRAINING,
+    }.items()
+    for key, most in limits.items()
+} | {"rounds": MAX_ROUNDS}
+ALL_BY_DEFAULT = ("rounds", *SAMPLES)  # None means no limit here; elsewhere it means that the setting is not used
 
 
 def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A reduced copy of a valid scenario: stand-in data of the same shape, fewer samples, rounds, epochs and cells.
+    """A copy of a valid scenario that is marked as a rehearsal and has at most twelve cells.
 
-    At most twelve cells remain: the ends of each axis, one seed or two, and as many arms as fit.
+    It keeps both ends of each axis, two seeds and all arms. If these are too many cells, it leaves out the second seed,
+    then arms without an axis of their own, the last first, and then second ends of axes, the last first.
     """
-    small = _spelt_out(raw)
-    small["name"] = f"{small['name']}-rehearsal"
-    _stand_in(small)
-    _reduce(small, MOST)
-    _reduce(small, {"stream.chunk_size": math.ceil(_smallest_pool(small) / ROUNDS)})
-    return _fewer_cells(small)
-
-
-def _spelt_out(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The scenario with its defaults, so that they can be reduced; a user's own objects stay in it."""
-    scenario, _ = plan(raw, "scenario")
-    full = resolved_scenario(raw, scenario)
-    named = {"data": scenario.data, "stream": scenario.stream, "model": scenario.model}
-    objects = {key: {**full[key], "name": each.target} for key, each in named.items() if each.target is not None}
-    if "source" in full["stream"]:
-        full["stream"]["source"] = to_plain_values(raw["stream"])["source"]
-    small = {
-        **full,
-        **objects,
-        "strategies": to_plain_values(raw["strategies"]),
-        "vary": to_plain_values(raw.get("vary")) or {},
-    }
-    for key in DATA_KEYS:
-        for place, at in _sections(small, key):
-            place[at] = place[at] if isinstance(place[at], dict) else {"name": place[at]}
-    for bundle in _bundles(small):
-        if "training" in bundle:
-            bundle["training"] = model_to_dict(Training.model_validate(bundle["training"] or {}))
-    return small
-
-
-def _sections(small: Mapping[str, Any], key: str) -> list[tuple[Any, Any]]:
-    """Where data sets are named for `key`, in the scenario and on its axes: what holds the section, and at what."""
-    section, _, inside = key.partition(".")
-    holders = [small, *_bundles(small)]
-    places: list[tuple[Any, Any]] = [(holder, key) for holder in holders]
-    places += [(holder[section], inside) for holder in holders if inside and isinstance(holder.get(section), dict)]
-    axis = small["vary"].get(key)
-    on_axis = [(axis, index) for index in range(len(axis))] if isinstance(axis, list) else []
-    return [(place, at) for place, at in places if place.get(at) is not None] + on_axis
-
-
-def _bundles(small: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for values in small["vary"].values():
-        if isinstance(values, dict):
-            yield from values.values()
-
-
-def _stand_in(small: dict[str, Any]) -> None:
-    """Puts synthetic data in the place of sets that might have to be downloaded: of the target, and of a source."""
-    for key, settings in DATA_KEYS.items():
-        name, like = f"{key}.name", f"{key}.like"
-        varied = [*small["vary"].get(name, []), *(bundle[name] for bundle in _bundles(small) if name in bundle)]
-        for place, at in _sections(small, key):
-            names = varied or [place[at]["name"]]
-            if _downloaded(names):
-                place[at] = _synthetic(place[at], names[0], settings)
-        if _downloaded(varied):
-            small["vary"] = {like if axis == name else axis: values for axis, values in small["vary"].items()}
-            for bundle in _bundles(small):
-                if name in bundle:
-                    bundle[like] = bundle.pop(name)
-
-
-def _downloaded(names: Sequence[Any]) -> bool:
-    """Whether these are sets that we know the size of, and some of them might have to be downloaded."""
-    known = all(isinstance(name, str) and (name in IMAGE_SETS or name in TEXT_SETS) for name in names)
-    return known and not all(name in LOCAL for name in names)
-
-
-def _synthetic(section: Mapping[str, Any], name: str, settings: Iterable[str]) -> dict[str, Any]:
-    """A stand-in for the set of that name, with the settings that do not belong to the set itself."""
-    kept = {key: section[key] for key in settings if key in section}
-    if name in TEXT_SETS:
-        sizes = {key: section[key] for key in ("length", "vocabulary") if key in section}
-        return {"name": "synthetic_text", **sizes, **kept}
-    return {"name": "synthetic", "like": name, **kept}
-
-
-def _reduce(small: dict[str, Any], most: Mapping[str, int]) -> None:
-    """Cuts settings to the most that they may be, and axes to their two ends, which stay apart and in their order."""
-    own_training = [arm for arm in small["strategies"].values() if isinstance(arm, dict)]
-    for key, bound in most.items():
-        for place in (small, *own_training):
-            _cut(place, key, bound, key in ALWAYS)
-        for bundle in _bundles(small):
-            for at, value in bundle.items():
-                bundle[at] = _cut_at(at, value, key, bound)
-    for axis, values in small["vary"].items():
-        if isinstance(values, dict):
-            ends = {label: values[label] for label in _ends(list(values), None)}
-            first, *others = ends.values()
-            small["vary"][axis] = _first(ends) if first in others else ends  # cut, two may have become the same
-            continue
-        steps = split_key(small, axis)
-        setting = ".".join(steps[2:]) if steps[0] == "strategies" else axis
-        for key, bound in most.items():
-            for value in values:
-                if isinstance(value, dict):
-                    _cut_at(setting, value, key, bound)
-        small["vary"][axis] = _ends(values, most.get(setting))
-
-
-def _cut_at(at: str, value: Any, key: str, bound: int) -> Any:
-    """The value of the setting `at` with the setting `key` cut, which may be that value itself or lie inside it."""
-    if at == key:
-        return _at_most(value, bound)
-    if key.startswith(f"{at}."):
-        _cut(value, key.removeprefix(f"{at}."), bound, key in ALWAYS)
-    return value
-
-
-def _cut(place: Any, key: str, bound: int, always: bool) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        place = place.get(parent) if isinstance(place, dict) else None
-    if not isinstance(place, dict):
-        return
-    if place.get(last) is not None:
-        place[last] = _at_most(place[last], bound)
-    elif always:
-        place[last] = bound
-
-
-def _at_most(value: Any, bound: int) -> Any:
-    """A number or a list of numbers, cut; anything else, such as an option of a user's own, as it is."""
-    if isinstance(value, list):
-        return [_at_most(each, bound) for each in value]
-    return min(value, bound) if isinstance(value, (int, float)) else value
-
-
-def _ends(values: list[Any], bound: int | None) -> list[Any]:
-    ends = [values[0], values[-1]] if len(values) > 1 else values
-    if bound is None:
-        return ends
-    cut = [_at_most(value, bound) for value in ends]
-    if cut[0] == cut[-1] and len(ends) > 1:
-        lesser = ends.index(min(ends))
-        cut[lesser] = _at_most(ends[lesser], max(1, bound // 2))
-    return cut if cut[0] != cut[-1] else cut[:1]
-
-
-def _smallest_pool(small: Mapping[str, Any]) -> int:
-    """The fewest samples that any cell has to deal out."""
-    pools = (
-        (cell.data_settings.train_samples or cell.data.options["train_samples"])
-        * (1 - cell.data_settings.validation_fraction)
-        for cell in plan(small, small["name"])[1]
-    )
-    return max(1, math.floor(min(pools)))
-
-
-def _fewer_cells(small: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out seeds, then arms from the end, and then the second ends of axes, until at most twelve cells remain."""
-    small["seeds"] = small["seeds"][:2]
-    while len(plan(small, small["name"])[1]) > CELLS:
-        vary = small.get("vary", {})
-        needed = {split_key(small, key)[1] for key in vary if key.startswith("strategies.")}
-        spare = [label for label in list(small["strategies"])[1:] if label not in needed]
+    small: dict[str, Any] = {**to_plain_values(raw), "name": f"{raw['name']}-rehearsal", "rehearsal": True}
+    arms = small["strategies"]
+    seeds = small["seeds"] = (small.get("seeds") or [0])[:2]
+    vary = small["vary"] = {key: _ends(values) for key, values in (small.get("vary") or {}).items()}
+    while _count_cells(small) > MAX_CELLS:
+        varied = {axis.arm for axis in axes_of(small, small["name"])}
+        spare = [label for label in list(arms)[1:] if label not in varied]
         long = [key for key, values in vary.items() if len(values) > 1]
-        if len(small["seeds"]) > 1:
-            del small["seeds"][1:]
+        if len(seeds) > 1:
+            seeds.pop()
         elif spare:
-            del small["strategies"][spare[-1]]
+            del arms[spare[-1]]
         elif long:
-            vary[long[-1]] = _first(vary[long[-1]])
+            vary[long[-1]] = _ends(vary[long[-1]], 1)
         else:
             break
     return small
 
 
-def _first(values: Any) -> Any:
-    return dict([next(iter(values.items()))]) if isinstance(values, dict) else values[:1]
+def _ends(values: Any, count: int = 2) -> Any:
+    """The first and the last value of an axis, or only the first; of a bundle's labels likewise."""
+    if isinstance(values, dict):
+        return {label: values[label] for label in _ends(list(values), count)}
+    return [values[0], values[-1]][: min(count, len(values))]
+
+
+def _count_cells(raw: Mapping[str, Any]) -> int:
+    axes = axes_of(raw, raw["name"])
+    of_arms = (math.prod(len(axis.values) for axis in axes if axis.arm in (None, arm)) for arm in raw["strategies"])
+    return len(raw["seeds"]) * sum(of_arms)
+
+
+def reduced(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells on stand-in data, with fewer samples, rounds and epochs, and smaller models.
+
+    A user's own data set and model are used as they are. Cells that do not differ any more become one.
+    """
+    small = [_with_stand_ins(cell) for cell in cells]
+    for path, most in LIMITS.items():
+        small = _limited(small, path, most)
+    small = _limited(small, "stream.options.chunk_size", math.ceil(min(map(_pool, small)) / MAX_ROUNDS))
+    return list({cell.digest: cell for cell in small}.values())
+
+
+def _with_stand_ins(cell: Cell) -> Cell:
+    pretraining = cell.pretraining
+    if pretraining and (source := pretraining.source):
+        pretraining = replace(pretraining, source=replace(source, data=_stand_in(source.data, source.settings)))
+    return replace(cell, data=_stand_in(cell.data, cell.data_settings), pretraining=pretraining)
+
+
+def _stand_in(data: Component, settings: DataSettings) -> Component:
+    """Synthetic data of the same shape, in the place of a data set that might have to be downloaded."""
+    if data.name in TEXT_SETS:
+        name, options = "synthetic_text", {key: data.options[key] for key in ("length", "vocabulary")}
+    elif data.name in IMAGE_SETS and data.name not in INCLUDED:
+        name, options = "synthetic", {"like": data.name}
+    else:
+        return data
+    size = {key: getattr(settings, key) or math.inf for key in SAMPLES}  # as of any data set; LIMITS cuts it
+    return Component(name, {**model_to_dict(DATASETS.schema(name).model_validate(options)), **size})
+
+
+def _limited(cells: Sequence[Cell], path: str, most: int) -> list[Cell]:
+    """The cells with the setting at `path` cut to `most`; the second largest value to half of it, and so on.
+
+    Different values thus stay different, and in their order: an axis keeps its ends.
+    """
+    values = [_get(cell, path) for cell in cells]
+    ranked: list[Any] = []
+    for value in sorted((value for value in values if value is not None), reverse=True):
+        if value not in ranked:
+            ranked.append(value)
+    return [
+        cell if value is None else _set(cell, path, _cut(value, max(1, most >> ranked.index(value))))
+        for cell, value in zip(cells, values, strict=True)
+    ]
+
+
+def _cut(value: Any, most: int) -> Any:
+    return [_cut(each, most) for each in value] if isinstance(value, list) else min(value, most)
+
+
+def _pool(cell: Cell) -> int:
+    """At least so many samples remain for the rounds of a reduced cell."""
+    samples = min(_get(cell, "data_settings.train_samples"), _get(cell, "data.options.train_samples") or MAX_SAMPLES)
+    return max(1, int(samples * (1 - cell.data_settings.validation_fraction)))
+
+
+def _get(here: Any, path: str) -> Any:
+    """The setting at a path: infinity if it is unlimited, None if it is not there or in a user's own component."""
+    if here is None or (isinstance(here, Component) and here.is_user_defined):
+        return None
+    if isinstance(here, Mapping):
+        return here.get(path)
+    step, _, rest = path.partition(".")
+    value = getattr(here, step)
+    if rest:
+        return _get(value, rest)
+    return math.inf if value is None and step in ALL_BY_DEFAULT else value
+
+
+def _set(here: Any, path: str, value: Any) -> Any:
+    """A copy with another value at a path."""
+    if isinstance(here, Mapping):
+        return {**here, path: value}
+    step, _, rest = path.partition(".")
+    new = _set(getattr(here, step), rest, value) if rest else value
+    return here.model_copy(update={step: new}) if isinstance(here, BaseModel) else replace(here, **{step: new})

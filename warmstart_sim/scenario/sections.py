@@ -131,6 +131,7 @@ class Header(Settings):
         measure: See `MeasureSettings`.
         metric: The accuracy that the report compares: "validation_accuracy" or "test_accuracy". Default: validation
             accuracy if there are validation data, else test accuracy.
+        rehearsal: Whether every cell is reduced and runs on stand-in data, as `--rehearse` does. Default false.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -139,3 +140,4 @@ class Header(Settings):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     measure: MeasureSettings = MeasureSettings()
     metric: Literal["validation_accuracy", "test_accuracy"] | None = None
+    rehearsal: bool = False
