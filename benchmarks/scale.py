@@ -30,7 +30,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.execution.launch import run_scenario
 from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.results.environment import environment
-from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.overrides import prepare_scenario
 from warmstart_sim.types import Dataset, Samples
 
 HEAD = ("cells", "plan", "run", "resume", "status", "report", "folder, kB per cell", "page", "memory of this process")
@@ -52,7 +52,7 @@ def scenario(cells: int) -> tuple[dict[str, Any], str]:
     """A grid that is as square as possible, and random init."""
     side = math.isqrt(cells)
     lambdas, sigmas = np.linspace(0, 1, side), np.linspace(0, 1, cells // side)
-    return prepare(
+    return prepare_scenario(
         {
             "name": "scale",
             "data": points(),

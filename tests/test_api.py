@@ -124,7 +124,7 @@ def test_what_is_asked_for_takes_the_place_of_an_axis_that_sets_it():
     from warmstart_sim import scenario as scenarios
 
     def varied(*assignments, **options):
-        raw, where = api.prepare("ash_adams/F9_pretrain", set=assignments, **options)
+        raw, where = api.prepare_scenario("ash_adams/F9_pretrain", set=assignments, **options)
         cells = scenarios.plan(raw, where)[1]
         return {key: {cell.varied.get(key) for cell in cells} for key in ("pair", "stream.fraction")}, cells[0]
 
@@ -144,7 +144,7 @@ def test_what_an_axis_would_overwrite_is_refused():
     from warmstart_sim import api
 
     with pytest.raises(WarmstartError) as caught:
-        api.prepare("digits_pretrain", set=["data.train_samples=200"])
+        api.prepare_scenario("digits_pretrain", set=["data.train_samples=200"])
     assert str(caught.value) == (
         "digits_pretrain: data.train_samples: would have no effect, because `vary.pair` sets all of `data`; change "
         "`vary.pair` instead"

@@ -191,7 +191,7 @@ def test_command_lines_exist_and_their_scenarios_are_valid(line, documented_modu
         return
     if re.fullmatch(r"photos\.yaml|SCENARIO|FILE", given["scenario"]):  # a reader's own
         return
-    scenario, where = api.prepare(
+    scenario, where = api.prepare_scenario(
         given["scenario"], set=given["set_"] or (), strategies=given["strategies"],
         seeds=given["seeds"], rehearse=given["rehearse"],
     )  # fmt: skip

@@ -14,7 +14,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import launch
 from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.status import StatusWriter
-from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.overrides import prepare_scenario
 from warmstart_sim.scenario.yaml_files import load
 
 
@@ -50,7 +50,7 @@ def test_a_scenario_file_executes_nothing(tag, trap, tmp_path):
 
 def scenario(tiny_scenario: dict[str, Any], **changes: Any) -> tuple[dict[str, Any], str]:
     small = {"model": {"name": "mlp", "widths": [5]}, "training": {"until": {"epochs": 1}}, "seeds": [0]}
-    return prepare(tiny_scenario | small | {"strategies": {"warm_start": {}}} | changes)
+    return prepare_scenario(tiny_scenario | small | {"strategies": {"warm_start": {}}} | changes)
 
 
 def test_a_checkpoint_in_a_run_folder_executes_nothing_and_the_cell_is_trained_again(

@@ -14,7 +14,7 @@ from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.execution.launch import run_scenario, stored_scenario
 from warmstart_sim.execution.options import RunOptions, with_run_options
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.overrides import prepare_scenario
 
 if TYPE_CHECKING:
     from warmstart_sim.execution.status import Status
@@ -57,7 +57,7 @@ def run(
         WarmstartError: Something is wrong with the scenario, the data, the options or the folder.
         RunError: Some cells failed; the others are complete.
     """
-    raw, where = prepare(
+    raw, where = prepare_scenario(
         scenario, set=set, strategies=strategies, seeds=seeds, rehearse=rehearse, model=model, data=data
     )
     return _run_prepared(raw, where, options)
@@ -104,7 +104,7 @@ def grid(
         WarmstartError: As in `run`; or there is nothing to vary.
         RunError: Some cells failed; the others are complete.
     """
-    from warmstart_sim.scenario.grid import prepare as prepare_grid
+    from warmstart_sim.scenario.grid import prepare_grid
 
     raw, where = prepare_grid(
         scenario, lam=lam, sigma=sigma, vary=vary, strategies=strategies, model=model, data=data, seeds=seeds, set=set,

@@ -93,9 +93,9 @@ def run(
     Runs every strategy with every seed. To resume an interrupted run, give the same command again.
     """
     from warmstart_sim.execution.launch import run_scenario
-    from warmstart_sim.scenario.overrides import prepare
+    from warmstart_sim.scenario.overrides import prepare_scenario
 
-    raw, where = prepare(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
+    raw, where = prepare_scenario(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
     _report_outcome(run_scenario(raw, where, options))
 
 
@@ -128,9 +128,9 @@ def grid(
     is runs/NAME-grid.
     """
     from warmstart_sim.execution.launch import run_scenario
-    from warmstart_sim.scenario.grid import assignments, prepare
+    from warmstart_sim.scenario.grid import assignments, prepare_grid
 
-    raw, where = prepare(
+    raw, where = prepare_grid(
         scenario, lam=lam, sigma=sigma, vary=assignments(vary or ()), set=set_ or (), strategies=strategies,
         seeds=seeds, rehearse=rehearse,
     )  # fmt: skip
@@ -189,9 +189,9 @@ def check(
     Shows the number of cells (a strategy with a seed and a value of each axis), rounds and, at most, steps.
     """
     from warmstart_sim import api
-    from warmstart_sim.scenario.overrides import prepare
+    from warmstart_sim.scenario.overrides import prepare_scenario
 
-    raw, where = prepare(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
+    raw, where = prepare_scenario(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
     size = api.size(raw, where, data_root)
     if resolved:
         import yaml

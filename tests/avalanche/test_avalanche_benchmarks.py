@@ -29,7 +29,7 @@ from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.scenario import plan
-from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.overrides import prepare_scenario
 
 SETS: dict[str, Any] = {
     "floats": {"name": "noisy_digits", "test_draws": 1, "train_samples": 70, "test_samples": 50},
@@ -189,7 +189,7 @@ def test_converting_there_and_back_gives_the_scenarios_own_tables(accumulated, t
 def splits(raw: dict[str, Any], **changes: Any) -> Any:
     """The trainer of a scenario's first cell."""
     return CellTrainer(
-        plan(*prepare({"model": "logistic_regression", **raw, **changes}))[1][0], ExecutionSettings(Path())
+        plan(*prepare_scenario({"model": "logistic_regression", **raw, **changes}))[1][0], ExecutionSettings(Path())
     )
 
 

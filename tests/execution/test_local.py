@@ -24,7 +24,7 @@ from warmstart_sim.execution import launch, worker_pool
 from warmstart_sim.execution.tasks import Task
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.overrides import prepare_scenario
 from warmstart_sim.scenario.splits import load_dataset
 from warmstart_sim.types import Dataset, Samples
 
@@ -209,7 +209,7 @@ def test_a_published_folder_without_its_cells_keeps_its_tables_when_reported_aga
 def test_a_users_arrays_go_to_a_worker_once(tiny_scenario):
     samples = Samples(np.zeros((50_000, 1, 4, 4), dtype=np.float32), np.arange(50_000) % 2)
     del tiny_scenario["data"]
-    raw, where = prepare(tiny_scenario, data=Dataset("mine", samples, samples, 2))
+    raw, where = prepare_scenario(tiny_scenario, data=Dataset("mine", samples, samples, 2))
     tasks = [Task(cell, first_phase=False) for cell in scenarios.plan(raw, where)[1][:3]]
     sent = []
     worker = worker_pool.WorkerProcess(None, SimpleNamespace(send=lambda message: sent.append(pickle.dumps(message))))

@@ -20,7 +20,7 @@ from warmstart_sim.execution import status as status_module
 from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.status import StatusWriter
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.overrides import prepare_scenario
 
 MLP = {"name": "mlp", "widths": [5]}
 
@@ -31,7 +31,9 @@ def scenario(tiny_scenario: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(scenario: dict[str, Any], folder: Path, **options: Any) -> launch.RunOutcome:
-    return launch.run_scenario(*prepare(scenario), launch.RunOptions(folder, "cpu", workers=1, quiet=True, **options))
+    return launch.run_scenario(
+        *prepare_scenario(scenario), launch.RunOptions(folder, "cpu", workers=1, quiet=True, **options)
+    )
 
 
 def printed(folder: Path, capsys: Any) -> str:

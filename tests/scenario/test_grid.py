@@ -20,7 +20,7 @@ import warmstart_sim
 from warmstart_sim import Dataset, Samples, cli
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.scenario.grid import assignments, numbers, prepare
+from warmstart_sim.scenario.grid import assignments, numbers, prepare_grid
 
 Edited = Callable[..., dict[str, Any]]
 
@@ -32,7 +32,7 @@ def cells(raw: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def test_every_lambda_meets_every_sigma_beside_random_init(edited: Edited):
-    raw, _ = prepare(edited(), lam=[0, 0.5, 1], sigma="0,1e-4,1")
+    raw, _ = prepare_grid(edited(), lam=[0, 0.5, 1], sigma="0,1e-4,1")
     grid = {("shrink_perturb", *each) for each in itertools.product([0, 0.5, 1], [0, 1e-4, 1], [0, 1])}
     assert set(cells(raw)) == grid | {("random_init", None, None, 0), ("random_init", None, None, 1)}
     assert len(cells(raw)) == 20
@@ -41,7 +41,7 @@ def test_every_lambda_meets_every_sigma_beside_random_init(edited: Edited):
 
 def test_an_arm_keeps_its_label_and_its_other_options(edited: Edited):
     gentle = {"start": "shrink_perturb", "sigma": 0.3, "buffers": "fresh", "augment": ["rotation"]}
-    raw, _ = prepare({**edited(), "strategies": {"gentle": gentle, "warm_start": {}}}, lam=[0, 1])
+    raw, _ = prepare_grid({**edited(), "strategies": {"gentle": gentle, "warm_start": {}}}, lam=[0, 1])
     assert list(raw["strategies"]) == ["random_init", "gentle"]
     assert raw["strategies"]["gentle"] == gentle
     assert raw["vary"] == {"strategies.gentle.lambda": [0, 1]}
@@ -49,19 +49,19 @@ def test_an_arm_keeps_its_label_and_its_other_options(edited: Edited):
 
 @pytest.mark.parametrize("arms", [{"warm_start": {}}, {"mine": "warm_start"}])
 def test_what_is_missing_is_added(edited: Edited, arms: dict[str, Any]):
-    raw, _ = prepare({**edited(), "strategies": arms}, sigma=[0, 1])
+    raw, _ = prepare_grid({**edited(), "strategies": arms}, sigma=[0, 1])
     assert list(raw["strategies"]) == ["random_init", "shrink_perturb"]
 
 
 def test_other_arms_run_where_they_are_named(edited: Edited):
-    raw, _ = prepare(edited(), lam=[0, 1], strategies=["mine", "warm_start"])
+    raw, _ = prepare_grid(edited(), lam=[0, 1], strategies=["mine", "warm_start"])
     assert list(raw["strategies"]) == ["random_init", "mine", "warm_start", "shrink_perturb"]
     assert raw["strategies"]["mine"] == edited()["strategies"]["mine"]
 
 
 def test_of_several_arms_the_named_one_is_varied(edited: Edited):
     arms = {**edited()["strategies"], "gentle": {"start": "shrink_perturb", "lambda": 0.9}}
-    raw, _ = prepare({**edited(), "strategies": arms}, sigma=[0, 1], strategies=["gentle"])
+    raw, _ = prepare_grid({**edited(), "strategies": arms}, sigma=[0, 1], strategies=["gentle"])
     assert list(raw["strategies"]) == ["random_init", "gentle"]
     assert list(raw["vary"]) == ["strategies.gentle.sigma"]
 
@@ -73,7 +73,7 @@ def test_the_file_s_own_axes_stay_but_for_those_that_are_given_and_those_of_arms
         "training.batch_size": [16, 32],
         "training.optimizer.lr": [0.1],
     }
-    raw, _ = prepare(edited({"vary": vary}), lam=[0, 1], vary={"training.optimizer.lr": [0.01, 0.001]})
+    raw, _ = prepare_grid(edited({"vary": vary}), lam=[0, 1], vary={"training.optimizer.lr": [0.01, 0.001]})
     assert raw["vary"] == {
         "strategies.shrink_perturb.lambda": [0, 1],
         "training.optimizer.lr": [0.01, 0.001],
@@ -82,7 +82,7 @@ def test_the_file_s_own_axes_stay_but_for_those_that_are_given_and_those_of_arms
 
 
 def test_a_rehearsal_has_the_ends_of_each_axis(edited: Edited):
-    raw, _ = prepare(edited(), lam="0:1:0.1", sigma="0,1e-3,1", rehearse=True)
+    raw, _ = prepare_grid(edited(), lam="0:1:0.1", sigma="0,1e-3,1", rehearse=True)
     assert raw["name"] == "trial-grid-rehearsal"
     ends = set(itertools.product([0, 1], [0, 1]))
     assert {(lam, sigma) for arm, lam, sigma, _ in cells(raw) if arm == "shrink_perturb"} == ends
@@ -172,7 +172,7 @@ def test_a_mistake_is_one_line_that_names_the_option(
 def test_values_from_python_are_values(edited: Edited):
     for wrong in (3, {"a": 1}, [], ["high"]):
         with pytest.raises(WarmstartError, match="--lambda: "):
-            prepare(edited(), lam=wrong)  # type: ignore[arg-type]
+            prepare_grid(edited(), lam=wrong)  # type: ignore[arg-type]
 
 
 # Runs.

@@ -31,7 +31,7 @@ def rehearsed(raw):
 
 @pytest.mark.parametrize("name", bundled_scenarios())
 def test_every_bundled_scenario_can_be_checked_and_rehearsed(name):
-    raw, where = api.prepare(name)
+    raw, where = api.prepare_scenario(name)
     assert api.size(raw, where).cells > 0
     small, cells = rehearsed(raw)
     assert small["name"] == f"{raw['name']}-rehearsal"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.overrides import prepare_scenario
 from warmstart_sim.scenario.yaml_files import (
     bundled_scenarios,
     find,
@@ -190,7 +190,7 @@ def test_a_base_may_be_a_bundled_scenario_and_python_may_name_one(write, tmp_pat
     del expected["title"]
     assert scenarios.load(path) == expected
     monkeypatch.chdir(tmp_path)
-    assert prepare({"base": "f.yaml", "name": "mine"})[0] == expected
+    assert prepare_scenario({"base": "f.yaml", "name": "mine"})[0] == expected
 
 
 def test_a_base_that_cannot_be_is_one_line(write, tmp_path):

@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.scenario import plan
-from warmstart_sim.scenario.overrides import prepare
+from warmstart_sim.scenario.overrides import prepare_scenario
 from warmstart_sim.scenario.splits import load_component, split_rounds
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.types import Dataset, IntArray, Round, Samples
@@ -60,7 +60,7 @@ def to_benchmark(
     >>> [len(experience.dataset) for experience in to_benchmark("digits_online", accumulate=False).train_stream][:3]
     [100, 100, 100]
     """
-    raw, where = prepare(scenario, data=data, seeds=[seed], set=set)
+    raw, where = prepare_scenario(scenario, data=data, seeds=[seed], set=set)
     _, cells = plan(raw, where)
     cell = cells[0]
     if cell.pretraining:

@@ -52,7 +52,7 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
     """Runs all cells of a prepared scenario that are not complete, and writes the tables.
 
     Args:
-        raw: The scenario, as `prepare` returns it.
+        raw: The scenario, as `prepare_scenario` returns it.
         where: Its name in errors.
         options: How to run it.
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.scenario import overrides
 from warmstart_sim.scenario.cells import plan
+from warmstart_sim.scenario.overrides import apply_overrides, choose_strategies
 from warmstart_sim.scenario.rehearsal import rehearsal
 from warmstart_sim.scenario.yaml_files import parse_yaml, quoted
 
 REFERENCE, VARIED = "random_init", "shrink_perturb"
-MOST_VALUES = 10_000  # of one axis; more are a slip of the pen
+MOST_VALUES = 10_000  # of one axis; more are a typing error
 RANGE = re.compile(r"[^:,\[\]{}'\"]+:[^:,\[\]{}'\"]+:[^:,\[\]{}'\"]+")
 SPELLING = "expected START:STOP:STEP or values with commas, such as 0:1:0.2 or 0,1e-4,0.1"
 
 
-def prepare(
+def prepare_grid(
     scenario: str | Path | Mapping[str, Any],
     *,
     lam: str | Iterable[float] | None = None,
@@ -28,30 +28,30 @@ def prepare(
     vary: Mapping[str, Iterable[Any]] | None = None,
     strategies: Mapping[str, Any] | Sequence[Any] | None = None,
     rehearse: bool = False,
-    **more: Any,
+    **changes: Any,
 ) -> tuple[dict[str, Any], str]:
-    """(raw scenario as a grid, what to call it in errors). See `warmstart_sim.grid`.
+    """A scenario as a grid, and its name in errors. See `warmstart_sim.grid`.
 
     Args:
-        scenario: As `overrides.prepare` takes it.
+        scenario: A file, the name of a bundled scenario, or a mapping.
         lam: Values of lambda, or text that `numbers` reads.
         sigma: Values of sigma, or text that `numbers` reads.
         vary: Dotted keys of other settings, and their values.
         strategies: What runs beside random init and shrink-perturb, or which of several shrink-perturb arms is varied.
-        rehearse: Reduce it afterwards.
-        more: What else `changes.prepare` takes.
+        rehearse: Whether to reduce the grid to a rehearsal.
+        changes: Other changes, as in `apply_overrides`.
 
     Raises:
-        WarmstartError: What is asked for does not exist, or there is nothing to vary.
+        WarmstartError: A change names something that does not exist, or there is nothing to vary.
     """
     axes = {"lambda": _values(lam, "--lambda"), "sigma": _values(sigma, "--sigma")}
     own = {key: _listed(values, f"--vary {key}") for key, values in (vary or {}).items()}
     if not own and not any(axes.values()):
         raise WarmstartError("a grid needs at least one of --lambda, --sigma and --vary, such as --lambda 0:1:0.2")
-    raw, where = overrides.prepare(scenario, **more)
-    named = {} if strategies is None else overrides.prepare(raw, strategies=strategies)[0]["strategies"]
+    raw, where = apply_overrides(scenario, **changes)
+    named = {} if strategies is None else choose_strategies(raw, strategies)["strategies"]
     arms, varied = _arms(raw, named)
-    raw, _ = overrides.prepare(raw, strategies=arms)
+    raw = choose_strategies(raw, arms)
     asked = {f"strategies.{varied}.{option}": values for option, values in axes.items() if values}
     if twice := asked.keys() & own.keys():
         key = min(twice)
@@ -60,7 +60,7 @@ def prepare(
     name = {"name": f"{raw['name']}-grid"} if "name" in raw else {}
     raw = {**raw, **name, "vary": {**asked, **own, **kept}}
     try:
-        plan(raw, where)  # what is wrong is said of the file by its name, and not of its rehearsal
+        plan(raw, where)  # an error is reported for the file itself, not for its rehearsal
     except WarmstartError as error:
         options = [f"--{key.rpartition('.')[2]}" for key in asked if f"vary {key}: " in str(error)]
         raise type(error)(": ".join([*options, str(error)])) from error

@@ -1,4 +1,4 @@
-"""A scenario with what a command line or a call from Python changes in it."""
+"""Applies the changes of a command line, or of a call from Python, to a scenario."""
 
 from __future__ import annotations
 
@@ -16,20 +16,47 @@ from warmstart_sim.scenario.yaml_files import load, set_values, split_key, with_
 from warmstart_sim.types import Dataset
 
 
-def prepare(
+def prepare_scenario(
+    scenario: str | Path | Mapping[str, Any], *, rehearse: bool = False, **changes: Any
+) -> tuple[dict[str, Any], str]:
+    """A scenario with changes, as a rehearsal if asked for, and its name in errors. See `warmstart_sim.run`.
+
+    Args:
+        scenario: A file, the name of a bundled scenario, or a mapping.
+        rehearse: Whether to reduce it to a rehearsal.
+        changes: As in `apply_overrides`.
+
+    Raises:
+        WarmstartError: A change names something that does not exist, or would have no effect.
+    """
+    raw, where = apply_overrides(scenario, **changes)
+    if rehearse:
+        plan(raw, where)  # an error is reported for the file itself, not for its rehearsal
+        raw = rehearsal(raw)
+    return raw, where
+
+
+def apply_overrides(
     scenario: str | Path | Mapping[str, Any],
     *,
     set: Iterable[str] = (),
     strategies: Mapping[str, Any] | Sequence[Any] | None = None,
     seeds: Iterable[int] | None = None,
-    rehearse: bool = False,
     model: Any = None,
     data: Any = None,
 ) -> tuple[dict[str, Any], str]:
-    """(raw scenario with all changes, what to call it in errors). See `warmstart_sim.run`.
+    """The raw scenario with all changes, and its name in errors.
+
+    Args:
+        scenario: A file, the name of a bundled scenario, or a mapping.
+        set: Settings as "KEY=VALUE".
+        strategies: The strategies to run; as in `choose_strategies`.
+        seeds: The seeds to run.
+        model: Replaces the model.
+        data: Replaces the data set.
 
     Raises:
-        WarmstartError: What is asked for does not exist, or would have no effect.
+        WarmstartError: A change names something that does not exist, or would have no effect.
     """
     where = "scenario" if isinstance(scenario, Mapping) else str(scenario)
     raw = with_base(scenario, where) if isinstance(scenario, Mapping) else load(scenario)
@@ -43,19 +70,16 @@ def prepare(
         raw["data"] = data
     raw = _with_own_data(raw)
     if strategies is not None:
-        raw = _with_strategies(raw, strategies)
+        raw = choose_strategies(raw, strategies)
     asked_for = [key for key, value in (("model", model), ("data", data)) if value is not None]
     asked_for += [each.partition("=")[0].strip() for each in assignments]
     if asked_for:
         raw = _without_axes_on(asked_for, raw, where)
-    if rehearse:
-        plan(raw, where)  # what is wrong with the file is said of the file, not of its rehearsal
-        raw = rehearsal(raw)
     return raw, where
 
 
 def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`raw` without the axes that set what was asked for by itself, which takes their place.
+    """`raw` without the axes that vary one of `keys`, because its new value replaces them.
 
     Raises:
         WarmstartError: An axis sets the whole section that a key leads into, so that the key would have no effect.
@@ -75,7 +99,7 @@ def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) ->
 
 
 def _with_own_data(value: Any, key: str = "") -> Any:
-    """A scenario, or a value in it at `key`, with something that can be called in the place of each `Dataset`."""
+    """A scenario, or a value in it at `key`, in which every `Dataset` is replaced by a function that returns it."""
     if isinstance(value, Dataset):
         own = _OwnData(value, value.digest())
         return own if key.rpartition(".")[2] == "name" else {"name": own}
@@ -84,8 +108,13 @@ def _with_own_data(value: Any, key: str = "") -> Any:
     return value
 
 
-def _with_strategies(raw: Mapping[str, Any], strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
-    """`raw` with the strategies that were asked for in the place of its own, and without the axes of those left out."""
+def choose_strategies(raw: Mapping[str, Any], strategies: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    """`raw` with these strategies instead of its own, and without the axes of strategies that are left out.
+
+    Args:
+        raw: The scenario.
+        strategies: Labels and arms, or a list of names (the scenario's own arms first), functions and strategy objects.
+    """
     before, vary = raw.get("strategies"), raw.get("vary")
     chosen = _chosen(strategies, before if isinstance(before, Mapping) else {})
     if isinstance(vary, Mapping) and isinstance(before, Mapping):
@@ -95,7 +124,7 @@ def _with_strategies(raw: Mapping[str, Any], strategies: Mapping[str, Any] | Seq
 
 
 def _chosen(strategies: Mapping[str, Any] | Sequence[Any], in_file: Mapping[str, Any]) -> dict[str, Any]:
-    """Labels and arms from what was asked for: names (the file's own arms first), functions, strategy objects."""
+    """The labels and arms of a choice; see `choose_strategies`."""
     if isinstance(strategies, Mapping):
         return dict(strategies)
     chosen: dict[str, Any] = {}
@@ -116,7 +145,7 @@ def _chosen(strategies: Mapping[str, Any] | Sequence[Any], in_file: Mapping[str,
 
 @dataclass(frozen=True)
 class _OwnData:
-    """A user's data set, where a scenario expects a function; its digest makes other data another experiment."""
+    """A function that returns a user's data set; the digest is part of its identity, so other data are other cells."""
 
     dataset: Dataset = field(repr=False)
     digest: str
