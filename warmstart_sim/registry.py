@@ -1,4 +1,4 @@
-"""Names for strategies, parts, data sets, streams and models, found by looking into their packages.
+"""Registries of strategies, parts, probes, data sets, streams and models, filled by importing their packages.
 
 To add one, write a function (or a frozen dataclass) in a file of the package and put `@NAME.register("its_name")` above
 it; nothing else has to change. Its keyword-only parameters (or fields) are its options: their annotations are the
@@ -47,7 +47,7 @@ def option_schema(target: Callable[..., Any], title: str) -> type[BaseModel]:
 
 
 class Registry(Generic[T]):
-    """All named things of one kind, those of one package.
+    """All entries of one kind, such as all strategies, by name.
 
     Args:
         kind: What one of them is called in messages, such as "strategy".
@@ -94,7 +94,7 @@ class Registry(Generic[T]):
         return sorted(self._loaded)
 
     def get(self, name: str) -> T:
-        """What is registered as `name`, or what `module:attribute` names.
+        """The entry that is registered as `name`, or the object that `module:attribute` names.
 
         Raises:
             WarmstartError: No such name; the message has the nearest one and the list.
@@ -110,7 +110,7 @@ class Registry(Generic[T]):
         return name in self._loaded and trait in self._traits[name]
 
     def details(self, name: str) -> Mapping[str, Any]:
-        """What `name` was registered with; empty for a user's own `module:attribute`."""
+        """The details with which `name` was registered; empty for a user's own `module:attribute`."""
         return self._details[name] if name in self._loaded else {}
 
     def summary(self, name: str) -> str:

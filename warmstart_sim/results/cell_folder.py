@@ -26,7 +26,7 @@ class CellFolder:
         return self.result() is not None and not _cut_off(self.path / "weights.pt")
 
     def damage(self) -> str | None:
-        """What is wrong with the files of a cell that is not complete, though a kill of ours leaves no such thing."""
+        """The damaged file of an incomplete cell, or None. A killed run damages no file; a disk may."""
         for name, damaged in (
             ("result.json", (self.path / "result.json").exists() and self.result() is None),
             ("weights.pt", _cut_off(self.path / "weights.pt")),
@@ -39,7 +39,7 @@ class CellFolder:
     def result(self) -> dict[str, Any] | None:
         """A complete cell's {"rounds": [...], "epochs": [...]}, and "columns" of probes if any; None otherwise.
 
-        A result that cannot be read, which no kill of ours leaves behind, counts as not there: the cell runs again.
+        An unreadable result counts as missing, and the cell runs again.
         """
         try:
             return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ class CellFolder:
             return None
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint on the CPU, or None; one that cannot be read counts as not there."""
+        """The last checkpoint on the CPU, or None; an unreadable one counts as missing."""
         return self._load("checkpoint.pt")
 
     def weights(self) -> dict[str, Any] | None:
@@ -56,11 +56,11 @@ class CellFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is one to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return (self.path / "checkpoint.pt").exists()
 
     def describe(self, settings: Mapping[str, Any]) -> None:
-        """Writes settings.json: what the cell is, for a reader."""
+        """Writes settings.json, which describes the cell to a human reader."""
         write_text(self.path / "settings.json", json.dumps(settings, indent=1))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:

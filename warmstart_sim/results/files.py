@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writes: a file is either complete or not there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Writes a file in one rename: a process killed at any moment leaves the old file or the new one, never half of it.
 
-    The folder is made where it is missing.
+    A missing folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

@@ -1,12 +1,12 @@
-"""One folder a run: its scenario, its environment, and what every cell has done so far.
+"""The folder of a run: its scenario, its environment, its tables, and a folder for every cell.
 
     RUN/scenario.yaml  environment.json  rounds.csv  epochs.csv  columns.json  summary.csv  figures/  report.html
-    RUN/data.json  speed.json  what the data were, and what was measured of the machine's speed
+    RUN/data.json  speed.json  digests of the data, and the measured speed of the machine
     RUN/cells/ID/          checkpoint.pt while it runs; weights.pt and result.json when it is complete; error.json
     RUN/first_phases/ID/   the same, for a first phase that several cells share, and settings.json
-    lost.json in either    why its workers died, where any did
+    lost.json in either    why workers that trained the cell died
 
-`result.json` is written last, in one rename: where it exists, the cell is complete.
+`result.json` is written last, in one rename: if it exists, the cell is complete.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
 from warmstart_sim.results.files import write_text
 
-# Says that a folder was made by us, so that its files may be deleted; a user may have a scenario.yaml too.
+# Marks a folder that we made, whose files may be deleted; a user's own folder may hold a scenario.yaml too.
 MARKER = ".warmstart-sim"
 LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.1
-# What a run writes at the top of its folder; the record of its scenario goes last when it is deleted.
+# What a run writes at the top of its folder; scenario.yaml is deleted last.
 FILES = (
     "rounds.csv",
     "epochs.csv",
@@ -65,17 +65,17 @@ class RunFolder:
         return CellFolder(self.path / "first_phases" / phase_id)
 
     def unusable(self, error: OSError) -> RunError:
-        """What to say of a file that cannot be written or read, such as on a full disk."""
+        """The error for a file that cannot be written or read, such as on a full disk."""
         return RunError(
             f"{error.filename or self.path}: cannot be written or read ({error.strerror}); what is complete is kept: "
             "mend that and run the same command again"
         )
 
     def scenario(self) -> dict[str, Any] | None:
-        """The resolved scenario that this run belongs to, or None for a new folder.
+        """The resolved scenario of this run, or None for a new folder.
 
         Raises:
-            WarmstartError: There is a record of it that cannot be read.
+            WarmstartError: scenario.yaml cannot be read.
         """
         path = self.path / "scenario.yaml"
         try:
@@ -89,7 +89,7 @@ class RunFolder:
         return stored
 
     def open(self, scenario: Mapping[str, Any], fresh: bool = False) -> None:
-        """Makes the folder, or goes on with what it holds; seeds and strategies may be added to it.
+        """Makes the folder, or resumes the run that it holds; seeds and strategies may be added.
 
         Args:
             scenario: The resolved scenario.
@@ -100,13 +100,13 @@ class RunFolder:
         """
         self._check_writable()
         holds_work = self._holds_work()
-        if not holds_work and not (self.path / MARKER).exists():  # never touch a folder that is not ours
+        if not holds_work and not (self.path / MARKER).exists():  # never touch a folder that we did not make
             strangers = sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
             if strangers:
                 raise WarmstartError(
                     f"--out {self.path}: the folder holds other files ({strangers[0]} ...); choose another"
                 )
-        if fresh or not holds_work:  # without work, its first command failed before anything was trained
+        if fresh or not holds_work:  # without work, the first command failed before it trained anything
             self._clear()
         before = self.scenario()
         merged = dict(scenario) if before is None else _merge(before, scenario, self.path)
@@ -114,10 +114,10 @@ class RunFolder:
         write_text(self.path / "scenario.yaml", yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
 
     def check_engine(self, engine: str) -> None:
-        """Makes sure that this run's cells are all trained by one engine, or their seconds could not be compared.
+        """Checks that one engine trains all cells of this run; otherwise their seconds could not be compared.
 
         Raises:
-            WarmstartError: Others have been trained by another.
+            WarmstartError: Another engine has trained some of them.
         """
         path = self.path / "environment.json"
         before = json.loads(path.read_text(encoding="utf-8")).get("engine", "native") if path.exists() else engine
@@ -130,8 +130,8 @@ class RunFolder:
         """Writes environment.json.
 
         Args:
-            environment: Versions, device, commit and so on, of the last command that ran here.
-            notes: What a user should know about the data; those of earlier commands stay.
+            environment: Versions, device, commit and so on of the current command.
+            notes: Notes on the data for the user; those of earlier commands are kept.
         """
         path = self.path / "environment.json"
         before = json.loads(path.read_text(encoding="utf-8")).get("notes", []) if path.exists() else []
@@ -202,7 +202,7 @@ class RunFolder:
             write_text(self.path / "columns.json", json.dumps(measured_by, indent=1))
 
     def check_data(self, digests: Mapping[str, str]) -> None:
-        """Makes sure that the data sets are still those that the run began with.
+        """Checks that the data sets have not changed since the run began.
 
         Args:
             digests: A digest of the content of each data set, by its settings.
@@ -233,7 +233,7 @@ class RunFolder:
             raise WarmstartError(f"--out {self.path}: cannot be written ({error.strerror})") from None
 
     def _clear(self) -> None:
-        """Removes a run's files; the caller has made sure that they are ours."""
+        """Removes a run's files; the caller has checked that we made the folder."""
         for name in ("cells", "first_phases", "figures", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in FILES:
@@ -241,7 +241,7 @@ class RunFolder:
 
 
 def drop_none(settings: Any) -> Any:
-    """Settings without those that are None: an option that a later version adds, and that is off, changes nothing.
+    """Settings without those that are None, so that a new option that is off does not change a cell's identity.
 
     >>> drop_none({"lr": 0.1, "decay": None, "until": {"epochs": 5, "steps": None}})
     {'lr': 0.1, 'until': {'epochs': 5}}
@@ -252,7 +252,7 @@ def drop_none(settings: Any) -> Any:
 
 
 def _merge(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The scenario of a folder after a run with other seeds or strategies: the union of both."""
+    """The scenario of a folder to which a run adds seeds or strategies: the union of both."""
     advice = "choose another --out, or pass --fresh to delete what is there"
     for key in sorted({*before, *now} - {"seeds", "strategies", "title", "reproduces"}):
         if drop_none(before.get(key)) != drop_none(now.get(key)):

@@ -1,4 +1,4 @@
-"""A cell's data set, and its samples dealt out into rounds, validation and test; without torch."""
+"""Loads a cell's data set and splits its samples into rounds, validation and test. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from warmstart_sim.scenario.yaml_files import set_values
 from warmstart_sim.streams import random_subset, split_validation
 from warmstart_sim.types import Dataset, IntArray, Round
 
-MOST_LISTED = 8  # lost classes in one line
+MOST_LISTED = 8  # missing classes in one line
 
 
 @dataclass(frozen=True)
 class CellSplits:
-    """The rounds of a cell, and what is held out: the same for all arms of a seed."""
+    """The rounds, the validation and the test samples of a cell: the same for all arms of a seed."""
 
     rounds: list[Round]
     validation: IntArray
@@ -33,11 +33,11 @@ class CellSplits:
 
 
 def load_dataset(cell: Cell, data_root: Path) -> Dataset:
-    """The cell's data set, from memory where this process has it already; in a first phase, shaped as the target.
+    """The cell's data set, kept in memory for later cells; in a first phase, adapted to the target's shape.
 
     Raises:
         DataError: It is missing or damaged.
-        WarmstartError: It does not fit the target of the first phase, and nothing says how to adapt it.
+        WarmstartError: It has another shape than the target of the first phase, and `adapt` is not set.
     """
     dataset = load_component(cell.data, cell.seed, data_root)
     if cell.target is None:
@@ -48,7 +48,7 @@ def load_dataset(cell: Cell, data_root: Path) -> Dataset:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What a first phase and its target have to agree on."""
+    """The properties in which a first phase and its target must agree."""
 
     name: str
     shape: tuple[int, ...]
@@ -56,9 +56,9 @@ class _Inputs:
 
 
 def check_first_phase(cell: Cell, data_root: Path) -> None:
-    """Makes sure that what comes before a cell's first round is there and fits its data set.
+    """Checks that the source or the checkpoint of a cell's first phase exists and fits the cell's data set.
 
-    Data sets that are known by name need not be there.
+    Sizes of well-known data sets are built in, so these need not be downloaded.
 
     Raises:
         DataError: There is no such checkpoint.
@@ -113,10 +113,10 @@ def load_component(component: Component, seed: int, data_root: Path) -> Dataset:
 
 
 def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
-    """Holds out validation data, then lets the stream deal out the rest.
+    """Holds out validation data, then splits the rest into rounds as the stream says.
 
     Args:
-        cell: Whose settings and seed decide.
+        cell: Its settings and seed decide.
         labels: All training labels.
         test_count: The number of test samples.
 
@@ -137,7 +137,7 @@ def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
         if cell.target is None:
             raise
         raise WarmstartError(str(error).replace("stream.", "stream.source.", 1)) from error
-    if cell.pretraining:  # round 0 was on another data set
+    if cell.pretraining:  # round 0 is the first phase
         rounds = [replace(each, index=each.index + 1) for each in rounds]
     return CellSplits(rounds, validation, test)
 
@@ -145,13 +145,13 @@ def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
 def training_sizes(cell: Cell, data_root: Path) -> list[int]:
     """The number of training samples in each round of a cell.
 
-    The size of a known image set is looked up, so that nothing has to be there; any other data set is loaded.
+    Sizes of well-known data sets are built in; any other data set is loaded.
 
     Raises:
-        WarmstartError: As `load_dataset` and `deal`.
+        WarmstartError: As `load_dataset` and `split_rounds`.
     """
     known = IMAGE_SETS.get(cell.data.name) or TEXT_SETS.get(cell.data.name)  # type: ignore[call-overload]
-    if known is None or cell.data.options.get("test_fraction", 1 / 3) != 1 / 3:  # noisy_digits splits as it is told
+    if known is None or cell.data.options.get("test_fraction", 1 / 3) != 1 / 3:  # an option of noisy_digits
         labels = load_component(cell.data, cell.seed, data_root).train.labels
     else:
         labels = np.arange(known.train_samples, dtype=np.int64) % known.classes
@@ -159,7 +159,7 @@ def training_sizes(cell: Cell, data_root: Path) -> list[int]:
 
 
 def checked_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> list[list[int]]:
-    """`training_sizes` of each cell, found out once for all that are dealt the same, after `check_first_phase` of each.
+    """`training_sizes` of each cell, computed once for equal splits, after `check_first_phase` of each.
 
     Args:
         cells: The cells of a scenario.
@@ -187,9 +187,9 @@ def checked_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -
 
 
 def data_notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
-    """What a user should be told about the data of these cells, a line each: the data sets' own notes, lost classes.
+    """Notes for the user about the data of these cells: the data sets' own notes, and missing classes.
 
-    A class is lost where the data set has it and the first round that is trained on has not: it holds few samples.
+    A class is missing if the data set has it but the first round, with its few samples, does not.
 
     Args:
         cells: Cells whose data can be loaded.
@@ -212,7 +212,7 @@ def data_notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
 
 
 def load_by_name(name: str, assignments: Iterable[str], data_root: Path) -> Dataset:
-    """A data set by itself.
+    """Loads a data set outside of a scenario.
 
     Args:
         name: As in a scenario file.

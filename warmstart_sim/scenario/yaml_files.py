@@ -1,4 +1,4 @@
-"""Where scenario files are, how they are read, and `--set` on the command line."""
+"""Finds and reads scenario files, and applies `--set` of the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOAT = "tag:yaml.org,2002:float"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without its traps: a key is text as it stands (`no`, `1`), and may be given once; `1e-4` is a number."""
+    """A YAML loader without YAML's traps: keys are text (`no`, `1`) and unique, and `1e-4` is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -57,7 +57,7 @@ def _bundled_files() -> dict[str, Path]:
 
 
 def headline(path: Path) -> str:
-    """The first comment line of a scenario file: what it is."""
+    """The first comment line of a scenario file, which describes it."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.lstrip("# ") if first.startswith("#") else ""
 
@@ -124,7 +124,7 @@ def with_base(raw: Mapping[str, Any], where: str, files: tuple[Path, ...] = ()) 
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The settings of a base with those of a file over them: mappings merge, anything else replaces.
+    """Merges a file's settings over those of its base: mappings merge, anything else replaces.
 
     A mapping that names something else (another model, another `start`) replaces as well, because options of the one
     mean nothing to the other. In `vary` an axis replaces an axis, and null leaves it out.
@@ -148,7 +148,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any], path: tuple[str, .
 
 
 def _combines(below: Mapping[str, Any], above: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-    """Whether a mapping changes some settings of the one below it, rather than standing in its place."""
+    """Whether a mapping changes settings of the base's mapping, rather than replacing it."""
     label = path[1] if path[0] == "strategies" and len(path) == 2 else None
     starts = below.get("start", label), above.get("start")
     names = below.get("name"), above.get("name")
@@ -157,7 +157,7 @@ def _combines(below: Mapping[str, Any], above: Mapping[str, Any], path: tuple[st
 
 
 def _read(path: Path, where: str) -> dict[str, Any]:
-    """What one scenario file holds."""
+    """The mapping in one scenario file."""
     try:
         raw = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
@@ -174,7 +174,7 @@ def _read(path: Path, where: str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a YAML text stands for.
+    """Parses YAML text.
 
     Raises:
         ValueError: A syntax error, with its line and column, or a value that contains itself.
@@ -195,7 +195,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def to_plain_values(value: Any) -> Any:
-    """A copy made of dicts, lists and Python's own scalars; a user's objects stay as they are.
+    """A copy made of dicts, lists and Python's own scalars; other objects are kept.
 
     >>> to_plain_values({"seeds": range(2), "path": Path("x.npz")})
     {'seeds': [0, 1], 'path': 'x.npz'}
@@ -212,7 +212,7 @@ def to_plain_values(value: Any) -> Any:
 
 
 def quoted(value: Any) -> str:
-    """How a message quotes what it found: briefly, and as YAML has it.
+    """Quotes a value for a message: short, and as YAML would write it.
 
     >>> quoted(None), quoted("adm"), quoted({"a": 1})
     ('null', "'adm'", 'a mapping')
@@ -228,7 +228,7 @@ def quoted(value: Any) -> str:
 
 
 def set_values(raw: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """A copy of `raw` with each `KEY=VALUE` of the command line put in; VALUE is YAML and replaces the whole value.
+    """A copy of `raw` with each `KEY=VALUE` of the command line set; VALUE is YAML and replaces the whole value.
 
     Raises:
         WarmstartError: An assignment without `=`, or a key that runs through something that is no mapping.
@@ -249,7 +249,7 @@ def set_values(raw: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, 
 
 
 def split_key(raw: Any, key: str) -> list[str]:
-    """The steps of a dotted key through `raw`, where a key that is there may hold dots itself, as a label can.
+    """Splits a dotted key into its steps through `raw`; a key in `raw`, such as a label, may itself contain dots.
 
     >>> split_key({"strategies": {"lambda=0.6": {}}}, "strategies.lambda=0.6.sigma")
     ['strategies', 'lambda=0.6', 'sigma']
@@ -262,7 +262,7 @@ def split_key(raw: Any, key: str) -> list[str]:
 
 
 def set_path(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Sets the value at a dotted key in place; what is missing on the way is made, and shorthands are written out.
+    """Sets the value at a dotted key in place. Missing mappings are created, and shorthands are expanded.
 
     Raises:
         ValueError: The key runs through a value that is no mapping.
