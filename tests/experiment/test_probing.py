@@ -99,7 +99,7 @@ def test_both_engines_measure_the_same(tiny_scenario, tmp_path, execution):
 
 def test_own_probes_and_their_columns_are_in_the_tables(tiny_scenario, tmp_path):
     tiny_scenario["measure"] = {"each_epoch": [{f"{OWN}:head": {"power": 2, "every": 3}}, f"{OWN}:not_finite"]}
-    results = api.run(tiny_scenario, out=tmp_path, workers=1, quiet=True)
+    results = api.run(tiny_scenario, strategies=["warm_start"], seeds=[0], out=tmp_path, workers=1, quiet=True)
     table = pd.read_csv(tmp_path / "epochs.csv")
     assert (table["head_size"].notna() == (table["epoch"] % 3 == 0)).all()
     assert table[["infinite", "nan", "none"]].isna().all().all()
@@ -108,7 +108,7 @@ def test_own_probes_and_their_columns_are_in_the_tables(tiny_scenario, tmp_path)
 
 
 def test_a_run_without_probes_has_no_columns_of_theirs(tiny_scenario, tmp_path):
-    results = api.run(tiny_scenario, out=tmp_path, workers=1, quiet=True)
+    results = api.run(tiny_scenario, strategies=["warm_start"], seeds=[0], out=tmp_path, workers=1, quiet=True)
     assert not {"probe_seconds"} & {*results.rounds.columns, *results.epochs.columns}
     assert not (tmp_path / "columns.json").exists()
 

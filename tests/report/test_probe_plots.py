@@ -108,7 +108,7 @@ def test_with_several_panels_each_column_has_a_figure(tmp_path: Path):
     assert axs[0].get_ylabel() == "weight norm layer1 (L2 norm)"
 
 
-@pytest.mark.parametrize("stream", ["online", "split", "static", "pretrain"])
+@pytest.mark.parametrize("stream", ["online", "pretrain"])
 def test_the_page_has_a_section_on_probes(tmp_path: Path, stream: str):
     text = report.write(write_probed(tmp_path, stream=stream)).read_text(encoding="utf-8")
     assert text.index("<h2>Figures</h2>") < text.index(f"<h2>{SECTION}</h2>") < text.index("<h2>How it was made")
