@@ -14,6 +14,7 @@ import torch
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.scenario.resolved import resolved_scenario
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -166,7 +167,7 @@ def cifar10_run(path: Path) -> tuple[types.SimpleNamespace, RunFolder]:
     }
     scenario, cells = scenarios.plan(raw, "test")
     run = RunFolder(path)
-    run.open(scenarios.cells.resolved_scenario(raw, scenario))
+    run.open(resolved_scenario(raw, scenario))
     return types.SimpleNamespace(**{f"{cell.arm.label}_{cell.varied['sigma']}": cell for cell in cells}), run
 
 

@@ -196,7 +196,8 @@ def check(
     if resolved:
         import yaml
 
-        from warmstart_sim.scenario.cells import plan, resolved_scenario
+        from warmstart_sim.scenario.planning import plan
+        from warmstart_sim.scenario.resolved import resolved_scenario
 
         print(yaml.safe_dump(resolved_scenario(raw, plan(raw, where)[0]), sort_keys=False, allow_unicode=True), end="")
         return

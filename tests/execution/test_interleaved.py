@@ -29,7 +29,7 @@ from warmstart_sim.execution.scheduler import Scheduler
 from warmstart_sim.execution.tasks import Task, TaskQueue
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.scenario.cells import resolved_scenario
+from warmstart_sim.scenario.resolved import resolved_scenario
 from warmstart_sim.training.coroutine import PendingValues
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import Stepper, StepRequest

@@ -12,7 +12,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results import statistics
 from warmstart_sim.scenario.axes import axes_of, settings_on
-from warmstart_sim.scenario.cells import resolved_scenario
+from warmstart_sim.scenario.resolved import resolved_scenario
 
 PAIR = {
     "digits": {"data": {"name": "digits", "train_samples": 100}, "training.batch_size": 8},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.scenario.cells import resolved_scenario
+from warmstart_sim.scenario.resolved import resolved_scenario
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 

@@ -11,6 +11,7 @@ import pytest
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, STRATEGIES, STREAMS
 from warmstart_sim.scenario.json_schema import json_schema
+from warmstart_sim.scenario.resolved import resolved_scenario
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 SCHEMA = json_schema()
@@ -112,7 +113,7 @@ def test_every_reference_leads_somewhere():
 def test_every_bundled_scenario_is_accepted(name):
     raw = scenarios.load(name)
     assert accepts(SCHEMA, raw)
-    assert accepts(SCHEMA, scenarios.cells.resolved_scenario(raw, scenarios.plan(raw, name)[0]))
+    assert accepts(SCHEMA, resolved_scenario(raw, scenarios.plan(raw, name)[0]))
 
 
 @pytest.mark.parametrize("name", bundled_scenarios())

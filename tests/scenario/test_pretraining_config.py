@@ -14,7 +14,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS
 from warmstart_sim.errors import DataError, WarmstartError
 from warmstart_sim.scenario import splits
-from warmstart_sim.scenario.cells import resolved_scenario
+from warmstart_sim.scenario.resolved import resolved_scenario
 from warmstart_sim.scenario.yaml_files import set_path, set_values
 from warmstart_sim.types import Dataset, Samples
 

@@ -11,8 +11,8 @@ import yaml
 
 from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
-from warmstart_sim.scenario.cells import resolved_scenario
 from warmstart_sim.scenario.rehearsal import INCLUDED, MAX_CELLS, MAX_ROUNDS, rehearsal
+from warmstart_sim.scenario.resolved import resolved_scenario
 from warmstart_sim.scenario.splits import training_sizes
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 

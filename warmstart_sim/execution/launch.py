@@ -19,7 +19,8 @@ from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.scenario.cells import import_user_modules, resolved_scenario
+from warmstart_sim.scenario.cells import import_user_modules
+from warmstart_sim.scenario.resolved import resolved_scenario
 
 if TYPE_CHECKING:
     from warmstart_sim.execution.ray import Cluster

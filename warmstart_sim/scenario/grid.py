@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.scenario.cells import plan
 from warmstart_sim.scenario.overrides import apply_overrides, choose_strategies
+from warmstart_sim.scenario.planning import plan
 from warmstart_sim.scenario.rehearsal import rehearsal
 from warmstart_sim.scenario.yaml_files import parse_yaml, quoted
 

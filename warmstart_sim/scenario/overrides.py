@@ -10,7 +10,7 @@ from typing import Any
 from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.scenario.axes import axes_of
-from warmstart_sim.scenario.cells import plan
+from warmstart_sim.scenario.planning import plan
 from warmstart_sim.scenario.rehearsal import rehearsal
 from warmstart_sim.scenario.yaml_files import load, set_values, split_key, with_base
 from warmstart_sim.types import Dataset

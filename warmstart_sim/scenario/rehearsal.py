@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.scenario.axes import axes_of
+from warmstart_sim.scenario.cells import Cell
 from warmstart_sim.scenario.component import Component, model_to_dict
+from warmstart_sim.scenario.sections import DataSettings
 from warmstart_sim.scenario.yaml_files import to_plain_values
-
-if TYPE_CHECKING:
-    from warmstart_sim.scenario.cells import Cell
-    from warmstart_sim.scenario.sections import DataSettings
 
 MAX_CELLS, MAX_ROUNDS, MAX_SAMPLES = 12, 3, 300
 INCLUDED = ("digits", "noisy_digits")  # of the sets known by name; the others might have to be downloaded
@@ -73,7 +71,7 @@ def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ends(values: Any, count: int = 2) -> Any:
-    """The first and the last value of an axis, or only the first; of a bundle's labels likewise."""
+    """Keeps the first and the last value of an axis, or with `count` 1 the first only; of a bundle, these labels."""
     if isinstance(values, dict):
         return {label: values[label] for label in _ends(list(values), count)}
     return [values[0], values[-1]][: min(count, len(values))]
