@@ -24,6 +24,16 @@ class RunError(WarmstartError):
     exit_code = 1
 
 
+def error_summary(error: BaseException) -> str:
+    r"""The type and the first line of an error that a user's or a library's code raised.
+
+    >>> error_summary(ValueError("too small\nby far")), error_summary(KeyError())
+    ('ValueError: too small', 'KeyError: no message')
+    """
+    first_line = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {first_line or 'no message'}"
+
+
 def nearest(name: object, valid: Iterable[str]) -> str:
     """Returns a hint with the valid choice closest to `name`, or an empty string if none is close.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 from warmstart_sim.acceleration.device_cache import DeviceCache
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import WarmstartError, error_summary
 from warmstart_sim.execution.progress import ProgressListener
 from warmstart_sim.execution.tasks import Task
 from warmstart_sim.experiment.engine import Engine
@@ -46,7 +46,7 @@ def run_task(
     except OSError as error:
         raise run.unusable(error) from error
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        reason = error_summary(error)
         task.folder(run).fail(reason, traceback.format_exc())
         return reason
     finally:

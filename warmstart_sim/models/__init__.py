@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.errors import WarmstartError, error_summary, unknown
 from warmstart_sim.registry import MODELS
 from warmstart_sim.types import Layout
 
@@ -58,7 +58,7 @@ def build(
         raise
     except Exception as error:  # the user's own code may raise anything
         raise WarmstartError(
-            f"model '{label}' cannot be built for inputs of shape {tuple(input_shape)}: {_first_line(error)}"
+            f"model '{label}' cannot be built for inputs of shape {tuple(input_shape)}: {error_summary(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise WarmstartError(f"model '{label}' returned a {type(model).__name__}, not a torch.nn.Module")
@@ -99,7 +99,7 @@ def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *
                 logits = copy.deepcopy(model).eval()(inputs)
         except Exception as error:  # the user's own code may raise anything
             raise WarmstartError(
-                f"the model cannot take inputs of shape {tuple(shape)}: {_first_line(error)}"
+                f"the model cannot take inputs of shape {tuple(shape)}: {error_summary(error)}"
             ) from error
         found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if found != (2, classes):
@@ -180,7 +180,3 @@ def _find_blocks(module: nn.Module, head: str, prefix: str = "") -> Iterator[str
             yield from _find_blocks(child, head, name + ".")
         elif name != head and list(child.parameters()):
             yield name
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n", 1)[0]

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import WarmstartError, error_summary
 from warmstart_sim.registry import Registry
 from warmstart_sim.scenario.yaml_files import to_plain_values
 
@@ -101,11 +101,6 @@ def check_user_component(component: Component, registry: Registry[Any], where: s
         raise WarmstartError(f"{where}: {error}") from error
     except (Exception, SystemExit) as error:  # importing a user's module may raise anything
         raise WarmstartError(f"{where}: {registry.kind} '{component.name}': {error_summary(error)}") from error
-
-
-def error_summary(error: BaseException) -> str:
-    """The type and first line of an exception that user code raised."""
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def model_to_dict(model: BaseModel) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import numpy as np
 from warmstart_sim import datasets
 from warmstart_sim.datasets.adapt import adapt_images, check_adaptable
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
-from warmstart_sim.errors import DataError, WarmstartError
+from warmstart_sim.errors import DataError, WarmstartError, error_summary
 from warmstart_sim.models.weights import find_checkpoint
 from warmstart_sim.registry import DATASETS, STREAMS
 from warmstart_sim.scenario.cells import Cell
-from warmstart_sim.scenario.component import Component, error_summary
+from warmstart_sim.scenario.component import Component
 from warmstart_sim.scenario.planning import plan
 from warmstart_sim.scenario.yaml_files import set_values
 from warmstart_sim.streams import random_subset, split_validation
