@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.execution import throughput
-from warmstart_sim.execution.autotune import choose_parallelism
+from warmstart_sim.execution.autotune import Parallelism, choose_parallelism
 from warmstart_sim.execution.throughput import MIN_SPEEDUP, Rate, fastest, rates, step_times
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
@@ -46,7 +46,7 @@ def clockwork(monkeypatch) -> list[str]:
 
 
 def put(execution, cells, tmp_path, workers=1, slots="auto", batching="auto") -> ExecutionSettings:
-    return choose_parallelism(execution, cells, RunFolder(tmp_path), workers=workers, slots=slots, batching=batching)
+    return choose_parallelism(execution, cells, RunFolder(tmp_path), Parallelism(workers, slots, batching))
 
 
 def test_a_cell_that_has_the_machine_to_itself_needs_no_measuring(mlp_cells, execution, clockwork, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart_sim.results.store import RunFolder
@@ -15,14 +15,23 @@ if TYPE_CHECKING:
     from warmstart_sim.experiment.settings import Batching, ExecutionSettings
 
 
+@dataclass(frozen=True)
+class Parallelism:
+    """How many cells are to be trained at a time, and how.
+
+    Attributes:
+        workers: The number of processes.
+        slots: Cells in each process; "auto" measures.
+        batching: How cells in slots make their steps; "auto" takes the fastest.
+    """
+
+    workers: int
+    slots: int | Literal["auto"]
+    batching: Batching | Literal["auto"]
+
+
 def choose_parallelism(
-    execution: ExecutionSettings,
-    cells: Sequence[Cell],
-    run: RunFolder,
-    *,
-    workers: int,
-    slots: int | Literal["auto"],
-    batching: Batching | Literal["auto"],
+    execution: ExecutionSettings, cells: Sequence[Cell], run: RunFolder, wanted: Parallelism
 ) -> ExecutionSettings:
     """Sets slots, batching, timing, and, if cells share the machine, the seconds of a step alone.
 
@@ -33,10 +42,9 @@ def choose_parallelism(
         execution: Where cells run.
         cells: The unfinished cells, first phases included.
         run: The run's folder.
-        workers: The number of processes.
-        slots: Cells in each process; "auto" measures.
-        batching: How cells in slots make their steps; "auto" takes the fastest.
+        wanted: What was asked for.
     """
+    workers, slots = wanted.workers, wanted.slots
     if not cells or (slots == 1 and workers == 1):
         return execution
     import torch
@@ -49,7 +57,7 @@ def choose_parallelism(
     try:
         if slots != 1:
             most = min(math.ceil(len(cells) / workers), slots if isinstance(slots, int) else len(cells))
-            chosen = _chosen(record, execution, cells, most, slots, batching)
+            chosen = _chosen(record, execution, cells, most, wanted)
             execution = replace(execution, slots=min(most, chosen["slots"]), batching=chosen["batching"])
         if execution.slots == 1 and workers == 1:
             return execution
@@ -72,12 +80,12 @@ def _chosen(
     execution: ExecutionSettings,
     cells: Sequence[Cell],
     most: int,
-    slots: int | Literal["auto"],
-    batching: Batching | Literal["auto"],
+    wanted: Parallelism,
 ) -> dict[str, Any]:
     """Slots and batching: from the record if the same was asked for, else measured now and added to it."""
     from warmstart_sim.execution.throughput import Rate, fastest, ignore_cell_failures, rates
 
+    slots, batching = wanted.slots, wanted.batching
     asked = {"slots": slots, "batching": batching}
     if record.get("asked") != asked or record["chosen"]["batching"] == "apart":  # the old name of "separate"
         kinds = Counter(cell.step_kind for cell in cells)

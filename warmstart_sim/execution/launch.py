@@ -232,7 +232,7 @@ def _choose_execution(
     cluster: Cluster | None,
 ) -> ExecutionSettings:
     """The settings for all cells; slots and batching are measured if they are not given."""
-    from warmstart_sim.execution.autotune import choose_parallelism
+    from warmstart_sim.execution.autotune import Parallelism, choose_parallelism
     from warmstart_sim.experiment.settings import ExecutionSettings
 
     execution = ExecutionSettings(
@@ -245,7 +245,7 @@ def _choose_execution(
         batching = "streams"  # in a stack, the last bits of a cell depend on the other cells
     slots: int | Literal["auto"] = options.slots or ("auto" if cuda else 1)
     choose = cluster.choose_parallelism if cluster else choose_parallelism
-    return choose(execution, cells, run, workers=workers, slots=slots, batching=batching)
+    return choose(execution, cells, run, Parallelism(workers, slots, batching))
 
 
 @contextlib.contextmanager

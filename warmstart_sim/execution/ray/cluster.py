@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.ray import reasons
@@ -22,8 +22,9 @@ from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
 
 if TYPE_CHECKING:
+    from warmstart_sim.execution.autotune import Parallelism
     from warmstart_sim.execution.options import RunOptions
-    from warmstart_sim.experiment.settings import Batching, ExecutionSettings
+    from warmstart_sim.experiment.settings import ExecutionSettings
 
 KIND_SECONDS = 120.0  # how long machines have to say what they are
 CONNECT_SECONDS = 10.0
@@ -64,45 +65,21 @@ class Cluster:
         return import_ray().remote(num_cpus=1, num_gpus=gpus, scheduling_strategy="SPREAD")(function)
 
     def choose_parallelism(
-        self,
-        execution: ExecutionSettings,
-        cells: Sequence[Cell],
-        run: RunFolder,
-        *,
-        workers: int,
-        slots: int | Literal["auto"],
-        batching: Batching | Literal["auto"],
+        self, execution: ExecutionSettings, cells: Sequence[Cell], run: RunFolder, wanted: Parallelism
     ) -> ExecutionSettings:
-        """Chooses slots and batching and times single steps on a worker, before any cell runs.
+        """`autotune.choose_parallelism` on a worker, before any cell runs.
 
         Seconds are always "shared", because other programs may use the cluster. Rows have estimates of isolated seconds
         only if all machines are of one kind; otherwise a step has no single cost.
-
-        Args:
-            execution: The settings so far.
-            cells: The unfinished cells, first phases included.
-            run: The run folder.
-            workers: The number of workers.
-            slots: Cells that each worker trains at a time; "auto" measures.
-            batching: How it trains them; "auto" takes the faster way.
         """
         if not cells:
             return replace(execution, timing="shared")
         ray = import_ray()
-        needed = list(cells) if slots != 1 else list({cell.step_kind: cell for cell in reversed(cells)}.values())
-        task = (
-            self.remote(measure_parallelism)
-            .options(max_retries=0)
-            .remote(
-                driver_paths(),
-                [ray.put(needed)],
-                execution,
-                run.speed(),
-                workers=max(2, workers),
-                slots=slots,
-                batching=batching,
-            )
-        )
+        one_of_each = {cell.step_kind: cell for cell in reversed(cells)}.values()
+        needed = list(cells) if wanted.slots != 1 else list(one_of_each)
+        beside_others = replace(wanted, workers=max(2, wanted.workers))
+        measure = self.remote(measure_parallelism).options(max_retries=0)
+        task = measure.remote(driver_paths(), [ray.put(needed)], execution, run.speed(), beside_others)
         try:
             execution, record = ray.get(task)
         except ray.exceptions.RayTaskError as error:

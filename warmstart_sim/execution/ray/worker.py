@@ -29,6 +29,7 @@ from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
 
 if TYPE_CHECKING:
+    from warmstart_sim.execution.autotune import Parallelism
     from warmstart_sim.experiment.settings import ExecutionSettings
 
 # Packages whose versions must be equal everywhere, or a cell's numbers would depend on where it ran.
@@ -203,7 +204,11 @@ class BatchChannel:
 
 
 def measure_parallelism(
-    paths: Sequence[str], cells: Sequence[Any], execution: ExecutionSettings, record: Mapping[str, Any], **wanted: Any
+    paths: Sequence[str],
+    cells: Sequence[Any],
+    execution: ExecutionSettings,
+    record: Mapping[str, Any],
+    wanted: Parallelism,
 ) -> tuple[ExecutionSettings, dict[str, Any]]:
     """Runs `autotune.choose_parallelism` on a worker. This is a Ray task.
 
@@ -212,7 +217,7 @@ def measure_parallelism(
         cells: One reference to the cells, which is loaded once the worker finds those modules.
         execution: As in `choose_parallelism`.
         record: What the run's speed.json holds.
-        **wanted: As in `choose_parallelism`.
+        wanted: As in `choose_parallelism`.
 
     Returns:
         The settings, and what speed.json is to hold.
@@ -223,7 +228,7 @@ def measure_parallelism(
     with tempfile.TemporaryDirectory(prefix="warmstart-sim-") as folder:
         run = RunFolder(Path(folder))
         run.save_speed(record)
-        chosen = choose_parallelism(here, _fetch(cells[0]), run, **wanted)
+        chosen = choose_parallelism(here, _fetch(cells[0]), run, wanted)
         return replace(chosen, data_root=execution.data_root), run.speed()
 
 
