@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +20,7 @@ from warmstart_sim.experiment.settings import Batching, ExecutionSettings
 from warmstart_sim.scenario import Cell
 from warmstart_sim.training import step_time
 from warmstart_sim.training.coroutine import TrainingCoroutine
-from warmstart_sim.training.step_time import StepTime, timed
+from warmstart_sim.training.step_time import StepTime, seconds_per_call, step_request
 from warmstart_sim.training.stepper import StepRequest
 
 MODES: dict[str, tuple[Batching, ...]] = {"cpu": ("stacked",), "cuda": ("streams", "stacked")}
@@ -146,12 +145,9 @@ def _prepared_trainer(cell: Cell, execution: ExecutionSettings, cache: DeviceCac
 
 
 def _full_batch_request(trainer: CellTrainer) -> StepRequest:
-    """A step on a batch of the full size, captured if steps are captured."""
-    train = torch.from_numpy(trainer.rounds[-1].train)
-    index = train[torch.arange(trainer.cell.arm.training.batch_size) % len(train)].to(trainer.device)
-    width = trainer.stepper.width(trainer.train_samples.mean_length)
-    trainer.stepper.prepare({(len(index), width)})
-    return StepRequest(trainer.stepper, index, width)
+    """A step on a batch of the full size."""
+    indices = torch.from_numpy(trainer.rounds[-1].train).to(trainer.device)
+    return step_request(trainer.stepper, trainer.train_samples, indices, trainer.cell.arm.training.batch_size)
 
 
 def _rate(cell: Cell, execution: ExecutionSettings, batching: Batching, count: int) -> Rate:
@@ -164,20 +160,15 @@ def _rate(cell: Cell, execution: ExecutionSettings, batching: Batching, count: i
         tasks.append(RunningTask(Task(cell, first_phase=False), _no_training(), stream(cache.device), request))
     step = StackedStep(cache) if batching == "stacked" else separate_steps
 
-    def steps(repeats: int) -> float:
-        with timed(cache.device) as clock:
-            for _ in range(repeats):
-                step(tasks)
+    def step_all() -> None:
+        step(tasks)
         for task in tasks:
             if task.error:
                 raise task.error
         if isinstance(step, StackedStep) and step.unstackable:
             raise Unstackable("or too large for the memory")
-        return clock.seconds / repeats
 
-    steps(2)
-    repeats = max(2, int(BLOCK_SECONDS / steps(2)))
-    return Rate(batching, count, count / statistics.median(steps(repeats) for _ in range(BLOCKS)))
+    return Rate(batching, count, count / seconds_per_call(step_all, cache.device, BLOCKS, BLOCK_SECONDS))
 
 
 def _no_training() -> TrainingCoroutine[str | None]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 from warmstart_sim.training.batches import DeviceSamples
-from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.training.stepper import Stepper, StepRequest
 
 BLOCKS = 5  # timed blocks of steps; their median is the result
 BLOCK_SECONDS = 0.05  # about, of a block; a block has at least two steps
@@ -58,20 +58,38 @@ def measure(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor) -> 
 
 
 def _seconds(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor, size: int) -> float:
+    request = step_request(stepper, samples, indices, size)
+    stepper.train_mode()
+    return seconds_per_call(request.run, indices.device, BLOCKS, BLOCK_SECONDS)
+
+
+def step_request(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor, size: int) -> StepRequest:
+    """A step on a batch of `size` of the samples, repeated if they are fewer; captured if steps are captured."""
     index = indices[torch.arange(size, device=indices.device) % len(indices)]
     width = stepper.width(samples.mean_length)
     stepper.prepare({(size, width)})
-    stepper.train_mode()
+    return StepRequest(stepper, index, width)
 
-    def steps(repeats: int) -> float:
-        with timed(index.device) as clock:
-            for _ in range(repeats):
-                stepper.step(index, width)
-        return clock.seconds / repeats
 
-    steps(2)
-    repeats = max(2, int(BLOCK_SECONDS / steps(2)))
-    return statistics.median(steps(repeats) for _ in range(BLOCKS))
+def seconds_per_call(call: Callable[[], object], device: torch.device, blocks: int, block_seconds: float) -> float:
+    """The median over blocks of the seconds of one call, from an idle device to an idle device.
+
+    Args:
+        call: What is timed; it is called a few times before.
+        device: Where its work runs.
+        blocks: The number of blocks.
+        block_seconds: About the length of a block; a block has at least two calls.
+    """
+
+    def block(calls: int) -> float:
+        with timed(device) as clock:
+            for _ in range(calls):
+                call()
+        return clock.seconds / calls
+
+    block(2)
+    calls = max(2, int(block_seconds / block(2)))
+    return statistics.median(block(calls) for _ in range(blocks))
 
 
 @dataclass
