@@ -143,7 +143,7 @@ class CellTrainer:
     @property
     def measures_accuracy(self) -> bool:
         """Whether train, validation and test accuracy are measured in full after every epoch."""
-        return any(each.probe.name == "accuracy" for each in self.cell.measure.each_epoch)
+        return any(each.by_loop for each in self.cell.measure.each_epoch)
 
     def evaluate(self, round_: Round) -> TrainingCoroutine[Row]:
         """Accuracy and loss on the training samples so far, the validation data and the test data."""

@@ -35,19 +35,16 @@ class Probing:
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def due(self, epoch: int) -> list[MeasuredProbe]:
-        """The probes to run after an epoch (1 for the first).
-
-        Accuracy is not among them: the training loop measures it itself, because its stop rule may need it too.
-        """
-        return [each for each in self.measure.each_epoch if each.probe.name != "accuracy" and epoch % each.every == 0]
+        """The probes to run after an epoch (1 for the first)."""
+        return [each for each in self.measure.each_epoch if not each.by_loop and epoch % each.every == 0]
 
     def at_start(self) -> list[MeasuredProbe]:
         """The probes to run at a round's start."""
         return list(self.measure.each_round)
 
     def at_end(self) -> list[MeasuredProbe]:
-        """The probes to run at a round's end; every round's row has its accuracies in any case."""
-        return [each for each in self.measure.each_round if each.probe.name != "accuracy"]
+        """The probes to run at a round's end."""
+        return [each for each in self.measure.each_round if not each.by_loop]
 
     def row(
         self, probes: Iterable[MeasuredProbe], context: RoundContext, table: Literal["epoch", "round"], suffix: str = ""

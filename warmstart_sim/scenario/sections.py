@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, StringConstraints
 
+from warmstart_sim.registry import PROBES
 from warmstart_sim.scenario.component import Component
 from warmstart_sim.training.settings import Settings
 
@@ -105,6 +106,11 @@ class MeasuredProbe:
 
     probe: Component
     every: int = 1
+
+    @property
+    def by_loop(self) -> bool:
+        """Whether the training loop measures it: accuracies, which its stop rule and every round's row need too."""
+        return PROBES.has_trait(self.probe.name, "measured_by_loop")
 
 
 @dataclass(frozen=True)
