@@ -31,9 +31,10 @@ from warmstart_sim.registry import MODELS as REGISTERED
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.loop import RoundData, RoundTraining
+from warmstart_sim.training.optimizers import make_optimizer
 from warmstart_sim.training.settings import Optimizer, Training
 from warmstart_sim.training.step_time import timed
-from warmstart_sim.training.stepper import Stepper, make_optimizer
+from warmstart_sim.training.stepper import Stepper
 from warmstart_sim.types import Samples
 
 BATCH, CLASSES, IMAGE = 128, 10, (3, 32, 32)

@@ -12,8 +12,9 @@ from warmstart_sim import models
 from warmstart_sim.seeding import derive_seed, scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.loop import RoundData, RoundTraining, train
+from warmstart_sim.training.optimizers import make_optimizer
 from warmstart_sim.training.settings import Optimizer, Training
-from warmstart_sim.training.stepper import Stepper, make_optimizer
+from warmstart_sim.training.stepper import Stepper
 from warmstart_sim.types import Hooks, Samples
 
 RNG = np.random.default_rng(0)

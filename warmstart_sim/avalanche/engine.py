@@ -29,7 +29,7 @@ from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training.batches import batch_sizes, epoch_order
 from warmstart_sim.training.coroutine import run_to_end
 from warmstart_sim.training.loop import EpochRow, TrainingOutcome
-from warmstart_sim.training.stepper import make_optimizer
+from warmstart_sim.training.optimizers import make_optimizer
 from warmstart_sim.types import Round, StateDict
 
 

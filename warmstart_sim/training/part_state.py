@@ -1,11 +1,13 @@
-"""The state that a part keeps during a round (`Hooks.state`): copies it, restores it in place, lists what it holds."""
+"""The state that a part keeps during a round (`Hooks.state`): copied, restored in place, and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+
+Entry = tuple[str, Any]  # a name and its value
 
 
 def snapshot(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,13 +38,36 @@ def restore(state: dict[str, Any], saved: Mapping[str, Any], device: torch.devic
             state[name] = value.to(present.device if isinstance(present, torch.Tensor) else device)
 
 
-def entries(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def entries(state: Mapping[str, Any], prefix: str = "") -> Iterator[Entry]:
     """Names and values of everything in a state: nested mappings are flattened, `{"a": {"b": 1}}` gives `a.b`."""
     for name, value in state.items():
         if isinstance(value, Mapping):
             yield from entries(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+class Watch:
+    """Tells whether parts have replaced tensors in their states, or changed anything else; tensors may change in place.
+
+    Args:
+        states: The parts' states; what they hold now is what they are compared with.
+    """
+
+    def __init__(self, states: Sequence[Mapping[str, Any]]) -> None:
+        self.states = states
+        self._before = self._entries()
+
+    def changed(self) -> bool:
+        """Whether they have, since the watch was made."""
+        now = self._entries()
+        return len(now) != len(self._before) or any(
+            name != other or (value is not held and (isinstance(held, torch.Tensor) or value != held))
+            for (name, value), (other, held) in zip(now, self._before, strict=True)
+        )
+
+    def _entries(self) -> list[Entry]:
+        return [entry for state in self.states for entry in entries(state)]
 
 
 def _copy(value: Any) -> Any:

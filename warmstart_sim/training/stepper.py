@@ -1,4 +1,4 @@
-"""Training steps of a model, composed for each round from the parts that are present, and captured on a GPU."""
+"""Training steps of a model, made anew for each round, and captured on a GPU."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training import part_state
+from warmstart_sim.training.batch_loss import batch_loss
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, hits_and_loss
-from warmstart_sim.training.settings import Optimizer, Training
+from warmstart_sim.training.optimizers import make_optimizer, restore_optimizer, set_rate, set_to_zero, state_tensors
+from warmstart_sim.training.settings import Training
 from warmstart_sim.training.starts import freeze_all_but, never_trained, train_mode, trains_by_default
-from warmstart_sim.types import Batch, Hooks
+from warmstart_sim.types import Hooks
 
 Step = Callable[[torch.Tensor, int | None], None]  # the batch's indices, and the length to which its texts are cut
 Shape = tuple[int, int | None]  # a batch's size, and that length
@@ -62,25 +63,6 @@ class StepRequest:
     def run(self) -> None:
         """Makes the step alone."""
         self.stepper.step(self.index, self.width)
-
-
-def make_optimizer(model: nn.Module, settings: Optimizer, *, captured: bool = False) -> torch.optim.Optimizer:
-    """A new optimiser over the parameters that train. Fused: one kernel for all tensors, on CPUs too.
-
-    Args:
-        model: Its parameters are on their device.
-        settings: Name, rate, momentum, weight decay.
-        captured: Whether its steps are captured: the learning rate is then a tensor, which a replay reads anew.
-    """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rate = torch.tensor(settings.lr, device=parameters[0].device) if captured else settings.lr
-    decay = settings.weight_decay
-    if settings.name == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
-    adam = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-    optimizer = adam(parameters, lr=rate, weight_decay=decay, fused=True, capturable=captured)
-    optimizer._warned_capturable_if_run_uncaptured = True  # the warm-up before a capture is meant to run uncaptured
-    return optimizer
 
 
 class Stepper:
@@ -139,8 +121,7 @@ class Stepper:
         self._eager_step: Step = self._not_begun
         self._after_step: list[Callable[[nn.Module, torch.optim.Optimizer], None]] = []
         self._capturable = True  # as far as is known of the round's parts
-        self._read_state: list[dict[str, Any]] = []  # of parts, that captured steps may read
-        self._held_entries: list[tuple[str, object]] = []  # what was in it when they were captured
+        self._watch = part_state.Watch([])  # of the state that captured steps may read
         self._steps: dict[Shape, Step] = {}
         self._metrics: dict[tuple[DeviceSamples, int | None], BatchMetrics] = {}
 
@@ -159,7 +140,7 @@ class Stepper:
         changed = names != self.trainable or samples is not self.samples or not _same_hooks(hooks, self.hooks)
         if names != self.trainable:
             self._set_trainable(names)
-        _set_to_zero(self.optimizer)
+        set_to_zero(self.optimizer)
         if samples is not self.samples:
             self._metrics.clear()  # they would keep the samples of all cells so far in memory
         if changed:
@@ -169,8 +150,9 @@ class Stepper:
             self._eager_step = self._compose_step()
             self._after_step = [hook.after_step for hook in self.hooks if hook.after_step]
             self._capturable = True
-            self._read_state = [hook.state for hook in self.hooks if hook.state is not None and _is_captured(hook)]
-            if self._captures_steps and self._read_state:
+            read = [hook.state for hook in self.hooks if hook.state is not None and _is_captured(hook)]
+            self._watch = part_state.Watch(read)
+            if self._captures_steps and read:
                 self._after_step.append(lambda model, optimizer: self._drop_outdated_steps())
 
     def _set_trainable(self, trainable: frozenset[str] | None) -> None:
@@ -186,12 +168,7 @@ class Stepper:
 
     def set_learning_rate(self, rate: float) -> None:
         """Sets the rate of the next steps."""
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate)
-            elif group["lr"] != rate:
-                group["lr"] = rate
-                self.version += 1
+        self.version += set_rate(self.optimizer, rate)
 
     def seed_augmentation(self, seed: int, round_index: int, epoch: int) -> None:
         """Seeds the generator of the transforms for an epoch."""
@@ -211,13 +188,12 @@ class Stepper:
 
     def prepare(self, shapes: set[Shape]) -> None:
         """Captures the steps for batches of these shapes that are not captured yet; the training does not change."""
-        if self._state_changed(self._held_entries):  # by a part's `after_epoch`, or because the round was resumed
+        if self._watch.changed():  # by a part's `after_epoch`, or because the round was resumed
             self._steps.clear()
-        self._held_entries = self._state_entries()
+        self._watch = part_state.Watch(self._watch.states)
         for shape in sorted(shapes - self._steps.keys(), key=str):
-            self._steps[shape] = (
-                self._captured(shape) if self._captures_steps and self._capturable else self._eager_step
-            )
+            captures = self._captures_steps and self._capturable
+            self._steps[shape] = self._captured(shape) if captures else self._eager_step
 
     def step(self, index: torch.Tensor, width: int | None) -> None:
         """Trains on one batch."""
@@ -240,15 +216,8 @@ class Stepper:
         return replayed
 
     def load_optimizer(self, state: dict[str, object]) -> None:
-        """Restores the state of an interrupted round. Its tensors are new, so captured steps are captured again.
-
-        The state may come from a run without capturing, or from stacked steps: the options stay as they are here.
-        """
-        self.optimizer.load_state_dict({**state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        for parameter, values in self.optimizer.state.items():
-            for name, value in values.items():  # fused kernels need state that is laid out like the weights
-                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                    values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        """Restores the state of an interrupted round. Its tensors are new, so captured steps are captured again."""
+        restore_optimizer(self.optimizer, state)
         self.version += 1
         self._steps.clear()
 
@@ -259,73 +228,28 @@ class Stepper:
 
     def _drop_outdated_steps(self) -> None:
         """Drops captured steps when a part has replaced a tensor, or changed a number, that they may have read."""
-        if self._capturable and self._state_changed(self._held_entries):
+        if self._capturable and self._watch.changed():
             self._capturable = False
             self._steps.clear()
             self._warn("training step", UNCAPTURABLE_STATE)
-
-    def _state_entries(self) -> list[tuple[str, object]]:
-        return [entry for state in self._read_state for entry in part_state.entries(state)]
-
-    def _state_changed(self, since: Sequence[tuple[str, object]]) -> bool:
-        """Whether a part has replaced a tensor in its state or changed anything else; tensors may change in place."""
-        now = self._state_entries()
-        return len(now) != len(since) or any(
-            name != other or (value is not held and (isinstance(held, torch.Tensor) or value != held))
-            for (name, value), (other, held) in zip(now, since, strict=True)
-        )
 
     def _not_begun(self, index: torch.Tensor, width: int | None) -> None:
         raise AssertionError("call begin() before the first step")
 
     def _compose_step(self) -> Step:
-        """Composes the step from what is present; the common case has no branches in it."""
-        transforms = [hook.transform for hook in self.hooks if hook.transform]
-        loss_terms = [hook.loss_term for hook in self.hooks if hook.loss_term]
-        model, optimizer, data, generator = self.model, self.optimizer, self.samples, self.generator
-        forward = self._forward()
-        assert data is not None
+        assert self.samples is not None
+        model, optimizer = self.model, self.optimizer
+        loss_of = batch_loss(model, self.samples, self.hooks, self.generator, self.settings.precision)
 
-        def finish(loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        def step(index: torch.Tensor, width: int | None) -> None:
+            loss, logits, labels = loss_of(index, width)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             self.loss_sum.add_(loss.detach(), alpha=len(labels))
             self.correct.add_((logits.detach().argmax(1) == labels).sum())
 
-        def plain_step(index: torch.Tensor, width: int | None) -> None:
-            inputs, labels = data.batch(index, width)
-            logits = forward(inputs)
-            finish(F.cross_entropy(logits, labels), logits, labels)
-
-        # A hook after the step keeps the inputs of the step with parts: normalising in one pass rounds differently.
-        if not (transforms or loss_terms or any(hook.after_step for hook in self.hooks)):
-            return plain_step
-
-        def step_with_parts(index: torch.Tensor, width: int | None) -> None:
-            batch = Batch(*data.raw_batch(index, width), generator, index)
-            for transform in transforms:
-                batch = transform(batch)
-            model_inputs = data.normalized(batch.inputs)
-            batch = replace(batch, model_inputs=model_inputs, model=model)
-            logits = forward(model_inputs)
-            loss = F.cross_entropy(logits, batch.labels)
-            for term in loss_terms:
-                loss = loss + term(batch, logits)
-            finish(loss, logits, batch.labels)
-
-        return step_with_parts
-
-    def _forward(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        if self.settings.precision != "bf16":
-            return self.model
-
-        def autocast(inputs: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                logits: torch.Tensor = self.model(inputs)
-            return logits.float()
-
-        return autocast
+        return step
 
     def _captured(self, shape: Shape) -> Step:
         size, width = shape
@@ -371,12 +295,12 @@ class Stepper:
 
     def _replay(self, work: Callable[[], None], what: str) -> Callable[[], None] | None:
         assert self.graph_capture is not None
-        entries = self._state_entries()
+        watch = part_state.Watch(self._watch.states)
         started = time.perf_counter()
         try:
             with self.preserve_state():
                 replay = self.graph_capture(work, [self.generator])
-                if self._state_changed(entries):
+                if watch.changed():
                     self._capturable = False
                     raise RuntimeError(UNCAPTURABLE_STATE)
                 return replay
@@ -397,7 +321,7 @@ class Stepper:
         """Restores weights, buffers, optimiser, sums and generators in place: capturing a step runs it."""
         cuda = [self.device] if self.device.type == "cuda" else []
         was_new = not self.optimizer.state
-        held = [*self.model.state_dict().values(), *_state_tensors(self.optimizer), self.loss_sum, self.correct]
+        held = [*self.model.state_dict().values(), *state_tensors(self.optimizer), self.loss_sum, self.correct]
         before = [tensor.clone() for tensor in held]
         states = [(hook.state, part_state.snapshot(hook.state)) for hook in self.hooks if hook.state is not None]
         drawn = self.generator.get_state()
@@ -412,11 +336,7 @@ class Stepper:
                     part_state.restore(state, saved, self.device)
                 self.generator.set_state(drawn)
                 if was_new:
-                    _set_to_zero(self.optimizer)
-
-
-def _state_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+                    set_to_zero(self.optimizer)
 
 
 def _same_hooks(hooks: Sequence[Hooks], others: Sequence[Hooks]) -> bool:
@@ -427,9 +347,3 @@ def _same_hooks(hooks: Sequence[Hooks], others: Sequence[Hooks]) -> bool:
 def _is_captured(hook: Hooks) -> bool:
     """Whether a captured step holds some of its functions; what follows a step is called after each replay."""
     return hook.transform is not None or hook.loss_term is not None
-
-
-def _set_to_zero(optimizer: torch.optim.Optimizer) -> None:
-    """Makes the state that of a new optimiser, in place: Adam's and SGD's state starts with zeros."""
-    for tensor in _state_tensors(optimizer):
-        tensor.zero_()

@@ -1,0 +1,63 @@
+"""The loss of a batch, composed from what an arm's parts bring: inputs, forward pass, cross-entropy, further terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from warmstart_sim.training.batches import DeviceSamples
+from warmstart_sim.types import Batch, Hooks
+
+# From a batch's indices, and the length to which its texts are cut, to its loss, logits and labels.
+BatchLoss = Callable[[torch.Tensor, int | None], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+def batch_loss(
+    model: nn.Module, samples: DeviceSamples, hooks: Sequence[Hooks], generator: torch.Generator, precision: str
+) -> BatchLoss:
+    """A function that computes a batch's loss; the common case, without parts, has no branches in it.
+
+    Args:
+        model: On the samples' device.
+        samples: The training samples.
+        hooks: Of the arm's parts.
+        generator: What transforms draw from.
+        precision: "fp32", or "bf16" for a forward pass under autocast.
+    """
+    transforms = [hook.transform for hook in hooks if hook.transform]
+    loss_terms = [hook.loss_term for hook in hooks if hook.loss_term]
+    forward = _autocast(model) if precision == "bf16" else model
+
+    def plain(index: torch.Tensor, width: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        inputs, labels = samples.batch(index, width)
+        logits = forward(inputs)
+        return F.cross_entropy(logits, labels), logits, labels
+
+    def with_parts(index: torch.Tensor, width: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        batch = Batch(*samples.raw_batch(index, width), generator, index)
+        for transform in transforms:
+            batch = transform(batch)
+        model_inputs = samples.normalized(batch.inputs)
+        batch = replace(batch, model_inputs=model_inputs, model=model)
+        logits = forward(model_inputs)
+        loss = F.cross_entropy(logits, batch.labels)
+        for term in loss_terms:
+            loss = loss + term(batch, logits)
+        return loss, logits, batch.labels
+
+    # A hook after the step keeps the inputs of the step with parts: normalising in one pass rounds differently.
+    has_parts = transforms or loss_terms or any(hook.after_step for hook in hooks)
+    return with_parts if has_parts else plain
+
+
+def _autocast(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+            logits: torch.Tensor = model(inputs)
+        return logits.float()
+
+    return forward

@@ -1,0 +1,64 @@
+"""Optimisers of the parameters that train: made, set back to new, and restored, in place where graphs hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from warmstart_sim.training.settings import Optimizer
+
+
+def make_optimizer(model: nn.Module, settings: Optimizer, *, captured: bool = False) -> torch.optim.Optimizer:
+    """A new optimiser over the parameters that train. Fused: one kernel for all tensors, on CPUs too.
+
+    Args:
+        model: Its parameters are on their device.
+        settings: Name, rate, momentum, weight decay.
+        captured: Whether its steps are captured: the learning rate is then a tensor, which a replay reads anew.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rate = torch.tensor(settings.lr, device=parameters[0].device) if captured else settings.lr
+    decay = settings.weight_decay
+    if settings.name == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+    adam = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    optimizer = adam(parameters, lr=rate, weight_decay=decay, fused=True, capturable=captured)
+    optimizer._warned_capturable_if_run_uncaptured = True  # the warm-up before a capture is meant to run uncaptured
+    return optimizer
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> bool:
+    """Sets the rate of the next steps, in place where it is a tensor; returns whether a number was replaced instead."""
+    replaced = False
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        elif group["lr"] != rate:
+            group["lr"], replaced = rate, True
+    return replaced
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """All tensors of an optimiser's state: momentum, squares of gradients, steps."""
+    return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+
+
+def set_to_zero(optimizer: torch.optim.Optimizer) -> None:
+    """Makes the state that of a new optimiser, in place: Adam's and SGD's state starts with zeros."""
+    for tensor in state_tensors(optimizer):
+        tensor.zero_()
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Gives an optimiser the state of an interrupted round, in new tensors.
+
+    The state may come from a run without capturing, or from stacked steps: the options stay as they are here.
+    """
+    optimizer.load_state_dict({**state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():  # fused kernels need state that is laid out like the weights
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
