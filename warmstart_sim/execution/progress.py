@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from warmstart_sim.experiment.run_cell import Progress
+    from warmstart_sim.experiment.recorder import Progress
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from warmstart_sim.errors import WarmstartError, error_summary
 from warmstart_sim.execution.progress import ProgressListener
 from warmstart_sim.execution.tasks import Task
 from warmstart_sim.experiment.engine import Engine
-from warmstart_sim.experiment.run_cell import Progress, cell_coroutine, first_phase_coroutine
+from warmstart_sim.experiment.recorder import Progress
+from warmstart_sim.experiment.run_cell import cell_coroutine, first_phase_coroutine
 from warmstart_sim.experiment.settings import EngineName, ExecutionSettings
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.results.tensorboard import TensorBoardLog
