@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.experiment import own_parts
 from warmstart_sim import models
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.acceleration.graph_capture import graph_capture
@@ -19,6 +20,7 @@ from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.parts import augment
+from warmstart_sim.registry import PARTS
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.seeding import scoped_torch_seed
@@ -67,6 +69,81 @@ def test_a_cell_resumed_on_cuda_equals_one_that_ran_through_when_deterministic(t
     one, other = (RunFolder(tmp_path / name).cell(cell.id).result() for name in ("through", "killed"))
     for left, right in zip(one["rounds"], other["rounds"], strict=True):
         assert {**left, **dict.fromkeys(MEASURED)} == {**right, **dict.fromkeys(MEASURED)}
+
+
+ARMS = {
+    "random_init": {},
+    "half_forgotten": {"start": "shrink_perturb", "lambda": 0.6, "sigma": 0.1, "buffers": "fresh"},
+    "head_only": {"start": own_parts.head_only},
+    "head_every_other_round": {"start": own_parts.head_every_other_round},
+    "doubled": {"start": own_parts.doubled},
+    "augmented": {"start": "warm_start", "augment": ["random_crop", "horizontal_flip", "rotation"]},
+    "averaged": {"start": "warm_start", "running_average": {}},
+}
+EVERY_PROBE = ["accuracy", "gradient_norm", "weight_norm", "distance_from_start", "dead_units", "effective_rank"]
+
+
+@pytest.fixture
+def running_average(monkeypatch) -> None:
+    """A part that asks a second model in every step, and keeps tensors as its state."""
+    PARTS.names()  # loads the package
+    monkeypatch.setitem(PARTS._targets, "running_average", own_parts.RunningAverage)
+    monkeypatch.setitem(PARTS._traits, "running_average", frozenset())
+    monkeypatch.setitem(PARTS._details, "running_average", {})
+
+
+def tables(raw: dict, folder, device: str, **options) -> tuple[pd.DataFrame, pd.DataFrame]:
+    outcome = launch.run_scenario(raw, "scenario", launch.RunOptions(folder, device, quiet=True, **options))
+    assert outcome.failures == {}
+    return tuple(pd.read_csv(outcome.folder / name) for name in ("rounds.csv", "epochs.csv"))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_cell_trains_and_measures_on_cuda_what_it_does_on_the_cpu(arm, tiny_scenario, tmp_path, running_average):
+    """Every kind of start and of part, with every probe."""
+    tiny_scenario["model"] = {"name": "small_cnn", "channels": [4, 8], "batch_norm": True}
+    tiny_scenario["training"] = {"batch_size": 32, "until": {"epochs": 2}, "optimizer": {"name": "sgd", "lr": 0.01}}
+    tiny_scenario["strategies"] = {arm: ARMS[arm]}
+    tiny_scenario["measure"] = {"each_epoch": EVERY_PROBE, "each_round": EVERY_PROBE}
+    tiny_scenario["seeds"] = [0]
+    (cell,) = scenarios.plan(tiny_scenario, "scenario")[1]
+    results = []
+    for device in ("cpu", "cuda"):
+        run_cell(cell, RunFolder(tmp_path / device), ExecutionSettings(tmp_path, device))
+        results.append(RunFolder(tmp_path / device).cell(cell.id).result())
+    for table in ("rounds", "epochs"):
+        left, right = (pd.DataFrame(result[table]) for result in results)
+        assert list(left) == list(right)
+        for column in left.columns.difference(MEASURED):
+            if left[column].dtype.kind == "f":
+                counted = "accuracy" in column or "dead" in column  # one sample or unit more or less
+                np.testing.assert_allclose(
+                    right[column], left[column], rtol=1e-2, atol=0.035 if counted else 1e-4, err_msg=column
+                )
+
+
+@pytest.mark.parametrize("batching", ["streams", "stacked"])
+def test_every_arm_and_probe_runs_beside_the_others_in_slots(batching, tiny_scenario, tmp_path, running_average):
+    tiny_scenario["training"]["until"] = {"epochs": 3}
+    tiny_scenario["strategies"] = ARMS
+    tiny_scenario["measure"] = {"each_epoch": EVERY_PROBE, "each_round": EVERY_PROBE}
+    rounds, epochs = tables(tiny_scenario, tmp_path, "cuda", workers=1, slots=7, batching=batching)
+    assert len(rounds) == 2 * len(ARMS) * 3
+    assert len(epochs) == 3 * len(rounds)
+
+
+@pytest.mark.parametrize("stream", [{"name": "split"}, {"name": "pretrain", "source": "digits", "fraction": 0.5}])
+def test_streams_that_share_their_first_phase_run_on_cuda(stream, tiny_scenario, tmp_path):
+    tiny_scenario["stream"] = stream
+    rounds, _ = tables(tiny_scenario, tmp_path, "cuda", slots=3)
+    assert set(rounds["strategy"]) == set(tiny_scenario["strategies"])
+
+
+def test_what_fails_on_cuda_does_not_stop_the_others(tiny_scenario, tmp_path):
+    tiny_scenario["strategies"] = {"random_init": {}, "bad": {"start": "tests.experiment.poison:crash"}}
+    outcome = launch.run_scenario(tiny_scenario, "scenario", launch.RunOptions(tmp_path, "cuda", slots=4, quiet=True))
+    assert len(outcome.failures) == 2
+    assert len(pd.read_csv(outcome.folder / "rounds.csv")) == 2 * 3
 
 
 def test_the_whole_scenario_runs_on_cuda(tiny_scenario, tmp_path):

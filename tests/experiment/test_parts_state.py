@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.experiment.own_parts import RunningAverage
 from tests.experiment.test_experiment import result, same
@@ -13,6 +14,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.registry import PARTS
+from warmstart_sim.scenario.grammar import arm_settings
 from warmstart_sim.training.loop import RoundData, RoundTraining, train
 from warmstart_sim.types import Hooks
 
@@ -111,3 +113,14 @@ def test_a_running_average_survives_an_interruption(tiny_scenario, tmp_path, exe
     assert same(through, result(cell, tmp_path / "killed", execution))
     for name, tensor in average.seen[0].items():  # the second round's, which was interrupted
         assert torch.equal(tensor, averages[1][name])
+
+
+def test_a_part_may_have_no_options(part):
+    part("average", RunningAverage())
+    arm_settings.cache_clear()
+    try:
+        assert arm_settings().model_validate({"average": {}})
+        with pytest.raises(ValidationError):
+            arm_settings().model_validate({"average": ["beta"]})
+    finally:
+        arm_settings.cache_clear()

@@ -95,7 +95,8 @@ def arm_settings() -> type[Settings]:
     for name in PARTS.names():
         schema = PARTS.schema(name)
         keys: Any = tuple(info.alias or field for field, info in schema.model_fields.items())
-        fields[name] = (schema | list[Literal[keys]], Field(default=None, description=PARTS.summary(name)))  # type: ignore[valid-type]
+        options: Any = schema | list[Literal[keys]] if keys else schema  # type: ignore[valid-type]
+        fields[name] = (options, Field(default=None, description=PARTS.summary(name)))
     return create_model("Arm", __base__=Settings, **fields)
 
 
