@@ -128,7 +128,7 @@ def captured(problem: Problem, model: nn.Module | None = None) -> Epoch:
     step = bare_step(model, capturable=True)
     replay = CudaGraphCapture(problem.device)(lambda: step(inputs, labels), [])
 
-    def epoch() -> None:
+    def epoch(alive: object = (step, batches)) -> None:  # a graph does not keep what it reads and writes
         for _ in batches:
             replay()
 

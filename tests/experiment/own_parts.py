@@ -64,6 +64,18 @@ class RunningAverage:
         return Hooks(loss_term=loss_term, after_step=after_step, state=state)
 
 
+class LastRoundTeaches:
+    """Pulls the logits towards those of the last round's weights; without state, so that steps can be captured."""
+
+    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> Hooks:
+        teacher = {name: tensor.clone() for name, tensor in previous.items()}
+
+        def loss_term(batch, logits):
+            return (logits - context.forward(teacher, batch.model_inputs)).square().mean()
+
+        return Hooks(loss_term=loss_term)
+
+
 def fresh_features(previous: StateDict, fresh: StateDict, context: RoundContext) -> Start:
     """Fresh weights, of which only the head trains."""
     head = {name for name in fresh if context.layout.in_head(name)}
