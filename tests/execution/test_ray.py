@@ -37,6 +37,7 @@ from warmstart_sim.execution.ray.worker import (
 from warmstart_sim.execution.scheduler import Scheduler
 from warmstart_sim.execution.tasks import Task, TaskQueue
 from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.results.environment import device_name
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import splits
 from warmstart_sim.types import Dataset, Samples
@@ -66,9 +67,7 @@ def small(tiny_scenario) -> dict:
 @RAY
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["auto", "returned"])
-def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster, monkeypatch, storage):
-    if storage == "returned":  # a cluster of machines that are not equally fast
-        monkeypatch.setattr(on_cluster, "_kinds", lambda ray, device: ("fast", "slow"))
+def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster, storage):
     run_cells(small, tmp_path / "one", workers=1)
     run_cells(small, tmp_path / "ray", workers=2, ray=ray_cluster.address, ray_storage=storage)
     assert_same_tables(tmp_path / "one", tmp_path / "ray")
@@ -78,7 +77,8 @@ def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster, monke
     table = rounds(tmp_path / "ray")
     own = table[~table["shared"]]
     assert set(own["timing"]) == {"shared"}
-    assert own[ESTIMATE].notna().all() if storage == "auto" else table[ESTIMATE].isna().all()
+    assert own[ESTIMATE].notna().all()
+    assert RunFolder(tmp_path / "ray").speed()["measured_on"] == device_name("cpu")
 
 
 def two_clouds(seed: int) -> Samples:
@@ -153,8 +153,8 @@ def test_ray_alone_starts_on_this_machine_says_nothing_and_leaves_nothing(small,
 
 
 def job(folder: Path, **settings: object) -> Job:
-    defaults = {"storage": "auto", "execution": None, "kinds": (), "versions": {}, "digests": {}, "paths": ()}
-    return Job(probe=folder / ".probe", tasks=None, **{**defaults, **settings})
+    defaults = {"storage": "auto", "versions": {}, "digests": {}, "tasks": {}, "execution": ExecutionSettings(folder)}
+    return Job(probe=folder / ".probe", monitor=None, **{**defaults, **settings})
 
 
 @RAY
@@ -173,7 +173,7 @@ def test_a_worker_loads_a_data_set_once_to_compare_it(small, tmp_path, monkeypat
     load = splits.load_component
     monkeypatch.setattr(splits, "load_component", lambda *args: (loads.append(args), load(*args))[1])
     tasks = [Task(cell, first_phase=False) for cell in cells[:2]]
-    channel = BatchChannel(None, list(tasks), RunFolder(tmp_path), job(tmp_path, digests=digests), tmp_path)
+    channel = BatchChannel(job(tmp_path, digests=digests), RunFolder(tmp_path), list(tasks))
     assert [channel.recv() for _ in tasks] == tasks
     assert len(loads) == 1
 
@@ -242,13 +242,12 @@ def test_what_ray_cannot_do_is_said_before_it_is_started(options, message):
         ({"CPU": 8.0, "GPU": 2.0}, {"device": "cpu", "workers": 3}, ("cpu", 3)),
     ],
 )
-def test_as_many_workers_as_fit_on_cpus_and_gpus(monkeypatch, resources, options, expected):
+def test_as_many_workers_as_fit_on_cpus_and_gpus(resources, options, expected):
     class FakeRay:
         @staticmethod
         def cluster_resources() -> dict[str, float]:
             return resources
 
-    monkeypatch.setattr(on_cluster, "_kinds", lambda ray, device: ("one",))
     cluster = on_cluster._inspect(FakeRay, RunOptions(ray="local", **options))
     assert (cluster.device, cluster.size) == expected
 

@@ -7,8 +7,7 @@ versions and data, and brings results home. Ray is an optional extra, imported o
 `connected` joins the cluster that the options name; `run_cells` runs cells on it.
 """
 
-from warmstart_sim.execution.ray.cluster import Cluster, connected
+from warmstart_sim.execution.ray.cluster import Cluster, check_options, connected
 from warmstart_sim.execution.ray.executor import run_cells
-from warmstart_sim.execution.ray.options import check_options
 
 __all__ = ["Cluster", "check_options", "connected", "run_cells"]

@@ -6,18 +6,16 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from warmstart_sim import preemption
-from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.ray import reasons
-from warmstart_sim.execution.ray.cluster import Cluster, driver_paths
+from warmstart_sim.execution.ray.cluster import Cluster, import_ray
 from warmstart_sim.execution.ray.files import Files, read_files, write_files
-from warmstart_sim.execution.ray.options import import_ray
-from warmstart_sim.execution.ray.worker import Job, Monitor, WorkerInfo, installed_versions, run_batch
-from warmstart_sim.execution.scheduler import Scheduler
+from warmstart_sim.execution.ray.worker import Job, Monitor, installed_versions, run_batch
+from warmstart_sim.execution.scheduler import Scheduler, assign_tasks
 from warmstart_sim.execution.tasks import Task
 
 if TYPE_CHECKING:
@@ -50,18 +48,21 @@ def run_cells(
         WarmstartError: An error that concerns the whole run.
         Preempted: The process got SIGTERM, and all running cells are checkpointed.
     """
-    ray = import_ray()
-    queue = scheduler.queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ray, queue = import_ray(), scheduler.queue
     probe = queue.run.path.absolute() / f".ray-{secrets.token_hex(8)}"
     probe.touch()
+    # The monitor is on the driver's machine, so that it is lost only with the driver.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    monitor = ray.remote(Monitor).options(num_cpus=0, scheduling_strategy=here).remote()
     tasks = {task.id: task for tasks in (queue.ready, *queue.waiting.values()) for task in tasks}
     execution = replace(execution, data_root=execution.data_root.absolute())
-    job = Job(
-        probe, cluster.options.ray_storage, execution, cluster.kinds, installed_versions(), digests, driver_paths(),
-        ray.put(tasks),
-    )  # fmt: skip
-    monitor, task = _start_monitor(ray), cluster.remote(run_batch)
-    executor = RayExecutor(cluster, scheduler, workers, execution.slots, say, ray.put(job), monitor, task)
+    job = Job(monitor, tasks, execution, probe, cluster.options.ray_storage, installed_versions(), {**digests})
+    one_by_one = execution.slots == 1 and cluster.device == "cpu"  # nothing is gained by more
+    batch_size = 1 if one_by_one else BATCH_PER_SLOT * execution.slots
+    task = cluster.remote(run_batch)
+    executor = RayExecutor(cluster, scheduler, workers, batch_size, say, monitor, ray.put(job), task)
     try:
         executor.run_cells()
     finally:
@@ -72,25 +73,20 @@ def run_cells(
             ray.kill(monitor)
 
 
-def _start_monitor(ray: Any) -> Any:
-    """Starts the monitor on the driver's machine, so that it is lost only with the driver."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Monitor).options(num_cpus=0, scheduling_strategy=here).remote()
-
-
 @dataclass
 class Batch:
     """Cells that one Ray task trains.
 
     Attributes:
         tasks: Those that have not ended, by id.
-        worker: Where it started last; None while it waits for a place in the cluster.
+        host: The machine that it started on last; None while it waits for a place in the cluster.
     """
 
-    tasks: dict[str, Task]
-    worker: WorkerInfo | None = None
+    tasks: dict[str, Task] = field(default_factory=dict)
+    host: str | None = None
+
+    def give(self, task: Task) -> None:
+        """Does nothing: the batch is submitted as a whole."""
 
 
 @dataclass
@@ -105,48 +101,43 @@ class RayExecutor:
     cluster: Cluster
     scheduler: Scheduler
     workers: int
-    slots: int
+    batch_size: int
     say: Callable[[str], None]
-    job: Any
     monitor: Any
+    job: Any
     task: Any
     running: dict[Any, Batch] = field(default_factory=dict)
     has_started: bool = False
-    patience_ends: float = field(default_factory=lambda: time.monotonic() + PATIENCE_SECONDS)
 
     def run_cells(self) -> None:
         """Runs until no cell is left."""
+        patience_ends = time.monotonic() + PATIENCE_SECONDS
         while self._submit():
-            self._wait(list(self.running))
+            self._wait()
             if preemption.requested():
                 self._stop()
-            if not self.has_started and time.monotonic() > self.patience_ends:
+            if not self.has_started and time.monotonic() > patience_ends:
                 self.say(f"waiting for a free place in the cluster: a worker takes {self.cluster.needs}")
-                self.patience_ends = math.inf
+                patience_ends = math.inf
 
     def _submit(self) -> bool:
         """Submits batches while workers are free; returns whether anything is under way."""
-        deaths = self.scheduler.deaths
-        while self.scheduler.queue.ready and (free := self.workers - len(self.running)) > 0:
-            batch = self._next_batch(free)
-            # Ray tries a cell again. Of several, one may have killed the worker: `_next_batch` tries each again alone.
-            retries = self.scheduler.retries - sum(deaths.get(each, 0) for each in batch) if len(batch) == 1 else 0
-            files = import_ray().put(self._files(*batch.values()))
-            task = self.task.options(max_retries=retries)
-            self.running[task.remote(self.job, self.monitor, list(batch), [files])] = Batch(batch)
-        return bool(self.running)
+        batches: list[Batch] = []
 
-    def _next_batch(self, free: int) -> dict[str, Task]:
-        """Takes a worker's share of the cells that are ready; a cell whose worker has died comes alone."""
-        ready, deaths = self.scheduler.queue.ready, self.scheduler.deaths
-        one_by_one = self.slots == 1 and self.cluster.device == "cpu"  # nothing is gained by more
-        most = 1 if one_by_one else min(BATCH_PER_SLOT * self.slots, math.ceil(len(ready) / free))
-        batch: dict[str, Task] = {}
-        while ready and (not batch or (len(batch) < most and not deaths.keys() & {*batch, ready[0].id})):
-            task = self.scheduler.take()
-            assert task is not None
-            batch[task.id] = task
-        return batch
+        def new_batch() -> Batch | None:
+            if len(self.running) + len(batches) == self.workers:
+                return None
+            batches.append(Batch())
+            return batches[-1]
+
+        assign_tasks(self.scheduler, [], self.batch_size, new_batch)
+        for batch in batches:
+            # Ray tries a cell again. Of several, one may have killed the worker: the scheduler tries each again alone.
+            deaths = sum(self.scheduler.deaths.get(each, 0) for each in batch.tasks)
+            retries = self.scheduler.retries - deaths if len(batch.tasks) == 1 else 0
+            files = import_ray().put(self._files(*batch.tasks.values()))
+            self.running[self.task.options(max_retries=retries).remote([self.job], list(batch.tasks), [files])] = batch
+        return bool(self.running)
 
     def _files(self, *tasks: Task) -> Files:
         """Checkpoints of tasks, and the first phases that they start from, for workers that do not see the folder."""
@@ -155,18 +146,18 @@ class RayExecutor:
         phases = [Task(task.cell.first_phase, first_phase=True) for task in tasks if task.cell.first_phase]
         return read_files(self.scheduler.queue.run, *tasks, *phases)
 
-    def _wait(self, references: Sequence[Any]) -> None:
+    def _wait(self) -> None:
         """Waits a moment for batches to end, and handles what has happened."""
         ray = import_ray()
-        over, _ = ray.wait(references, timeout=CHECK_SECONDS)
+        over, _ = ray.wait(list(self.running), timeout=CHECK_SECONDS)
         try:
-            messages = ray.get(self.monitor.receive.remote(stop=preemption.requested()))
+            messages = ray.get(self.monitor.receive.remote())
         except ray.exceptions.RayError as error:
-            raise RunError(f"--ray: the process that collects results was lost ({reasons.why(error)})") from None
+            raise reasons.run_error(error, "the process that collects results was lost") from None
         for task_id, happened, files in messages:
             found = [each for each in self.running.items() if task_id in each[1].tasks]
-            if found and isinstance(happened, WorkerInfo):
-                self._on_start(*found[0], happened)
+            if found and isinstance(happened, str):
+                self._on_start(*found[0], host=happened)
             elif found:  # otherwise the cell was given up
                 write_files(self.scheduler.queue.run, files)
                 if happened.kind == "finished":
@@ -175,21 +166,17 @@ class RayExecutor:
         for reference in over:
             self._on_end(reference, self.running.pop(reference))
 
-    def _on_start(self, reference: Any, batch: Batch, worker: WorkerInfo) -> None:
-        """A batch has started; if it had before, Ray tries its cell again because the worker died."""
+    def _on_start(self, reference: Any, batch: Batch, host: str) -> None:
+        """Notes where a batch has started; if it had before, its worker was lost, and Ray tries its cell again."""
         self.has_started = True
-        before, batch.worker = batch.worker, worker
-        if before is None:
-            return
-        ray = import_ray()
-        alive = any(node["NodeID"] == before.node and node["Alive"] for node in ray.nodes())
-        for task in batch.tasks.values():
-            self._on_death(task, before, reasons.WORKER_KILLED if alive else reasons.MACHINE_LOST)
-        if len(batch.tasks) == 1 and not batch.tasks.keys() & self.scheduler.failures.keys():
-            self.scheduler.take()  # the same cell, which Ray has taken
-        else:  # Ray itself sets no limit on deaths for lack of memory
-            batch.tasks.clear()
-            ray.cancel(reference, force=True)
+        if batch.host is not None:
+            self._on_death(batch, "it was killed or its machine was lost")
+            if batch.tasks.keys() & self.scheduler.failures.keys():  # Ray tries without limit if memory runs out
+                batch.tasks.clear()
+                import_ray().cancel(reference, force=True)
+            else:
+                self.scheduler.take()  # the same cell, which Ray has taken
+        batch.host = host
 
     def _on_end(self, reference: Any, batch: Batch) -> None:
         """A Ray task has ended: stores checkpoints of cells that were stopped, and handles a death."""
@@ -197,24 +184,21 @@ class RayExecutor:
         try:
             write_files(self.scheduler.queue.run, ray.get(reference))
             reason = "it was asked to stop"
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, (WarmstartError, ImportError)):
-                raise reasons.cause(error) from None
-            reason = reasons.why(error)
         except ray.exceptions.RayError as error:
+            if reasons.concerns_run(error) or not (self.has_started or preemption.requested()):
+                raise reasons.run_error(error, "no worker can be started") from None
             reason = reasons.why(error)
-            if not self.has_started:
-                raise RunError(f"--ray: no worker can be started: {reason}") from None
         if not preemption.requested():
-            for task in batch.tasks.values():
-                self._on_death(task, batch.worker, reason)
+            self._on_death(batch, reason)
 
-    def _on_death(self, task: Task, worker: WorkerInfo | None, why: str) -> None:
-        self.scheduler.retry_or_fail(task, f"its Ray worker on {worker.host if worker else 'a machine'} died ({why})")
+    def _on_death(self, batch: Batch, why: str) -> None:
+        for task in batch.tasks.values():
+            self.scheduler.retry_or_fail(task, f"its Ray worker on {batch.host or 'a machine'} died ({why})")
 
     def _stop(self) -> None:
-        """Workers have been told to stop: waits for the batches that have started; others will not begin."""
-        self._wait(list(self.running))
-        while started := [reference for reference, batch in self.running.items() if batch.worker]:
-            self._wait(started)
+        """Asks workers to stop at a checkpoint, and waits until they have; a batch without a worker ends at once."""
+        for reference in self.running:
+            import_ray().cancel(reference, recursive=False)  # the sending of messages is a task too
+        while self.running:
+            self._wait()
         raise preemption.Preempted

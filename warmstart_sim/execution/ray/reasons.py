@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from warmstart_sim.errors import RunError, WarmstartError
 
-MACHINE_LOST = "its machine was lost"
-WORKER_KILLED = "it was killed or crashed; often that means out of memory"
+KNOWN = {
+    "NodeDiedError": "its machine was lost",
+    "WorkerCrashedError": "it was killed or crashed; often that means out of memory",
+    "OutOfMemoryError": "Ray ended it because the machine ran out of memory",
+}
 
 
-def cause(error: Any) -> WarmstartError:
-    """The error that ends the run when a Ray task has raised `error`."""
-    if isinstance(error.cause, WarmstartError):
-        return error.cause
-    if isinstance(error.cause, ImportError):
-        return WarmstartError(f"--ray: a machine lacks what is installed here ({error.cause})")
-    return RunError(f"--ray: {why(error)}")
+def concerns_run(error: BaseException) -> bool:
+    """Whether a Ray task has raised an error that concerns the whole run."""
+    return isinstance(getattr(error, "cause", None), (WarmstartError, ImportError))
+
+
+def run_error(error: BaseException, what: str) -> WarmstartError:
+    """The error that ends the run: the one that a Ray task has raised for users, or else `what` with Ray's reason."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, WarmstartError):
+        return cause
+    if isinstance(cause, ImportError):
+        return WarmstartError(f"--ray: a machine lacks what is installed here ({cause})")
+    return RunError(f"--ray: {what} ({why(error)})")
 
 
 def why(error: BaseException) -> str:
-    """Shortens Ray's message to one line."""
-    text = " ".join(str(error).split())
-    if "node" in text and ("node has died" in text or "node was terminated" in text or "NodeDied" in text):
-        return MACHINE_LOST
-    if "unavailable" in text:
-        return "it was killed or its machine was lost: it cannot be reached any more"
-    for sign in ("OutOfMemory", "out of memory", "low on memory", "memory pressure"):
-        if sign in text:
-            return "Ray ended it because the machine ran out of memory"
-    if "died unexpectedly" in text or "worker process has died" in text:
-        return WORKER_KILLED
-    if "Traceback" in text:  # from another process, in full
-        text = str(error).strip().splitlines()[-1]
-    return f"{type(error).__name__}: {text}"[:300]
+    """Shortens Ray's message to one line; of a traceback from another process, the last line is kept."""
+    name, text = type(error).__name__, str(error).strip()
+    if "Traceback" in text:
+        text = text.splitlines()[-1]
+    return KNOWN.get(name) or f"{name}: {' '.join(text.split())}"[:300]
