@@ -79,7 +79,7 @@ def estimate(rows: Sequence[Row], rounds: int, slots: int = 1) -> JobTime:
     """
 
     def own_share(row: Row, seconds: float) -> float:
-        return seconds / slots if row["timing"] == "shared" else seconds
+        return seconds / slots if row["timing"] == "concurrent" else seconds
 
     run = sum(own_share(row, _epoch_seconds(row) + row["evaluation_seconds"]) for row in rows)
     last = rows[-1]

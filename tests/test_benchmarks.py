@@ -213,11 +213,11 @@ def test_missing_rounds_need_the_epochs_of_the_last_three_at_the_speed_of_the_la
     assert (found.rounds, found.epochs, found.missing) == (4, 111, 2)
 
 
-def test_cells_that_shared_the_machine_count_with_their_share(benchmark):
+def test_concurrent_cells_count_with_their_share(benchmark):
     estimate = benchmark("jobs").estimate
-    alone, shared = (estimate([row(0, 4, 55.0, timing)], 5, slots=4) for timing in ("isolated", "shared"))
-    assert shared.run == alone.run / 4 == 15
-    assert shared.extrapolated == alone.extrapolated / 4
+    alone, beside = (estimate([row(0, 4, 55.0, timing)], 5, slots=4) for timing in ("isolated", "concurrent"))
+    assert beside.run == alone.run / 4 == 15
+    assert beside.extrapolated == alone.extrapolated / 4
 
 
 def test_a_job_can_be_estimated_from_the_tables_alone(tmp_path, benchmark):

@@ -313,7 +313,7 @@ def test_slots_on_cuda_give_the_rounds_of_cells_alone(batching, tiny_scenario, t
     left, right = (pd.read_csv(each.folder / "rounds.csv") for each in (alone, beside))
     assert list(left["train_samples"]) == list(right["train_samples"])
     assert abs(left["test_accuracy"].mean() - right["test_accuracy"].mean()) < 0.1
-    assert set(right["timing"]) == {"shared"}
+    assert set(right["timing"]) == {"concurrent"}
     assert (right["estimated_isolated_seconds"] > 0).all()
 
 

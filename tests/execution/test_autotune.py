@@ -59,7 +59,7 @@ def test_cells_in_workers_get_the_time_of_a_step_alone(mlp_cells, execution, clo
     arrangement = put(execution, mlp_cells, tmp_path, workers=2, slots=1)
     kind = mlp_cells[0].step_kind
     assert clockwork == [f"step {kind}"]  # all arms and seeds make the same steps
-    assert (arrangement.timing, arrangement.slots, arrangement.batching) == ("shared", 1, "separate")
+    assert (arrangement.timing, arrangement.slots, arrangement.batching) == ("concurrent", 1, "separate")
     assert arrangement.step_times[kind].seconds(steps=2, samples=4) == 2.0
 
 
@@ -68,7 +68,7 @@ def test_auto_takes_what_measures_best_and_a_run_that_goes_on_measures_nothing(
 ):
     cells = mlp_cells * 4  # 24
     first = put(execution, cells, tmp_path)
-    assert (first.slots, first.batching, first.timing) == (8, "stacked", "shared")
+    assert (first.slots, first.batching, first.timing) == (8, "stacked", "concurrent")
     assert [each for each in clockwork if "step" not in each] == [
         "separate 1",
         *(f"stacked {n}" for n in (2, 4, 8, 16)),

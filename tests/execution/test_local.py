@@ -54,7 +54,7 @@ def test_two_workers_give_the_tables_of_one(tiny_scenario, tmp_path):
     run_cells(tiny_scenario, tmp_path / "two", workers=2)
     assert_same_tables(tmp_path / "one", tmp_path / "two")
     timing = [set(pd.read_csv(tmp_path / name / "rounds.csv")["timing"]) for name in ("one", "two")]
-    assert timing == [{"isolated"}, {"shared"}]
+    assert timing == [{"isolated"}, {"concurrent"}]
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster, stora
     assert stored == {"result.json", "weights.pt", "settings.json"}
     table = rounds(tmp_path / "ray")
     own = table[~table["shared"]]
-    assert set(own["timing"]) == {"shared"}
+    assert set(own["timing"]) == {"concurrent"}
     assert own[ESTIMATE].notna().all()
     assert RunFolder(tmp_path / "ray").speed()["measured_on"] == device_name("cpu")
 

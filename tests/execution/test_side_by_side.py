@@ -25,7 +25,7 @@ MLP = {"name": "mlp", "widths": [16]}
 def rows(raw: dict, folder: Path, slots: int, batching: Batching, workers: int = 1, listeners=()) -> dict[str, list]:
     """What every cell stored, by its id, but for times; failures by their ids."""
     cells = scenarios.plan(raw, "scenario")[1]
-    execution = ExecutionSettings(folder, timing="shared", slots=slots, batching=batching)
+    execution = ExecutionSettings(folder, timing="concurrent", slots=slots, batching=batching)
     run = RunFolder(folder)
     scheduler = Scheduler(TaskQueue(cells, run), listeners)
     run_local(scheduler, execution, workers)
@@ -71,10 +71,10 @@ def test_stacked_cells_are_really_stacked_and_differ_from_cells_alone_by_chance_
         ]
 
 
-def test_shared_cells_have_estimates_and_isolated_ones_none(tiny_scenario, tmp_path):
+def test_concurrent_cells_have_estimates_and_isolated_ones_none(tiny_scenario, tmp_path):
     cell = scenarios.plan(tiny_scenario, "scenario")[1][0]
     times = {cell.step_kind: StepTime(0.5, 0.25)}
-    for timing, expected in (("shared", 0.5), ("isolated", None)):
+    for timing, expected in (("concurrent", 0.5), ("isolated", None)):
         execution = replace(ExecutionSettings(tmp_path, timing=timing), step_times=times)
         run_cell(cell, RunFolder(tmp_path / timing), execution)
         table = pd.DataFrame(RunFolder(tmp_path / timing).cell(cell.id).result()["rounds"])

@@ -49,7 +49,7 @@ def write_run(
     leave_out: Callable[[Cell], bool] = lambda cell: False,
     failed: Mapping[tuple[str, int], str] | None = None,
     rehearsal: bool = False,
-    timing: Callable[[Cell], str] = lambda cell: "shared",
+    timing: Callable[[Cell], str] = lambda cell: "concurrent",
     estimated: Callable[[Cell], bool] = lambda cell: False,
 ) -> Path:
     """Writes scenario.yaml, environment.json, rounds.csv and epochs.csv of a run that was never run.
@@ -65,8 +65,8 @@ def write_run(
         leave_out: Says of {strategy, seed, varied values, round} whether its rows are not there.
         failed: (arm, seed) -> the status in which its second round ends the cell.
         rehearsal: What environment.json says.
-        timing: "isolated" or "shared" for {strategy, seed, varied values, round}.
-        estimated: Whether a shared round has an estimate: a fifth of its seconds, and a hundredth of a second a seed.
+        timing: "isolated" or "concurrent" for {strategy, seed, varied values, round}.
+        estimated: Whether a concurrent round has an estimate: a fifth of its seconds, and 0.01 s more for each seed.
     """
     vary, failed = vary or {}, failed or {}
     rng = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def write_run(
             count = int(30 * (share if index else 1) * draw.uniform(0.85, 1.15))
             steps = -(-int(SAMPLES * grown) // 128)
             seconds = count * steps * 0.004 * draw.uniform(0.95, 1.1)
-            known = timing(place) == "shared" and estimated(place)
+            known = timing(place) == "concurrent" and estimated(place)
             rounds.append(
                 {
                     **place, "shared": shared, "dataset": data[index], "train_samples": int(SAMPLES * grown),

@@ -22,7 +22,7 @@ LAMBDA = {"strategies.shrink_perturb.lambda": [1, 0.6, 0]}
 
 
 def by_round(cell: dict[str, Any]) -> str:
-    return "isolated" if cell["round"] % 2 else "shared"
+    return "isolated" if cell["round"] % 2 else "concurrent"
 
 
 def figures_of(folder: Path, **options: Any) -> dict[str, ReportFigure]:
@@ -152,7 +152,7 @@ def test_seeds_that_stopped_stay_at_their_last_value(tmp_path: Path):
 
 
 def test_times_of_two_kinds_are_never_in_one_figure(tmp_path: Path):
-    found = figures_of(tmp_path, timing=lambda cell: "isolated" if cell["seed"] == 0 else "shared")
+    found = figures_of(tmp_path, timing=lambda cell: "isolated" if cell["seed"] == 0 else "concurrent")
     for name, count in (("train_time", 18), ("tradeoff", 3)):
         assert "timed beside other cells" in found[name].caption
         assert f"{count} " in found[name].caption
@@ -171,9 +171,9 @@ def drawn_times(found: dict[str, ReportFigure]) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("kind", ["isolated", "estimated", "shared"])
+@pytest.mark.parametrize("kind", ["isolated", "estimated", "concurrent"])
 def test_times_are_drawn_and_named_by_their_kind(tmp_path: Path, kind: str):
-    measured = "isolated" if kind == "isolated" else "shared"
+    measured = "isolated" if kind == "isolated" else "concurrent"
     found = figures_of(tmp_path, timing=lambda cell: measured, estimated=lambda cell: kind == "estimated")
     rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start'")
     column = "estimated_isolated_seconds" if kind == "estimated" else "train_seconds"
@@ -183,7 +183,7 @@ def test_times_are_drawn_and_named_by_their_kind(tmp_path: Path, kind: str):
     label, words = {
         "isolated": ("timed alone on the device", "timed alone on the device."),
         "estimated": ("estimated from step time", "estimated from the step time measured on the idle device."),
-        "shared": ("timed beside other cells", "timed beside other cells."),
+        "concurrent": ("timed beside other cells", "timed beside other cells."),
     }[kind]
     assert found["train_time"].figure.axes[0].get_ylabel() == f"train time per round (s)\n{label}"
     assert found["tradeoff"].figure.axes[0].get_xlabel() == f"train time of all rounds (s)\n{label}"

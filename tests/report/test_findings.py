@@ -54,7 +54,7 @@ def test_an_interval_below_zero_is_below():
     )
 
 
-@pytest.mark.parametrize("timing", ["isolated", "estimated", "shared", "mixed"])
+@pytest.mark.parametrize("timing", ["isolated", "estimated", "concurrent", "mixed"])
 def test_only_a_ratio_of_estimates_is_called_one(timing: str):
     warm = compared("warm_start", -0.084, -0.092, -0.075, time_ratio=0.27, timing=timing)
     one = say(row("random_init"), warm)

@@ -189,7 +189,7 @@ def test_one_varied_number_is_no_grid(tmp_path: Path):
 
 def test_times_of_another_kind_are_left_empty(tmp_path: Path):
     def some_shared(table: pd.DataFrame) -> pd.DataFrame:
-        return table.assign(timing=np.where(table["lambda"] == 0.6, "shared", "isolated"))
+        return table.assign(timing=np.where(table["lambda"] == 0.6, "concurrent", "isolated"))
 
     found = figures_of(tmp_path, tweak=some_shared, seeds=1)
     said = cells_of(found["heatmap_time"].figure.axes[0])
@@ -357,7 +357,7 @@ def shifted(by: float, seconds: float = 1.0) -> Any:
             "Every setting that is not clearly below random init needs at least the training time of random init.",
         ),
         (
-            lambda table: table.assign(timing=np.where(table["lambda"].notna(), "shared", "isolated")),
+            lambda table: table.assign(timing=np.where(table["lambda"].notna(), "concurrent", "isolated")),
             "of different kinds",
         ),
     ],
@@ -384,7 +384,7 @@ def test_without_a_reference_only_the_best_is_said(tmp_path: Path):
 
 def test_estimated_times_are_called_so(tmp_path: Path):
     def estimated(table: pd.DataFrame) -> pd.DataFrame:
-        return table.assign(timing="shared", estimated_isolated_seconds=table["train_seconds"] / 3)
+        return table.assign(timing="concurrent", estimated_isolated_seconds=table["train_seconds"] / 3)
 
     assert re.search(r"as random init at an estimated \d+ % of its time", told(tmp_path, seeds=6, tweak=estimated))
 

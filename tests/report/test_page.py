@@ -144,20 +144,20 @@ def row_of(table: html.Table, *keys: str) -> dict[str, str]:
 IN_WORDS = {
     "isolated": "Train seconds were timed alone on the device.",
     "estimated": "Train seconds were estimated from the step time measured on the idle device.",
-    "shared": "Train seconds were timed beside other cells.",
+    "concurrent": "Train seconds were timed beside other cells.",
 }
 
 
 @pytest.mark.parametrize("kind", IN_WORDS)
 def test_the_page_says_of_which_kind_its_seconds_are(tmp_path: Path, kind: str):
-    measured = "isolated" if kind == "isolated" else "shared"
+    measured = "isolated" if kind == "isolated" else "concurrent"
     options = {"timing": lambda cell: measured, "estimated": lambda cell: kind == "estimated"}
     _, parsed = page(tmp_path, stream="split", **options)
     below_summary, below_rounds = parsed.text.split("Every round")
     for part in (below_summary, below_rounds):
         assert [words for words in IN_WORDS.values() if words in part] == [IN_WORDS[kind]]
     assert "Those of the first phase" not in parsed.text
-    assert ("The column shared_train_seconds has" in parsed.text) == (kind == "estimated")
+    assert ("The column concurrent_train_seconds has" in parsed.text) == (kind == "estimated")
     run = load(tmp_path)
     rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start'").groupby("round")
     means = rounds["estimated_isolated_seconds" if kind == "estimated" else "train_seconds"].mean()
@@ -168,7 +168,7 @@ def test_the_page_says_of_which_kind_its_seconds_are(tmp_path: Path, kind: str):
 
 
 def test_a_first_phase_timed_otherwise_is_named_apart(tmp_path: Path):
-    _, parsed = page(tmp_path, stream="split", timing=lambda cell: "shared" if cell["round"] else "isolated")
+    _, parsed = page(tmp_path, stream="split", timing=lambda cell: "concurrent" if cell["round"] else "isolated")
     text = "Train seconds were timed beside other cells. Those of the first phase were timed alone on the device."
     assert text in parsed.text
 
@@ -176,7 +176,7 @@ def test_a_first_phase_timed_otherwise_is_named_apart(tmp_path: Path):
 def test_seconds_of_several_kinds_are_named_row_by_row(tmp_path: Path):
     _, parsed = page(
         tmp_path,
-        timing=lambda cell: "isolated" if cell["strategy"] == "random_init" else "shared",
+        timing=lambda cell: "isolated" if cell["strategy"] == "random_init" else "concurrent",
         estimated=lambda cell: cell["strategy"] == "warm_start" or cell["seed"] == 0,
     )
     run = load(tmp_path)

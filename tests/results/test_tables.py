@@ -243,8 +243,8 @@ def test_times_that_were_not_measured_alike_give_no_ratio():
     rounds = table(
         cell("random_init", 0, [0.5, 0.7], timing="isolated"),
         cell("random_init", 1, [0.5, 0.7], timing="isolated"),
-        cell("warm_start", 0, [0.5, 0.6], timing="shared"),
-        cell("warm_start", 1, [0.5, 0.6], timing=["isolated", "shared"]),
+        cell("warm_start", 0, [0.5, 0.6], timing="concurrent"),
+        cell("warm_start", 1, [0.5, 0.6], timing=["isolated", "concurrent"]),
     )
     warm = row(summary(rounds, [], METRIC, "random_init"), "warm_start")
     assert (warm["timing"], warm["pairs"]) == ("mixed", 2)
@@ -252,9 +252,9 @@ def test_times_that_were_not_measured_alike_give_no_ratio():
 
 
 def in_kind(kind: str) -> dict[str, Any]:
-    """The columns that make a round's seconds isolated, estimated (as 0.2 s) or shared."""
+    """The columns that make a round's seconds isolated, estimated (as 0.2 s) or concurrent."""
     return {
-        "timing": "isolated" if kind == "isolated" else "shared",
+        "timing": "isolated" if kind == "isolated" else "concurrent",
         "estimated_isolated_seconds": 0.2 if kind == "estimated" else None,
     }
 
@@ -262,7 +262,7 @@ def in_kind(kind: str) -> dict[str, Any]:
 def test_rounds_beside_other_cells_count_with_their_estimates():
     rounds = table(
         *(
-            cell(arm, seed, [0.5, A[seed]], [9.0, 7.0], timing="shared", estimated_isolated_seconds=estimates)
+            cell(arm, seed, [0.5, A[seed]], [9.0, 7.0], timing="concurrent", estimated_isolated_seconds=estimates)
             for arm, of_seeds in (("random_init", [[1.0, 3.0], [2.0, 4.0]]), ("warm_start", [[1.0, 1.0], [0.5, 1.0]]))
             for seed, estimates in enumerate(of_seeds)
         )
@@ -271,12 +271,12 @@ def test_rounds_beside_other_cells_count_with_their_estimates():
     random, warm = row(result, "random_init"), row(result, "warm_start")
     assert (random["train_seconds"], warm["train_seconds"]) == (5, 1.75)
     assert warm["train_seconds_std"] == pytest.approx(np.std([2.0, 1.5], ddof=1))
-    assert (random["shared_train_seconds"], warm["shared_train_seconds"]) == (16, 16)
+    assert (random["concurrent_train_seconds"], warm["concurrent_train_seconds"]) == (16, 16)
     assert warm["time_ratio"] == pytest.approx(stats.gmean([2.0 / 4.0, 1.5 / 6.0]))
     assert set(result["timing"]) == {"estimated"}
 
 
-KINDS = ["isolated", "estimated", "shared"]
+KINDS = ["isolated", "estimated", "concurrent"]
 
 
 @pytest.mark.parametrize("of_random", KINDS)
@@ -288,12 +288,12 @@ def test_a_ratio_is_of_seconds_of_one_kind(of_random: str, of_warm: str):
     )
     warm = row(summary(rounds, [], METRIC, "random_init"), "warm_start")
     assert warm["timing"] == of_warm
-    expected = {"isolated": 0.25, "estimated": 1.0, "shared": 0.25}[of_warm] if of_warm == of_random else np.nan
+    expected = {"isolated": 0.25, "estimated": 1.0, "concurrent": 0.25}[of_warm] if of_warm == of_random else np.nan
     assert warm["time_ratio"] == pytest.approx(expected, nan_ok=True)
 
 
 one_round = st.tuples(
-    st.sampled_from(["isolated", "shared"]), st.floats(0.1, 9), st.one_of(st.none(), st.floats(0.1, 9))
+    st.sampled_from(["isolated", "concurrent"]), st.floats(0.1, 9), st.one_of(st.none(), st.floats(0.1, 9))
 )
 
 
@@ -307,7 +307,7 @@ def test_a_cell_s_kind_is_the_one_of_its_rounds_or_mixed(rows: list[tuple[str, f
     (found,) = cells(table(several), [], METRIC).to_dict("records")
     counted, kinds, instead = [], set(), []
     for how, measured, estimate in rows:
-        if how == "shared" and estimate is not None:
+        if how == "concurrent" and estimate is not None:
             counted.append(estimate)
             instead.append(measured)
             kinds.add("estimated")
@@ -316,10 +316,10 @@ def test_a_cell_s_kind_is_the_one_of_its_rounds_or_mixed(rows: list[tuple[str, f
             kinds.add(how)
     assert found["train_seconds"] == pytest.approx(sum(counted))
     assert found["timing"] == (kinds.pop() if len(kinds) == 1 else "mixed")
-    assert found["shared_train_seconds"] == pytest.approx(sum(instead) if instead else np.nan, nan_ok=True)
+    assert found["concurrent_train_seconds"] == pytest.approx(sum(instead) if instead else np.nan, nan_ok=True)
 
 
-@pytest.mark.parametrize(("first", "seconds"), [("isolated", 7), ("estimated", 0.2), ("shared", 7)])
+@pytest.mark.parametrize(("first", "seconds"), [("isolated", 7), ("estimated", 0.2), ("concurrent", 7)])
 def test_a_first_phase_has_a_kind_of_its_own(first: str, seconds: float):
     own = in_kind("estimated")
     both = {key: [value, own[key]] for key, value in in_kind(first).items()}
@@ -475,16 +475,19 @@ def test_a_run_without_a_finished_cell_has_an_empty_summary(tmp_path: Path):
     assert len(missing_cells(load(tmp_path))) == 4
 
 
-def test_a_table_from_before_estimates_reads_as_one_without_any(tmp_path: Path):
-    rounds = two_arms(A, B).assign(timing="shared")
+def test_a_table_of_an_earlier_version_has_no_estimates_and_its_shared_seconds_are_concurrent(tmp_path: Path):
+    rounds = two_arms(A, B).assign(timing="concurrent")
     assert "estimated_isolated_seconds" not in rounds
     old, new = (tmp_path / name for name in ("old", "new"))
-    for folder, written in ((old, rounds), (new, rounds.assign(estimated_isolated_seconds=None))):
+    for folder, written in (
+        (old, rounds.assign(timing="shared")),
+        (new, rounds.assign(estimated_isolated_seconds=None)),
+    ):
         folder.mkdir()
         write(folder, written, ["random_init", "warm_start"])
     pd.testing.assert_frame_equal(load(old).rounds, load(new).rounds)
     assert load(old).rounds["estimated_isolated_seconds"].isna().all()
-    assert set(load(old).summary()["timing"]) == {"shared"}
+    assert set(load(old).summary()["timing"]) == {"concurrent"}
 
 
 def test_summaries_of_published_runs_are_what_was_published():

@@ -64,7 +64,7 @@ def choose_parallelism(
         known = {kind: StepTime(**times) for kind, times in record.get("step_times", {}).items()}
         new = throughput.step_times([cell for cell in cells if cell.step_kind not in known], execution)
         record["step_times"] = {kind: asdict(times) for kind, times in {**known, **new}.items()}
-        return replace(execution, timing="shared", step_times=known | new)
+        return replace(execution, timing="concurrent", step_times=known | new)
     finally:
         torch.set_num_threads(threads)
         run.save_speed(record)

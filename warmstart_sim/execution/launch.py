@@ -239,7 +239,7 @@ def _choose_execution(
         data_root, device, tensorboard=options.tensorboard, deterministic=options.deterministic, engine=options.engine
     )
     if options.engine != "native":  # it trains one cell at a time, and the cost of our steps says nothing about its
-        return replace(execution, timing="isolated" if workers == 1 and not cluster else "shared")
+        return replace(execution, timing="isolated" if workers == 1 and not cluster else "concurrent")
     cuda, batching = device.startswith("cuda"), options.batching
     if batching == "auto" and options.deterministic and cuda:
         batching = "streams"  # in a stack, the last bits of a cell depend on the other cells

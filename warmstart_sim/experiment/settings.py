@@ -20,7 +20,7 @@ class ExecutionSettings:
     Attributes:
         data_root: The folder that holds the data sets.
         device: Such as "cpu" or "cuda:0".
-        timing: "isolated" when a cell has the machine to itself, "shared" when others run beside it.
+        timing: "isolated" when a cell has the machine to itself, "concurrent" when others run beside it.
         checkpoint_seconds: How often a long round is checkpointed, between two epochs. Default 600.
         tensorboard: Whether to write TensorBoard logs.
         deterministic: On CUDA, only kernels that give the same bits every time.

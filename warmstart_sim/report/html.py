@@ -99,8 +99,8 @@ def _timing(summary: pd.DataFrame) -> str:
     sentences = [_kinds("Train seconds", own)]
     if (first.notna() & (first != own)).any():
         sentences.append(_kinds("Those of the first phase", first, "first_phase_timing in summary.csv"))
-    if summary["shared_train_seconds"].notna().any():
-        sentences.append("The column shared_train_seconds has the seconds measured beside other cells instead.")
+    if summary["concurrent_train_seconds"].notna().any():
+        sentences.append("The column concurrent_train_seconds has the seconds measured beside other cells instead.")
     return " ".join(sentences)
 
 

@@ -12,7 +12,7 @@ from warmstart_sim.results.tables import Run
 TIMING = {
     "isolated": "timed alone on the device",
     "estimated": "estimated from step time",
-    "shared": "timed beside other cells",
+    "concurrent": "timed beside other cells",
 }
 TIMING_IN_FULL = {**TIMING, "estimated": "estimated from the step time measured on the idle device"}
 

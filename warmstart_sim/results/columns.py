@@ -18,7 +18,7 @@ EPOCH_COLUMNS = (
 STATISTICS = ("mean", "std", "low", "high", "p", "reference")
 SUMMED = (
     "final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio",
-    "difference", "curve_difference", "timing", "shared_train_seconds", "first_phase_timing",
+    "difference", "curve_difference", "timing", "concurrent_train_seconds", "first_phase_timing",
 )  # fmt: skip
 COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
 # Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.

@@ -4,7 +4,7 @@ A cell is one arm with one combination of varied values and one seed. Means are 
 diverged, gave up or have not reached the last round are counted in columns of their own. Shared rounds (a first phase
 that all arms start from) do not count towards an arm's accuracy, seconds, epochs or steps.
 
-Seconds are of three kinds, isolated, estimated and shared; `counted_seconds` decides which of them a round has.
+Seconds are of three kinds, isolated, estimated and concurrent; `counted_seconds` decides which of them a round has.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def counted_seconds(rounds: pd.DataFrame) -> pd.DataFrame:
 
         - isolated: as measured, alone on the device;
         - estimated: `estimated_isolated_seconds` replaces the seconds measured beside other cells, which move to
-          `shared_train_seconds` (empty in all other rows);
-        - shared: as measured beside other cells, because there is no estimate.
+          `concurrent_train_seconds` (empty in all other rows);
+        - concurrent: as measured beside other cells, because there is no estimate.
     """
     alone = estimates(rounds)
-    known = (rounds["timing"] == "shared") & alone.notna()
+    known = (rounds["timing"] == "concurrent") & alone.notna()
     return rounds.assign(
         train_seconds=rounds["train_seconds"].where(~known, alone),
-        shared_train_seconds=rounds["train_seconds"].where(known).astype(float),
+        concurrent_train_seconds=rounds["train_seconds"].where(known).astype(float),
         timing=rounds["timing"].where(~known, "estimated"),
     )
 
@@ -77,7 +77,7 @@ def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFram
         converged=("converged", "mean"),
     )
     table["state"] = np.select([table.pop(status) for status in FAILED], FAILED, "complete")
-    table["shared_train_seconds"] = groups["shared_train_seconds"].sum(min_count=1)
+    table["concurrent_train_seconds"] = groups["concurrent_train_seconds"].sum(min_count=1)
     table["timing"] = timing_kinds(own, keys, "timing")
     last = own.drop_duplicates(keys, keep="last").rename(columns={"accuracy": "final_accuracy"})
     table = table.reset_index().merge(last[[*keys, "final_accuracy"]], on=keys)
@@ -163,14 +163,14 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         - final_accuracy, _std, _low, _high: of the last round, mean over seeds, 95 % t-interval; fractions;
         - curve_accuracy: mean over rounds, then over seeds;
         - train_seconds, _std, _low, _high: the sum over an arm's own rounds, of the kind that timing names;
-        - shared_train_seconds: where they are estimated, the seconds measured beside other cells;
+        - concurrent_train_seconds: where they are estimated, the seconds measured beside other cells;
         - first_phase_seconds, first_phase_timing: the same of the shared rounds;
         - epochs, steps: sums over rounds, mean over seeds; converged: the share of rounds that converged;
         - pairs: seeds that the reference completed as well; the rest is about differences within a seed;
         - difference, _low, _high, _p: of final accuracy, with a paired t-test; p is empty if all seeds are equal;
         - curve_difference, _low, _high: of curve accuracy;
         - time_ratio, _low, _high: of train seconds; geometric mean, with the t-interval of the log ratios;
-        - timing: the kind of train_seconds: isolated, estimated, shared, or mixed.
+        - timing: the kind of train_seconds: isolated, estimated, concurrent, or mixed.
     """
     table = cells(rounds, axes, metric)
     keys = ["strategy", *axes]
@@ -185,7 +185,7 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         _summarize_column(complete, keys, "final_accuracy", "std", "low", "high"),
         _summarize_column(complete, keys, "curve_accuracy"),
         _summarize_column(complete, keys, "train_seconds", "std", "low", "high"),
-        *(_summarize_column(complete, keys, column) for column in ("shared_train_seconds", "first_phase_seconds")),
+        *(_summarize_column(complete, keys, column) for column in ("concurrent_train_seconds", "first_phase_seconds")),
         *(_summarize_column(complete, keys, column) for column in ("epochs", "steps", "converged")),
         _grouped(pairs, keys).size().rename("pairs").reset_index(),
         _summarize_column(pairs, keys, "difference", "low", "high", "p"),

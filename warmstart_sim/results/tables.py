@@ -93,6 +93,7 @@ def load(run_dir: Path) -> Run:
         measured_by = run_dir / "columns.json"
         columns = json.loads(measured_by.read_text(encoding="utf-8")) if measured_by.exists() else {}
         rounds[ESTIMATE] = estimates(rounds)
+        rounds["timing"] = rounds["timing"].replace("shared", "concurrent")  # its name in earlier versions
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise WarmstartError(

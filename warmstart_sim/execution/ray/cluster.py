@@ -102,8 +102,8 @@ class Cluster:
     ) -> ExecutionSettings:
         """`autotune.choose_parallelism` on a worker, before any cell runs.
 
-        Seconds are always "shared", because other programs may use the cluster. Estimates of isolated seconds are those
-        of the machine that measures here, wherever a cell runs.
+        Seconds are always "concurrent", because other programs may use the cluster. Estimates of isolated seconds are
+        those of the machine that measures here, wherever a cell runs.
         """
         ray = import_ray()
         beside_others = replace(wanted, workers=max(2, wanted.workers))
