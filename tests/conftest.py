@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("untimed", deadline=None)  # a test on a busy machine takes as long as it takes
 settings.load_profile("untimed")
 
+# What takes a process that trains several seconds to import; torch._dynamo comes with the first step of an optimiser.
+IMPORTS = [
+    "torch._dynamo", "sklearn.datasets", "warmstart_sim.execution.launch", "warmstart_sim.execution.interleaved",
+    "warmstart_sim.avalanche.engine",
+]  # fmt: skip
+
 
 @pytest.fixture(autouse=True)
 def _single_thread() -> None:
@@ -19,6 +27,22 @@ def _single_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> BaseContext:
+    """Starts processes at once: they are forked from one that has imported `IMPORTS`."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTS)
+    return context
+
+
+@pytest.fixture
+def quick_workers(fork_server, monkeypatch) -> None:
+    """Forks the worker processes of runs in this process; those of a command in another process are spawned."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork_server)
 
 
 @pytest.fixture

@@ -15,6 +15,15 @@ from warmstart_sim.errors import RunError, WarmstartError
 QUICK = {"out": None, "quiet": True, "device": "cpu"}
 
 
+@pytest.fixture
+def no_report(monkeypatch) -> None:
+    """Leaves out the report, which takes longer than a small run."""
+    monkeypatch.setattr("warmstart_sim.report.write", lambda folder: None)
+
+
+tables_only = pytest.mark.usefixtures("no_report")
+
+
 def average(previous, fresh, context):
     return {name: (previous[name] + fresh[name]) / 2 for name in fresh}
 
@@ -35,12 +44,14 @@ def test_a_function_runs_beside_the_built_in_strategies(tiny_scenario, tmp_path)
     assert (tmp_path / "report.html").exists()
 
 
+@tables_only
 def test_a_function_that_changes_is_another_experiment(tiny_scenario, tmp_path):
     run(tiny_scenario, strategies={"mine": lambda p, f, c: dict(f)}, seeds=[0], **{**QUICK, "out": tmp_path})
     with pytest.raises(WarmstartError, match="another strategy of that name"):
         run(tiny_scenario, strategies={"mine": lambda p, f, c: dict(p)}, seeds=[0], **{**QUICK, "out": tmp_path})
 
 
+@tables_only
 def test_own_arrays_and_an_own_model(tiny_scenario, tmp_path):
     generator = np.random.default_rng(0)
     centres = generator.normal(size=(3, 5)).astype(np.float32) * 4
@@ -76,6 +87,7 @@ PRETRAIN = {
 }
 
 
+@tables_only
 @pytest.mark.parametrize("as_mapping", [False, True])
 def test_own_data_sets_can_be_source_and_target(tmp_path, as_mapping):
     there, here = blobs("there", 3, seed=0), blobs("here", 4, seed=1)
@@ -91,6 +103,7 @@ def test_own_data_sets_can_be_source_and_target(tmp_path, as_mapping):
         run({**scenario, "stream": changed}, data=here, **{**QUICK, "out": tmp_path})
 
 
+@tables_only
 def test_functions_and_own_models_can_be_source_and_target(tmp_path):
     scenario = {**PRETRAIN, "stream": {"name": "pretrain", "source": load_there}}
     results = run(scenario, data=blobs("here", 3, seed=1), model=tiny_model, **{**QUICK, "out": tmp_path})
@@ -98,7 +111,7 @@ def test_functions_and_own_models_can_be_source_and_target(tmp_path):
     assert results.scenario["stream"]["source"].startswith("tests.test_api:load_there#")
 
 
-def test_own_data_sets_can_be_pairs(tmp_path):
+def test_own_data_sets_can_be_pairs(tmp_path, request):
     there, here = blobs("there", 3, seed=0), blobs("here", 4, seed=1)
     pairs = {
         "there to here": {"stream.source": there, "data": here},
@@ -110,9 +123,12 @@ def test_own_data_sets_can_be_pairs(tmp_path):
     assert found == {
         ("there to here", 0): {"there"}, ("there to here", 1): {"here"}, ("back", 0): {"here"}, ("back", 1): {"there"}
     }  # fmt: skip
+    assert (tmp_path / "report.html").exists()
+    request.getfixturevalue("no_report")
     assert run(scenario, **{**QUICK, "out": tmp_path}).rounds.equals(results.rounds)
 
 
+@tables_only
 def test_own_data_sets_can_be_rehearsed(tmp_path):
     scenario = {**PRETRAIN, "stream": {"name": "pretrain", "source": blobs("there", 3, seed=0)}}
     results = run(scenario, data=blobs("here", 4, seed=1), rehearse=True, **{**QUICK, "out": tmp_path})
@@ -163,6 +179,7 @@ def test_parts_given_as_objects_are_those_of_a_file(tiny_scenario):
     assert cell(Augment(random_crop=2)).digest != cell(["random_crop"]).digest
 
 
+@tables_only
 def test_a_failing_strategy_raises_after_the_others_are_done(tiny_scenario, tmp_path):
     def broken(previous, fresh, context):
         raise ZeroDivisionError("mine")
@@ -172,6 +189,7 @@ def test_a_failing_strategy_raises_after_the_others_are_done(tiny_scenario, tmp_
     assert set(pd.read_csv(tmp_path / "rounds.csv")["strategy"]) == {"random_init"}
 
 
+@tables_only
 def test_the_callers_threads_and_generators_are_left_alone(tiny_scenario, tmp_path):
     torch.set_num_threads(2)
     torch.manual_seed(1)
@@ -182,6 +200,7 @@ def test_the_callers_threads_and_generators_are_left_alone(tiny_scenario, tmp_pa
     assert torch.equal(torch.rand(3), expected)
 
 
+@tables_only
 def test_tensorboard_logs_hold_every_epoch(tiny_scenario, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -207,6 +226,7 @@ def test_the_package_itself_imports_without_torch():
     assert {"run", "ShrinkPerturb", "WarmStart", "RandomInit"} <= set(warmstart_sim.__all__)
 
 
+@tables_only
 def test_tables_of_cells_that_this_version_does_not_know_are_left_as_they_are(tiny_scenario, tmp_path):
     run({**tiny_scenario, "seeds": [0]}, strategies=["random_init"], out=tmp_path, quiet=True)
     before = (tmp_path / "rounds.csv").read_text()
@@ -217,6 +237,7 @@ def test_tables_of_cells_that_this_version_does_not_know_are_left_as_they_are(ti
     assert (tmp_path / "rounds.csv").read_text() == before
 
 
+@tables_only
 def test_the_stored_scenario_of_a_rehearsal_is_a_rehearsal(tmp_path):
     scenario = {**PRETRAIN, "stream": "pretrain", "data": "svhn"} | {
         "stream": {"name": "pretrain", "source": "cifar10"}

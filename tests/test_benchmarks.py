@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import subprocess
 import sys
 import types
@@ -29,27 +28,31 @@ def benchmark(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def speed(*arguments: str) -> tuple[int, dict[str, list[list[str]]], str]:
-    """Runs speed.py on a CPU; returns the exit status, the rows under each heading, and the output."""
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / "speed.py", "--device", "cpu", *arguments],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+def sections_of(document: str) -> dict[str, list[list[str]]]:
+    """The rows under each heading."""
     sections = {}
-    for section in done.stdout.split("\n## ")[1:]:
+    for section in document.split("\n## ")[1:]:
         rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
         sections[section.splitlines()[0]] = rows[2:]
-    return done.returncode, sections, done.stdout + done.stderr
+    return sections
 
 
 @pytest.mark.slow
-def test_speed_prints_a_row_for_the_model_in_every_table(tmp_path):
+@pytest.mark.xdist_group("pool")
+@pytest.mark.filterwarnings("default")  # of the loops that ours are compared with
+def test_speed_prints_a_row_for_the_model_in_every_table(tmp_path, benchmark, quick_workers, monkeypatch, capsys):
     out = tmp_path / "speed.md"
     model = "logistic_regression"
-    status, sections, output = speed(
-        "--models", model, "--steps", "1", "--repeats", "1", "--most", "2", "--out", str(out)
-    )  # fmt: skip
-    assert status == 0, output
+    speed, limits, many = map(benchmark, ("speed", "limits", "many"))
+    monkeypatch.setattr(limits, "BLOCK_SECONDS", 0.01)
+    monkeypatch.setattr(many, "CORE_SECONDS", 0.1)
+    arguments = ["--models", model, "--steps", "1", "--repeats", "1", "--most", "2", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--device", "cpu", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        speed.main()
+    output = capsys.readouterr().out
+    sections = sections_of(output)
+    assert ended.value.code == 0, output
     assert {title: [row[0] for row in rows] for title, rows in sections.items()} == {
         "One cell at a time": [model],
         "What bounds a step": [model],
@@ -67,9 +70,9 @@ def test_speed_prints_a_row_for_the_model_in_every_table(tmp_path):
 
 @pytest.mark.slow
 def test_speed_lists_what_it_skipped_when_the_time_is_used_up():
-    status, sections, output = speed("--models", "mlp,bilstm", "--minutes", "0")
-    assert status == 0, output
-    assert not any(sections.values())
+    command = [sys.executable, BENCHMARKS / "speed.py", "--device", "cpu"]
+    output = subprocess.check_output([*command, "--models", "mlp,bilstm", "--minutes", "0"], text=True)
+    assert not any(sections_of(output).values())
     for names in ("mlp, bilstm", "mlp, 1x8x8 (stacked), mlp, 3x32x32 (stacked)", "mlp, 1x8x8, mlp, 3x32x32"):
         assert f"\nSkipped, because the time was used up: {names}." in output
 

@@ -139,8 +139,9 @@ def test_modules_shown_for_the_package_register_something_with_a_schema(document
         assert each.summary(registered)
 
 
-def test_examples_of_new_modules_train_in_a_scenario(documented_modules, tiny_scenario, tmp_path):
+def test_examples_of_new_modules_train_in_a_scenario(documented_modules, tiny_scenario, tmp_path, monkeypatch):
     """Each example is one file and no other change: a scenario names it, and its cells train and measure."""
+    monkeypatch.setattr("warmstart_sim.report.write", lambda folder: None)
     tiny_scenario |= {
         "model": {"name": "two_layers", "units": 12},
         "strategies": {

@@ -70,8 +70,8 @@ def test_its_tables_are_those_of_our_engine_but_for_the_seconds(command, scenari
     assert rounds["epochs"].max() > 1
 
 
-@pytest.mark.slow  # every worker imports Avalanche
-def test_workers_give_the_tables_of_one(command, scenario, tmp_path):
+@pytest.mark.xdist_group("pool")
+def test_workers_give_the_tables_of_one(command, scenario, tmp_path, quick_workers):
     arms = ["--strategies", "random_init,warm_start"]
     for workers in (1, 2):
         ended = command("run", scenario, *HERE, *arms, "--workers", workers, "--engine", "avalanche", "--out", workers)

@@ -33,7 +33,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "resnet18": {
         "model": {"name": "resnet18", "width": 8},
-        "data": {"name": "synthetic", "like": "cifar10", "train_samples": 108, "test_samples": 20},
+        "data": {"name": "synthetic", "shape": [3, 16, 16], "train_samples": 108, "test_samples": 20},
     },
 }
 
@@ -45,7 +45,7 @@ def cell_of(model: str, start: str = "shrink_perturb", **changes: Any) -> Cell:
         "training": {
             "batch_size": 32,
             "optimizer": {"lr": 0.01},
-            "until": {"train_accuracy": 0.95, "max_epochs": 12},
+            "until": {"train_accuracy": 0.95, "max_epochs": 6},
             **changes,
         },
         "strategies": {start: STARTS[start]},

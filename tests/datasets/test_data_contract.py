@@ -8,19 +8,20 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from warmstart_sim.datasets import load, validate
+from warmstart_sim.datasets import load, loading, validate
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS, ImageSetName
 from warmstart_sim.datasets.paths import data_root
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset
 
+REAL_LOADED: dict = {}  # what `load` keeps in memory of real data, for all tests: decoding takes a second
 PUBLIC = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
 ALL = [pytest.param(name, marks=pytest.mark.data if name in PUBLIC else ()) for name in DATASETS.names()]
 
 
 @pytest.fixture
-def arguments(images, npz, reviews):
+def arguments(images, npz, reviews, monkeypatch):
     """Returns (root, options) to load a data set; real files replace downloads."""
 
     def of(name: str):
@@ -33,6 +34,7 @@ def arguments(images, npz, reviews):
         if name in PUBLIC:
             if not os.environ.get("WARMSTART_SIM_DATA"):
                 pytest.skip("needs real data: set WARMSTART_SIM_DATA")
+            monkeypatch.setattr(loading, "_recent", REAL_LOADED)
             try:
                 load(name, options, data_root(), 0)
             except DataError as error:

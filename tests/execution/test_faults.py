@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from tests.execution.test_local import assert_same_tables, run_cells, tables
+from tests.execution.test_local import POOL, assert_same_tables, run_cells, tables
 from tests.execution.waiting import PATIENCE, wait_for
 from warmstart_sim import preemption
 from warmstart_sim import scenario as scenarios
@@ -154,7 +154,7 @@ def test_a_driver_on_ray_that_is_killed_takes_its_workers_along_and_the_next_one
 @pytest.mark.parametrize(
     ("where", "options"),
     [
-        pytest.param("pool", {"workers": 2}, id="pool"),
+        pytest.param("pool", {"workers": 2}, marks=POOL, id="pool"),
         pytest.param("ray", {"workers": 2}, marks=RAY, id="ray"),
         pytest.param("ray", {"workers": 1, "slots": 4, "batching": "separate"}, marks=RAY, id="ray-batch"),
     ],
@@ -168,7 +168,8 @@ def test_a_killed_worker_is_replaced_and_a_cell_that_kills_every_worker_fails_al
     if "slots" not in options:  # in a batch, only one cell kills the worker; it takes the others along once
         (tmp_path / "marker").unlink()
     small["strategies"] |= {"always": {"start": "tests.experiment.poison:killed"}, "once": once}
-    cluster = {"ray": request.getfixturevalue("ray_cluster").address} if where == "ray" else {}
+    started = request.getfixturevalue("ray_cluster" if where == "ray" else "quick_workers")
+    cluster = {"ray": started.address} if where == "ray" else {}
     outcome = run_cells(small, tmp_path / "run", retries=1, **options, **cluster)
     ((name, reason),) = outcome.failures.items()
     assert name.startswith("always-")

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import nn
 
-from tests.execution.test_local import assert_same_tables, run_cells
+from tests.execution.test_local import POOL, assert_same_tables, run_cells
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import launch
 
@@ -96,9 +96,11 @@ def fragile(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return Fragile(torch.Size(input_shape).numel(), classes)
 
 
-@pytest.mark.slow
+@POOL
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_first_phase_that_fails_fails_its_cells_with_the_reason_and_no_others(pretrain, tmp_path, workers):
+def test_a_first_phase_that_fails_fails_its_cells_with_the_reason_and_no_others(
+    pretrain, tmp_path, quick_workers, workers
+):
     four = {"name": "synthetic", "shape": [1, 8, 8], "classes": FAILS_ON, "train_samples": 40}
     pretrain["model"] = "tests.execution.test_first_phases:fragile"
     pretrain["vary"]["pair"]["broken"] = {"stream.source": four, "data": "digits"}

@@ -16,7 +16,7 @@ from scipy import stats
 from torch import nn
 
 from tests.acceleration.simulated_capture import SimulatedCapture
-from tests.execution.test_local import assert_same_tables
+from tests.execution.test_local import POOL, assert_same_tables
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.errors import WarmstartError
@@ -430,8 +430,8 @@ def test_an_error_that_concerns_the_whole_run_ends_it_and_leaves_what_is_complet
     assert len(rounds(tmp_path)) == 9
 
 
-@pytest.mark.slow
-def test_a_worker_that_is_killed_takes_no_more_than_its_slots_with_it(tiny_scenario, tmp_path):
+@POOL
+def test_a_worker_that_is_killed_takes_no_more_than_its_slots_with_it(tiny_scenario, tmp_path, quick_workers):
     tiny_scenario |= {"model": MLP, "seeds": [0, 1, 2]}
     tiny_scenario["strategies"] = {"warm_start": {}, "killed": {"start": "tests.experiment.poison:killed"}}
     failures = ran(tiny_scenario, tmp_path, workers=2, slots=2, retries=0)

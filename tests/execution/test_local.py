@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +16,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.execution.waiting import wait_for
+from warmstart_sim import cli
 from warmstart_sim import datasets as datasets
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
@@ -29,6 +30,7 @@ from warmstart_sim.scenario.splits import load_dataset
 from warmstart_sim.types import Dataset, Samples
 
 TIMING = [*MEASURED, "timing"]
+POOL = pytest.mark.xdist_group("pool")  # one fork server for all
 
 
 def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -47,8 +49,8 @@ def run_cells(raw: dict, folder: Path, **options) -> launch.RunOutcome:
     return launch.run_scenario(raw, "scenario", launch.RunOptions(out=folder, quiet=True, device="cpu", **options))
 
 
-@pytest.mark.slow
-def test_two_workers_give_the_tables_of_one(tiny_scenario, tmp_path):
+@POOL
+def test_two_workers_give_the_tables_of_one(tiny_scenario, tmp_path, quick_workers):
     tiny_scenario["stream"] = {"name": "split"}
     run_cells(tiny_scenario, tmp_path / "one", workers=1)
     run_cells(tiny_scenario, tmp_path / "two", workers=2)
@@ -57,28 +59,31 @@ def test_two_workers_give_the_tables_of_one(tiny_scenario, tmp_path):
     assert timing == [{"isolated"}, {"concurrent"}]
 
 
+@POOL
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "kills"), [(1, (1, 3)), (2, (2,))])
 def test_a_run_killed_at_any_moment_and_started_again_gives_the_tables_of_one_that_was_not(
-    tiny_scenario, tmp_path, workers, kills
+    tiny_scenario, tmp_path, monkeypatch, fork_server, quick_workers, workers, kills
 ):
     tiny_scenario |= {"seeds": [0], "training": {"batch_size": 32, "until": {"epochs": 50}}}
     scenario = tmp_path / "tiny.yaml"
     scenario.write_text(yaml.safe_dump(tiny_scenario, sort_keys=False))
     run_cells(tiny_scenario, tmp_path / "through", workers=1)
 
-    command = [sys.executable, "-m", "warmstart_sim", "run", str(scenario), "--out", str(tmp_path / "killed")]
+    command = ["warmstart-sim", "run", str(scenario), "--out", str(tmp_path / "killed")]
     command += ["--workers", str(workers), "--device", "cpu", "--quiet"]
+    monkeypatch.setattr(sys, "argv", command)  # also of the processes that start from here
+    monkeypatch.setattr(sys, "path", [*sys.path])
     for rows in kills:  # kill it once it has stored so many checkpoints and results
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and stored(tmp_path / "killed") < rows and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+        process = fork_server.Process(target=cli.main)
+        process.start()
+        wait_for(lambda rows=rows: stored(tmp_path / "killed") >= rows)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
     assert_same_tables(tmp_path / "through", tmp_path / "killed")
     assert (tmp_path / "killed" / "report.html").exists()
 
@@ -87,8 +92,8 @@ def stored(folder: Path) -> int:
     return len(list(folder.glob("cells/*/checkpoint.pt"))) + len(list(folder.glob("cells/*/result.json")))
 
 
-@pytest.mark.slow
-def test_a_cell_that_fails_or_kills_its_worker_is_recorded_and_the_others_go_on(tiny_scenario, tmp_path):
+@POOL
+def test_a_cell_that_fails_or_kills_its_worker_is_recorded_and_the_others_go_on(tiny_scenario, tmp_path, quick_workers):
     tiny_scenario["strategies"] = {
         "random_init": {},
         "crash": {"start": "tests.experiment.poison:crash"},

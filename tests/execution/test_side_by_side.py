@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tests.execution.test_local import POOL
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.execution import interleaved as slots_module
 from warmstart_sim.execution.local import run_local
@@ -38,7 +39,8 @@ def rows(raw: dict, folder: Path, slots: int, batching: Batching, workers: int =
     }
 
 
-def test_two_workers_with_two_slots_each_give_the_same_bits(tiny_scenario, tmp_path):
+@POOL
+def test_two_workers_with_two_slots_each_give_the_same_bits(tiny_scenario, tmp_path, quick_workers):
     tiny_scenario["model"] = MLP
     alone = rows(tiny_scenario, tmp_path / "alone", 1, "separate")
     assert rows(tiny_scenario, tmp_path / "beside", 2, "separate", workers=2) == alone
