@@ -138,12 +138,18 @@ def grid(
 
 
 @app.command()
-def report(run_dir: RunDir, traceback: Traceback = False) -> None:
+def report(
+    run_dir: RunDir,
+    margin: Annotated[
+        float, typer.Option(metavar="POINTS", min=0, help="The loss of accuracy that does not matter, in points.")
+    ] = 1.0,
+    traceback: Traceback = False,
+) -> None:
     """Write a run's tables, figures and report.html again."""
     from warmstart_sim.execution import launch
 
     launch.collect(run_dir)
-    _report(run_dir)
+    _report(run_dir, margin / 100)
 
 
 @app.command()
@@ -319,7 +325,7 @@ def _report_outcome(outcome: RunOutcome) -> None:
     outcome.raise_failures()
 
 
-def _report(folder: Path) -> None:
+def _report(folder: Path, margin: float = 0.01) -> None:
     from rich.console import Console
 
     from warmstart_sim import report as reports
@@ -327,12 +333,12 @@ def _report(folder: Path) -> None:
     from warmstart_sim.report.terminal import terminal_table
     from warmstart_sim.results.tables import load
 
-    path = reports.write(folder)
+    path = reports.write(folder, margin)
     stored = load(folder)
     in_pipe = not sys.stdout.isatty()  # where rich would take 80 columns, and cut names
     console = Console(width=140 if in_pipe else None)
     console.print(terminal_table(stored))
-    console.print(describe_run(stored), highlight=False, width=100 if in_pipe else None)
+    console.print(describe_run(stored, margin=margin), highlight=False, width=100 if in_pipe else None)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 

@@ -25,17 +25,19 @@ def row(strategy: str, accuracy: float = 0.7, **columns: Any) -> dict[str, Any]:
     """A row of a summary: complete, one round, nothing to compare with, unless said otherwise."""
     base = dict.fromkeys(
         f"{quantity}{end}"
-        for quantity in ("difference", "curve_difference", "time_ratio")
-        for end in ("", "_low", "_high")
+        for quantity in ("difference", "curve_difference", "time_ratio", "samples_ratio")
+        for end in ("", "_low", "_high", "_p", "_low_holm", "_high_holm", "_bound")
     )
-    counts = {"seeds": 5, "unfinished": 0, "diverged": 0, "gave_up": 0, "pairs": 5, "timing": "isolated"}
-    return {"strategy": strategy, "final_accuracy": accuracy} | dict.fromkeys(base, NAN) | counts | columns
+    counts = {"seeds": 5, "unfinished": 0, "diverged": 0, "gave_up": 0, "pairs": 5, "timed_pairs": 5}
+    of = {"strategy": strategy, "final_accuracy": accuracy, "timing": "isolated"}
+    return of | dict.fromkeys(base, NAN) | counts | columns
 
 
 def compared(strategy: str, difference: float, low: float = NAN, high: float = NAN, **columns: Any) -> dict[str, Any]:
-    """A row of an arm that was compared with the reference in one round."""
+    """A row of an arm that was compared with the reference in one round, its interval adjusted already."""
     same = {"difference": difference, "difference_low": low, "difference_high": high}
-    return row(strategy, **same, **{f"curve_{key}": each for key, each in same.items()}, **columns)
+    adjusted = {"difference_low_holm": low, "difference_high_holm": high, "difference_bound": low}
+    return row(strategy) | same | adjusted | {f"curve_{key}": each for key, each in same.items()} | columns
 
 
 def say(*rows: dict[str, Any], axes: tuple[str, ...] = ()) -> str:
@@ -50,18 +52,31 @@ def test_an_interval_below_zero_is_below():
     )
     assert text == (
         "Warm start is 8.4 points below random init in final test accuracy (95 % interval −9.2 to −7.5, 5 seeds) and "
-        "needs 27 % of random init's training time (24 to 30 %)."
+        "needs 27 % (24 to 30 %) of random init's training time (timed alone)."
     )
 
 
-@pytest.mark.parametrize("timing", ["isolated", "estimated", "concurrent", "mixed"])
-def test_only_a_ratio_of_estimates_is_called_one(timing: str):
-    warm = compared("warm_start", -0.084, -0.092, -0.075, time_ratio=0.27, timing=timing)
+@pytest.mark.parametrize(
+    ("timing", "words"),
+    [
+        ("isolated", "needs 27 % of random init's training time (timed alone)"),
+        ("estimated", "needs an estimated 27 % of random init's training time"),
+        ("mixed", "needs an estimated 27 % of random init's training time"),
+        ("concurrent", "needs 41 % of random init's training samples (27 % of its time, timed beside other cells)"),
+    ],
+)
+def test_a_sentence_about_time_says_which_seconds(timing: str, words: str):
+    cost = {"time_ratio": 0.27, "samples_ratio": 0.41, "timing": timing, "timed_pairs": 2}
+    warm = compared("warm_start", -0.084, -0.092, -0.075, **cost)
     one = say(row("random_init"), warm)
     several = say(row("random_init"), *({**warm, "lambda": lam} for lam in (0.2, 0.8)), axes=("lambda",))
-    estimated = "an estimated " if timing == "estimated" else ""
-    assert f" needs {estimated}27 % of random init's training time" in one
-    assert f"; it needs {estimated}27 % of random init's training time" in several
+    assert f" and {words}." in one
+    assert f"; it {words}." in several
+
+
+def test_without_comparable_seconds_the_samples_are_said():
+    warm = compared("warm_start", -0.084, -0.092, -0.075, samples_ratio=0.41)
+    assert "and needs 41 % of random init's training samples." in say(row("random_init"), warm)
 
 
 def test_an_interval_above_zero_is_above():
@@ -71,10 +86,47 @@ def test_an_interval_above_zero_is_above():
 
 
 def test_an_interval_that_holds_zero_is_not_clearly_different():
-    text = say(row("random_init"), compared("warm_start", 0.011, -0.002, 0.025))
+    text = say(row("random_init"), compared("warm_start", 0.011, -0.02, 0.042))
     assert "is not clearly different from random init" in text
-    assert "95 % interval −0.2 to +2.5, 5 seeds" in text
+    assert "95 % interval −2.0 to +4.2, 5 seeds" in text
     assert "above" not in text
+
+
+def test_what_is_surely_above_the_margin_is_at_least_as_accurate():
+    close = compared("warm_start", 0.003, -0.011, 0.017, difference_bound=-0.008)
+    assert "Warm start is at least as accurate as random init to within 1 point in final" in say(
+        row("random_init"), close
+    )
+    narrow = describe_summary(pd.DataFrame([row("random_init"), close]), "random_init", {}, METRIC, margin=0.005)
+    assert "Warm start is not clearly different from random init in final" in narrow
+
+
+def test_the_same_difference_in_every_seed_supports_no_interval():
+    text = say(row("random_init"), compared("warm_start", -0.02, pairs=2))
+    assert "2.0 points below random init in final test accuracy (the same difference in every seed" in text
+    assert "95 %" not in text
+    several = [compared("warm_start", -0.02, pairs=2, **{"lambda": lam}) for lam in (0.2, 0.8)]
+    text = say(row("random_init"), *several, axes=("lambda",))
+    assert "by the same amount in every seed, which supports no interval, at all 2 settings" in text
+
+
+def test_a_claim_rests_on_the_adjusted_interval():
+    plain = compared("warm_start", 0.02, 0.001, 0.039, difference_p=0.04, difference_bound=0.005)
+    adjusted = {"difference_low_holm": -0.002, "difference_high_holm": 0.042}
+    other = compared("shrink", 0.03, 0.02, 0.04, difference_p=0.001)
+    text = say(row("random_init"), plain | adjusted, other)
+    assert "Warm start is at least as accurate as random init" in text
+    assert "(95 % interval −0.2 to +4.2, 5 seeds)" in text
+    assert "Shrink is 3.0 points above random init" in text
+    assert "adjusted for 2 comparisons (Holm's method)" in text
+    assert "Holm" not in say(row("random_init"), other)
+
+
+def test_survivors_are_called_so():
+    text = say(row("random_init"), compared("warm_start", 0.02, 0.01, 0.03, seeds=2, pairs=2, diverged=3))
+    assert "(95 % interval +1.0 to +3.0, the 2 of 5 seeds that trained)" in text
+    one = say(row("random_init"), compared("warm_start", 0.02, seeds=1, pairs=1, diverged=4))
+    assert "(one seed of 5, the only one that trained, which supports no interval)" in one
 
 
 def test_a_bound_close_to_zero_is_not_printed_as_zero():
@@ -83,7 +135,7 @@ def test_a_bound_close_to_zero_is_not_printed_as_zero():
 
 def test_the_average_over_rounds_is_judged_by_its_own_interval():
     curve = {"curve_difference": 0.02, "curve_difference_low": 0.01, "curve_difference_high": 0.03}
-    text = say(row("random_init"), compared("shrink", 0.01, -0.01, 0.03) | curve)
+    text = say(row("random_init"), compared("shrink", 0.01, -0.02, 0.04) | curve)
     assert "is not clearly different from random init in final test accuracy" in text
     assert "2.0 points above it on average over the rounds (+1.0 to +3.0)" in text
 
@@ -139,7 +191,7 @@ def test_many_settings_are_sorted_by_what_their_intervals_say():
     text = say(
         row("random_init", **{"lambda": NAN}),
         compared("shrink", -0.05, -0.06, -0.04, time_ratio=0.2, **{"lambda": 1.0}),
-        compared("shrink", 0.001, -0.01, 0.02, time_ratio=0.5, **{"lambda": 0.6}),
+        compared("shrink", 0.001, -0.02, 0.02, time_ratio=0.5, **{"lambda": 0.6}),
         compared("shrink", 0.02, 0.01, 0.03, time_ratio=0.9, **{"lambda": 0.2}),
         compared("shrink", 0.03, 0.02, 0.04, time_ratio=1.0, **{"lambda": 0.0}),
         axes=("lambda",),
@@ -227,7 +279,9 @@ def test_a_side_is_taken_only_if_the_interval_is_on_it(difference: float, half: 
     text = say(row("random_init"), compared("warm_start", difference, difference - half, difference + half))
     assert ("below random init" in text) == (difference + half < 0)
     assert ("above random init" in text) == (difference - half > 0)
-    assert ("not clearly different" in text) == (difference - half <= 0 <= difference + half)
+    level = difference - half <= 0 <= difference + half
+    assert ("not clearly different" in text) == (level and difference - half <= -0.01)
+    assert ("at least as accurate as" in text) == (level and difference - half > -0.01)
 
 
 def test_each_missing_or_failed_cell_is_named(tmp_path: Path):
@@ -245,6 +299,7 @@ def test_each_missing_or_failed_cell_is_named(tmp_path: Path):
 
 def test_a_whole_run_reads_as_text(tmp_path: Path):
     text = describe_run(load(write_run(tmp_path)))
-    assert text.startswith("Warm start is ")
+    assert text.startswith("Use random init: ")
+    assert " Warm start is " in text
     assert "points below random init in final validation accuracy (95 % interval" in text
     assert missing_or_failed(load(tmp_path)) == []

@@ -157,7 +157,7 @@ def test_the_page_says_of_which_kind_its_seconds_are(tmp_path: Path, kind: str):
     for part in (below_summary, below_rounds):
         assert [words for words in IN_WORDS.values() if words in part] == [IN_WORDS[kind]]
     assert "Those of the first phase" not in parsed.text
-    assert ("The column concurrent_train_seconds has" in parsed.text) == (kind == "estimated")
+    assert ("The column train_seconds of summary.csv has" in parsed.text) == (kind == "estimated")
     run = load(tmp_path)
     rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start'").groupby("round")
     means = rounds["estimated_isolated_seconds" if kind == "estimated" else "train_seconds"].mean()

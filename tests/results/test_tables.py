@@ -32,7 +32,8 @@ def cell(
     for index, accuracy in enumerate(accuracies):
         row = {
             "scenario": "s", "strategy": strategy, "seed": seed, "round": index, "shared": False, METRIC: accuracy,
-            "epochs": 3, "steps": 30, "converged": True, "status": "converged", "timing": "isolated",
+            "epochs": 3, "steps": 30, "samples_seen": 300, "flops": 1e6, "criterion_seconds": 0.1,
+            "converged": True, "status": "converged", "timing": "isolated",
             "train_seconds": seconds[index] if seconds else 1.0,
         }  # fmt: skip
         rows.append(row | {key: each[index] if isinstance(each, list) else each for key, each in other.items()})
@@ -146,6 +147,56 @@ def test_one_seed_has_values_but_no_interval():
     empty = [c for c in warm.index if c.endswith(("_low", "_high", "_std", "_p"))]
     assert len(empty) > 8
     assert warm[empty].isna().all()
+
+
+def test_the_same_difference_in_every_seed_has_no_interval():
+    warm = row(summary(two_arms([0.5, 0.75], [0.25, 0.5]), [], METRIC, "random_init"), "warm_start")
+    assert (warm["difference"], warm["difference_std"]) == (-0.25, 0)
+    ends = ("low", "high", "p", "low_holm", "high_holm", "p_holm")
+    assert warm[[f"difference_{end}" for end in ends]].isna().all()
+
+
+def test_adjusted_intervals_agree_with_adjusted_p_values():
+    rng = np.random.default_rng(0)
+    rounds = table(
+        *(cell("random_init", seed, [0.5 + rng.normal(0, 0.01)]) for seed in range(4)),
+        *(
+            cell(f"arm{k}", seed, [0.5 + 0.004 * k + rng.normal(0, 0.01)])
+            for k in range(10)
+            for seed in range(4)
+        ),
+    )  # fmt: skip
+    found = summary(rounds, [], METRIC, "random_init").dropna(subset="difference_p")
+    rejected = found["difference_p_holm"] <= 0.05
+    assert 0 < rejected.sum() < (found["difference_p"] <= 0.05).sum()
+    outside = (found["difference_low_holm"] > 0) | (found["difference_high_holm"] < 0)
+    assert list(outside) == list(rejected)
+    assert (found["difference_high_holm"] >= found["difference_high"]).all()
+
+
+def test_estimates_above_what_was_measured_are_not_compared():
+    def beside(arm: str, seed: int, estimate: float) -> list[dict[str, Any]]:
+        return cell(arm, seed, [0.5], [2.0], timing="concurrent", estimated_isolated_seconds=estimate)
+
+    sound = [beside(arm, seed, 1.0) for arm in ("random_init", "warm_start") for seed in range(5)]
+    one = summary(table(*sound[:-1], beside("warm_start", 4, 2.2)), [], METRIC, "random_init")
+    warm = row(one, "warm_start")
+    assert (warm["timing"], warm["pairs"], warm["timed_pairs"]) == ("mixed", 5, 4)
+    many = table(*sound[:7], *(beside("warm_start", seed, 2.2) for seed in (2, 3, 4)))
+    assert set(summary(many, [], METRIC, "random_init")["timing"]) == {"concurrent"}
+    assert row(summary(many, [], METRIC, "random_init"), "warm_start")["time_ratio"] == 1
+
+
+def test_the_best_of_many_arms_beside_one_reference_shares_their_deviation():
+    values = {0: [0.70, 0.72], 1: [0.71, 0.71], 2: [0.69, 0.74]}
+    rounds = table(
+        *(cell("random_init", seed, [0.7], **{"lambda": np.nan}) for seed in range(2)),
+        *(cell("shrink", seed, [each], **{"lambda": k}) for k, of in values.items() for seed, each in enumerate(of)),
+    )
+    found = summary(rounds, ["lambda"], METRIC, "random_init").dropna(subset="difference")
+    expected = np.mean([np.var(of, ddof=1) for of in values.values()]) ** 0.5
+    np.testing.assert_allclose(found["difference_bound_std"], expected)
+    assert (found["difference_bound"] < found["difference"]).all()
 
 
 def test_equal_arms_have_a_zero_interval_and_no_p_value():
@@ -269,9 +320,9 @@ def test_rounds_beside_other_cells_count_with_their_estimates():
     )
     result = summary(rounds, [], METRIC, "random_init")
     random, warm = row(result, "random_init"), row(result, "warm_start")
-    assert (random["train_seconds"], warm["train_seconds"]) == (5, 1.75)
-    assert warm["train_seconds_std"] == pytest.approx(np.std([2.0, 1.5], ddof=1))
-    assert (random["concurrent_train_seconds"], warm["concurrent_train_seconds"]) == (16, 16)
+    assert (random["compared_seconds"], warm["compared_seconds"]) == (5, 1.75)
+    assert warm["compared_seconds_std"] == pytest.approx(np.std([2.0, 1.5], ddof=1))
+    assert (random["train_seconds"], warm["train_seconds"]) == (16, 16)
     assert warm["time_ratio"] == pytest.approx(stats.gmean([2.0 / 4.0, 1.5 / 6.0]))
     assert set(result["timing"]) == {"estimated"}
 
@@ -305,18 +356,19 @@ def test_a_cell_s_kind_is_the_one_of_its_rounds_or_mixed(rows: list[tuple[str, f
         "random_init", 0, [0.5] * len(rows), seconds, timing=timing, estimated_isolated_seconds=estimates
     )  # fmt: skip
     (found,) = cells(table(several), [], METRIC).to_dict("records")
-    counted, kinds, instead = [], set(), []
+    counted, kinds = [], set()
+    beside = [(measured, estimate) for how, measured, estimate in rows if how == "concurrent" and estimate is not None]
+    impossible = sum(estimate for _, estimate in beside) > 1.05 * sum(measured for measured, _ in beside)
     for how, measured, estimate in rows:
-        if how == "concurrent" and estimate is not None:
+        if how == "concurrent" and estimate is not None and not impossible:
             counted.append(estimate)
-            instead.append(measured)
             kinds.add("estimated")
         else:
             counted.append(measured)
             kinds.add(how)
-    assert found["train_seconds"] == pytest.approx(sum(counted))
+    assert found["compared_seconds"] == pytest.approx(sum(counted))
+    assert found["train_seconds"] == pytest.approx(sum(seconds))
     assert found["timing"] == (kinds.pop() if len(kinds) == 1 else "mixed")
-    assert found["concurrent_train_seconds"] == pytest.approx(sum(instead) if instead else np.nan, nan_ok=True)
 
 
 @pytest.mark.parametrize(("first", "seconds"), [("isolated", 7), ("estimated", 0.2), ("concurrent", 7)])
@@ -326,7 +378,7 @@ def test_a_first_phase_has_a_kind_of_its_own(first: str, seconds: float):
     rounds = table(cell("random_init", 0, [0.5, 0.7], [7.0, 2.0], shared=[True, False], **both))
     random = row(summary(rounds, [], METRIC, "random_init"), "random_init")
     assert (random["first_phase_seconds"], random["first_phase_timing"]) == (seconds, first)
-    assert (random["train_seconds"], random["timing"]) == (0.2, "estimated")
+    assert (random["compared_seconds"], random["timing"]) == (0.2, "estimated")
 
 
 def test_without_a_first_phase_it_has_no_kind():
@@ -495,8 +547,8 @@ def test_summaries_of_published_runs_are_what_was_published():
     assert folders
     for folder in folders:
         published, now = pd.read_csv(folder / "summary.csv"), load(folder).summary()
-        columns = [column for column in published if column.startswith(("train_seconds", "time_ratio", "first_phase"))]
-        assert "train_seconds" in columns
+        columns = [column for column in published if column.startswith(("final_", "difference"))]
+        assert "final_accuracy" in columns
         pd.testing.assert_frame_equal(now[columns], published[columns], check_dtype=False)
 
 

@@ -9,10 +9,14 @@ from pathlib import Path
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
-def write(run_dir: Path) -> Path:
+def write(run_dir: Path, margin: float = 0.01) -> Path:
     """Writes summary.csv, figures/*.svg and *.png, and report.html into a run folder; the run may be unfinished.
 
     Every file is replaced atomically, report.html last.
+
+    Args:
+        run_dir: The run folder.
+        margin: The loss of accuracy that does not matter when a start is recommended, as a fraction.
 
     Returns:
         The path of report.html.
@@ -35,5 +39,5 @@ def write(run_dir: Path) -> Path:
         write_text(run_dir / "figures" / f"{figure.name}.svg", svgs[figure.name])
         write_bytes(run_dir / "figures" / f"{figure.name}.png", style.to_png(figure))
     page = run_dir / "report.html"
-    write_text(page, html.render_page(run, summary, figures, svgs))
+    write_text(page, html.render_page(run, summary, figures, svgs, margin))
     return page

@@ -71,7 +71,7 @@ def _plot(run: Run, axis: str, shown: Sequence[Quantity], suffix: str = "") -> R
             ax.xaxis.set_minor_locator(NullLocator())
             if quantity.column == "difference":
                 ax.axhline(0, color=INK, linewidth=1)
-            if quantity.column == "train_seconds":
+            if quantity.column == "compared_seconds":
                 ax.set_ylim(bottom=0)
         label_y(axs, quantity.label, each=side_by_side(panels, count))
     name = axis_names(run)[axis]

@@ -71,10 +71,10 @@ def time_and_accuracy(run: Run, times: ComparableTimes) -> str:
 
 def _draw_point(ax: Axes, line: Line, unit_seconds: float) -> None:
     rows, style = line.rows, line.style
-    time, accuracy = (over_seeds(rows, ["strategy"], column) for column in ("train_seconds", "final_accuracy"))
+    time, accuracy = (over_seeds(rows, ["strategy"], column) for column in ("compared_seconds", "final_accuracy"))
     ax.plot(
-        rows["train_seconds"] / unit_seconds, 100 * rows["final_accuracy"], style.marker, color=style.color, alpha=0.35,
-        markersize=4.5, markeredgewidth=0, zorder=2,
+        rows["compared_seconds"] / unit_seconds, 100 * rows["final_accuracy"], style.marker, color=style.color,
+        alpha=0.35, markersize=4.5, markeredgewidth=0, zorder=2,
     )  # fmt: skip
     ax.errorbar(
         time["mean"] / unit_seconds, 100 * accuracy["mean"], xerr=error_bars(time) / unit_seconds,
@@ -86,8 +86,8 @@ def _draw_point(ax: Axes, line: Line, unit_seconds: float) -> None:
 def _join_values(ax: Axes, lines: list[Line], unit_seconds: float) -> None:
     """Joins the points of an arm at several values of a varied key by a thin line, in the order of the values."""
     for name in dict.fromkeys(line.arm for line in lines):
-        means = [line.rows[["train_seconds", "final_accuracy"]].mean() for line in lines if line.arm == name]
-        time, accuracy = ([mean[column] for mean in means] for column in ("train_seconds", "final_accuracy"))
+        means = [line.rows[["compared_seconds", "final_accuracy"]].mean() for line in lines if line.arm == name]
+        time, accuracy = ([mean[column] for mean in means] for column in ("compared_seconds", "final_accuracy"))
         ax.plot(np.divide(time, unit_seconds), np.multiply(accuracy, 100), color=GREY, linewidth=1, zorder=1)
 
 

@@ -46,7 +46,7 @@ def train_time(run: Run) -> ReportFigure | None:
     )
     label = times.axis_label("train time per round")
     return _plot_by_round(
-        run, times.rows, "train_time", "Train time by round", caption, "train_seconds", 1 / times.unit_seconds, label
+        run, times.rows, "train_time", "Train time by round", caption, "compared_seconds", 1 / times.unit_seconds, label
     )
 
 

@@ -7,21 +7,21 @@ from typing import Any
 
 import pandas as pd
 
-from warmstart_sim.report.best_settings import describe_best_settings
-from warmstart_sim.report.grids import grids_of
+from warmstart_sim.report.recommendation import MARGIN, recommend
 from warmstart_sim.report.wording import (
     axis_names,
     axis_values,
     capitalized,
     is_empty,
     join_words,
+    margin_words,
     percent,
     points,
     readable,
     setting_label,
-    share,
+    share_of_cost,
 )
-from warmstart_sim.results.statistics import FAILED, cells
+from warmstart_sim.results.statistics import FAILED, MOST_IMPOSSIBLE, cells, count_impossible_estimates
 from warmstart_sim.results.tables import Run, missing_cells
 
 STATES = {"diverged": "diverged", "gave_up": "gave up", "unfinished": "not finished yet"}
@@ -29,29 +29,35 @@ MOST_VALUES, MOST_LABELS = 6, 3  # of a number and of a bundle, in a sentence
 Row = dict[str, Any]
 
 
-def describe_run(run: Run, summary: pd.DataFrame | None = None) -> str:
-    """Describes what a run found: the best settings of its grids, and a sentence for each arm.
+def describe_run(run: Run, summary: pd.DataFrame | None = None, margin: float = MARGIN) -> str:
+    """Describes what a run found: which start to use, then each arm beside the reference.
 
     Args:
         run: The run.
         summary: Its summary, if it is known already.
+        margin: The loss of accuracy that does not matter, as a fraction.
     """
     summary = run.summary() if summary is None else summary
-    best = [describe_best_settings(run, grid) for grid in grids_of(run)]
-    return " ".join(filter(None, [*best, describe_summary(summary, run.reference, axis_names(run), run.metric)]))
+    each = describe_summary(summary, run.reference, axis_names(run), run.metric, margin)
+    return " ".join(filter(None, [recommend(run, summary, margin), each, estimates_note(run)]))
 
 
-def describe_summary(summary: pd.DataFrame, reference: str, names: Mapping[str, str], metric: str) -> str:
+def describe_summary(
+    summary: pd.DataFrame, reference: str, names: Mapping[str, str], metric: str, margin: float = MARGIN
+) -> str:
     """Compares each arm of a summary with the reference, in accuracy and in training time.
 
-    An arm is below or above only if the 95 % interval of the paired difference is on one side of zero, and "not
-    clearly different" otherwise. One seed supports no interval, and the sentence says so.
+    An arm is below or above if the 95 % interval of the paired difference, adjusted for the number of comparisons, is
+    on one side of zero; "at least as accurate as" the reference if the one-sided 95 % lower bound lies above -margin;
+    and "not clearly different" otherwise. One seed supports no interval, nor does the same difference in every seed,
+    and the sentence says so.
 
     Args:
         summary: From `statistics.summary`.
         reference: The arm that the others are compared with.
         names: The names of the columns of varied values: see `wording.axis_names`.
         metric: "validation_accuracy" or "test_accuracy".
+        margin: The loss of accuracy that does not matter, as a fraction.
     """
     summary = summary.astype({"strategy": str})
     measured = summary.dropna(subset="final_accuracy")
@@ -61,7 +67,8 @@ def describe_summary(summary: pd.DataFrame, reference: str, names: Mapping[str, 
         rows = compared[compared["strategy"] == arm].to_dict("records")
         if rows:
             describe = _describe_setting if len(rows) == 1 else _describe_settings
-            sentences.append(f"{capitalized(arm)} {describe(rows, readable(reference), names, readable(metric))}.")
+            text = describe(rows, readable(reference), names, readable(metric), margin)
+            sentences.append(f"{capitalized(arm)} {text}.")
         elif arm != reference or compared.empty:
             accuracies = measured.loc[measured["strategy"] == arm, "final_accuracy"]
             why = "no other arm" if len(measured["strategy"].unique()) == 1 else "no seed of a comparable cell"
@@ -71,64 +78,95 @@ def describe_summary(summary: pd.DataFrame, reference: str, names: Mapping[str, 
             )
     if not sentences:
         sentences = ["No cell has reached its last round with a measured accuracy, so there is no result yet."]
+    if (tested := int(compared["difference_p"].notna().sum())) > 1:
+        sentences.append(
+            f"Intervals of final {readable(metric)} are adjusted for {tested} comparisons (Holm's method)."
+        )
     return " ".join([*sentences, *_left_out(summary)])
 
 
-def _describe_setting(rows: list[Row], reference: str, names: Mapping[str, str], metric: str) -> str:
-    (row,) = rows
-    which = _format_settings({axis: [row[axis]] for axis in names if not is_empty(row[axis])}, names)
-    where = f" {which}" if which else ""
-    if is_empty(row["difference_low"]):
-        evidence = "one seed, which supports no interval"
-    else:
-        evidence = f"95 % interval {_interval(row, 'difference')}, {row['pairs']} seeds"
-    parts = [f"is {_verdict(row, 'difference')} {reference}{where} in final {metric} ({evidence})"]
-    if row["curve_difference"] != row["difference"]:  # there is more than one round
-        evidence = "" if is_empty(row["curve_difference_low"]) else f" ({_interval(row, 'curve_difference')})"
-        parts.append(f"{_verdict(row, 'curve_difference')} it on average over the rounds{evidence}")
-    if not is_empty(row["time_ratio"]):
-        low, high = row["time_ratio_low"], row["time_ratio_high"]
-        evidence = "" if is_empty(low) else f" ({share(low)} to {share(high)} %)"
-        parts.append(f"needs {_estimated([row])}{share(row['time_ratio'])} % of {reference}'s training time{evidence}")
-    return join_words(parts)
-
-
-def _describe_settings(rows: list[Row], reference: str, names: Mapping[str, str], metric: str) -> str:
-    by_verdict: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row["difference"]):
-        by_verdict.setdefault(_verdict_without_size(row, reference), []).append(row)
-    verdicts = join_words([f"{verdict} {_where(of, rows, names)}" for verdict, of in by_verdict.items()])
-    seeds = " to ".join(dict.fromkeys(str(choose(row["pairs"] for row in rows)) for choose in (min, max)))
-    ends = [f"{points(row['difference'])} ({setting_label(row, names)})" for row in _ends(rows, "difference")]
-    times = " to ".join(dict.fromkeys(share(row["time_ratio"]) for row in _ends(rows, "time_ratio")))
-    time = f"; it needs {_estimated(rows)}{times} % of {reference}'s training time" if times else ""
+def estimates_note(run: Run) -> str:
+    """A sentence on estimates of isolated seconds that cannot be right, or nothing."""
+    impossible, known = count_impossible_estimates(run.rounds)
+    if not impossible:
+        return ""
+    which = "All" if impossible > MOST_IMPOSSIBLE * known else "Some"
     return (
-        f"is {verdicts} in final {metric} (95 % intervals, seeds: {seeds}, not corrected for the number of "
-        f"comparisons); the differences range from {' to '.join(ends)} points{time}"
+        f"{which} estimates of isolated seconds are left aside: those of {impossible} of {known} cells exceed what was "
+        "measured beside other cells."
     )
 
 
-def _estimated(rows: list[Row]) -> str:
-    """The words before a ratio of training times of which some are estimates."""
-    return "an estimated " if any(row["timing"] == "estimated" for row in rows) else ""
+def _describe_setting(rows: list[Row], reference: str, names: Mapping[str, str], metric: str, margin: float) -> str:
+    (row,) = rows
+    which = _format_settings({axis: [row[axis]] for axis in names if not is_empty(row[axis])}, names)
+    where = f" {which}" if which else ""
+    verdict = _verdict(row, "difference", row["difference_bound"], margin).format(f"{reference}{where}")
+    parts = [f"is {verdict} in final {metric} ({_evidence(row)})"]
+    if row["curve_difference"] != row["difference"]:  # there is more than one round
+        known = not is_empty(row["curve_difference_low"])
+        verdict = _verdict(row, "curve_difference", row["curve_difference_low"], margin).format("it")
+        evidence = f" ({_interval(row, 'curve_difference')})" if known else ""
+        parts.append(f"{verdict} on average over the rounds{evidence}")
+    if cost := share_of_cost(rows, f"{reference}'s"):
+        parts.append(f"needs {cost}")
+    return join_words(parts)
 
 
-def _verdict(row: Row, column: str) -> str:
-    difference, low, high = (row[f"{column}{end}"] for end in ("", "_low", "_high"))
-    if difference == 0 and (is_empty(low) or low == high):
-        return "exactly level with"
-    if low <= 0 <= high:
-        return "not clearly different from"
-    size = points(difference, low, high).partition(" ")[0][1:]
-    return f"{size} points {'below' if difference < 0 else 'above'}"
-
-
-def _verdict_without_size(row: Row, reference: str) -> str:
+def _evidence(row: Row) -> str:
+    failed = row["gave_up"] + row["diverged"]
+    seeds = f"the {row['pairs']} of {row['seeds'] + failed} seeds that trained" if failed else f"{row['pairs']} seeds"
+    if row["pairs"] == 1:
+        return (
+            f"one seed{f' of {1 + failed}, the only one that trained,' if failed else ','} which supports no interval"
+        )
     if is_empty(row["difference_low"]):
-        return f"compared with {reference} in one seed only, which supports no interval,"
-    if row["difference_low"] <= 0 <= row["difference_high"]:
-        return f"not clearly different from {reference}"
-    return f"{'below' if row['difference'] < 0 else 'above'} {reference}"
+        return f"the same difference in every seed, which supports no interval, {seeds}"
+    return f"95 % interval {_interval(row, 'difference', '_holm')}, {seeds}"
+
+
+def _describe_settings(rows: list[Row], reference: str, names: Mapping[str, str], metric: str, margin: float) -> str:
+    by_verdict: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["difference"]):
+        by_verdict.setdefault(_verdict_without_size(row, margin).format(reference), []).append(row)
+    verdicts = join_words([f"{verdict} {_where(of, rows, names)}" for verdict, of in by_verdict.items()])
+    seeds = " to ".join(dict.fromkeys(str(choose(row["pairs"] for row in rows)) for choose in (min, max)))
+    ends = [f"{points(row['difference'])} ({setting_label(row, names)})" for row in _ends(rows, "difference")]
+    cost = share_of_cost(rows, f"{reference}'s")
+    return (
+        f"is {verdicts} in final {metric} (95 % intervals, seeds: {seeds}); the differences range from "
+        f"{' to '.join(ends)} points{f'; it needs {cost}' if cost else ''}"
+    )
+
+
+def _verdict(row: Row, column: str, bound: float, margin: float) -> str:
+    """The verdict on a difference, with {} for what it is compared with; that on final accuracy is adjusted."""
+    difference = row[column]
+    low, high = (row[f"{column}_{end}{'_holm' if column == 'difference' else ''}"] for end in ("low", "high"))
+    if difference == 0 and (is_empty(low) or low == high):
+        return "exactly level with {}"
+    if not is_empty(low) and low <= 0 <= high:
+        return _without_clear_difference(bound, margin)
+    size = points(difference, low, high).partition(" ")[0][1:]
+    return f"{size} points {'below' if difference < 0 else 'above'} {{}}"
+
+
+def _without_clear_difference(bound: float, margin: float) -> str:
+    return (
+        f"at least as accurate as {{}} to within {margin_words(margin)}"
+        if bound > -margin
+        else "not clearly different from {}"
+    )
+
+
+def _verdict_without_size(row: Row, margin: float) -> str:
+    if row["pairs"] == 1:
+        return "compared with {} in one seed only, which supports no interval,"
+    if is_empty(row["difference_low"]):
+        return "different from {} by the same amount in every seed, which supports no interval,"
+    if row["difference_low_holm"] <= 0 <= row["difference_high_holm"]:
+        return _without_clear_difference(row["difference_bound"], margin)
+    return f"{'below' if row['difference'] < 0 else 'above'} {{}}"
 
 
 def _where(rows: list[Row], every: list[Row], names: Mapping[str, str]) -> str:
@@ -160,8 +198,8 @@ def _ends(rows: list[Row], column: str) -> list[Row]:
     return [ordered[0], ordered[-1]] if ordered else []
 
 
-def _interval(row: Row, column: str) -> str:
-    text = points(*(row[f"{column}{end}"] for end in ("", "_low", "_high")))
+def _interval(row: Row, column: str, adjusted: str = "") -> str:
+    text = points(row[column], *(row[f"{column}_{end}{adjusted}"] for end in ("low", "high")))
     return text.partition("[")[2].rstrip("]").replace(", ", " to ")
 
 

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 
 from warmstart_sim.report.figures import REHEARSAL
 from warmstart_sim.report.findings import describe_run, missing_or_failed
+from warmstart_sim.report.recommendation import MARGIN
 from warmstart_sim.report.style import ReportFigure, color_variables, inline_svg
 from warmstart_sim.report.timing import TIMING_IN_FULL
 from warmstart_sim.report.wording import (
@@ -45,7 +46,13 @@ class Table:
     numbers: int
 
 
-def render_page(run: Run, summary: pd.DataFrame, figures: Sequence[ReportFigure], svgs: Mapping[str, str]) -> str:
+def render_page(
+    run: Run,
+    summary: pd.DataFrame,
+    figures: Sequence[ReportFigure],
+    svgs: Mapping[str, str],
+    margin: float = MARGIN,
+) -> str:
     """Renders report.html.
 
     Args:
@@ -53,6 +60,7 @@ def render_page(run: Run, summary: pd.DataFrame, figures: Sequence[ReportFigure]
         summary: From `statistics.summary`.
         figures: From `figures.draw_figures`.
         svgs: The SVG file of each figure, by its name.
+        margin: The loss of accuracy that does not matter, as a fraction.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -70,7 +78,7 @@ def render_page(run: Run, summary: pd.DataFrame, figures: Sequence[ReportFigure]
         scenario=run.scenario,
         reference=readable(run.reference),
         rehearsal=REHEARSAL if run.environment.get("rehearsal") else "",
-        finding=describe_run(run, summary),
+        finding=describe_run(run, summary, margin),
         timing=_timing(summary),
         summary=summary_table(shown, run),
         differences=differences_table(shown, run),
@@ -99,8 +107,8 @@ def _timing(summary: pd.DataFrame) -> str:
     sentences = [_kinds("Train seconds", own)]
     if (first.notna() & (first != own)).any():
         sentences.append(_kinds("Those of the first phase", first, "first_phase_timing in summary.csv"))
-    if summary["concurrent_train_seconds"].notna().any():
-        sentences.append("The column concurrent_train_seconds has the seconds measured beside other cells instead.")
+    if (own == "estimated").any():
+        sentences.append("The column train_seconds of summary.csv has the seconds measured beside other cells.")
     return " ".join(sentences)
 
 
@@ -128,14 +136,16 @@ def summary_table(summary: pd.DataFrame, run: Run) -> Table:
     curve, first_phase = _has_curve(summary), bool(summary["first_phase_seconds"].notna().any())
     head = ["seeds", f"final {readable(run.metric)} (95\N{NO-BREAK SPACE}%)", *["mean over rounds"] * curve]
     timing = _timing_column(summary["timing"])
-    head += ["train time", *["timing"] * any(timing), "epochs", "converged", *["first phase"] * first_phase]
+    head += ["train time", *["timing"] * any(timing), "train and checks", "epochs", "converged"]
+    head += ["first phase"] * first_phase
     rows = [
         [
             str(row["seeds"]),
             _with_interval(row, "final_accuracy"),
             *[percent(row["curve_accuracy"])] * curve,
-            duration(row["train_seconds"]),
+            duration(row["compared_seconds"]),
             *kind,
+            duration(row["train_seconds"] + row["criterion_seconds"]),
             _whole(row["epochs"]),
             percent(row["converged"], digits=0),
             *[duration(row["first_phase_seconds"])] * first_phase,
@@ -149,14 +159,17 @@ def differences_table(summary: pd.DataFrame, run: Run) -> Table:
     """Paired differences from the reference, as text; no rows if there is nothing to compare."""
     compared = summary[summary["difference"].notna()]
     curve = _has_curve(summary)
-    head = ["pairs", "final accuracy (points)", "p", *["mean over rounds (points)"] * curve, "train time (ratio)"]
+    head = ["pairs", "final accuracy (points)", "p", "p (Holm)", *["mean over rounds (points)"] * curve]
+    head += ["train time (ratio)", "samples (ratio)"]
     rows = [
         [
             str(row["pairs"]),
             points(row["difference"], row["difference_low"], row["difference_high"]),
             p_value(row["difference_p"]),
+            p_value(row["difference_p_holm"]),
             *[points(row["curve_difference"], row["curve_difference_low"], row["curve_difference_high"])] * curve,
             ratio(row["time_ratio"], row["time_ratio_low"], row["time_ratio_high"]),
+            ratio(row["samples_ratio"]),
         ]
         for row in compared.to_dict("records")
     ]
@@ -173,7 +186,7 @@ def rounds_table(run: Run) -> Table:
     """Every round of every arm, means over seeds, up to the number of rows that a page can hold."""
     of_data = ["dataset"] if has_several_data_sets(run) else []
     keys = ["strategy", *run.axes, *of_data, "round"]
-    columns = ("train_samples", run.metric, "train_accuracy", "epochs", "train_seconds", "converged")
+    columns = ("train_samples", run.metric, "train_accuracy", "epochs", "compared_seconds", "converged")
     rounds = counted_seconds(run.rounds)
     table = over_seeds(rounds, keys, "train_samples")[[*keys, "seeds"]]
     for column in columns:
@@ -191,7 +204,7 @@ def rounds_table(run: Run) -> Table:
             percent(row[run.metric]),
             percent(row["train_accuracy"]),
             _whole(row["epochs"]),
-            duration(row["train_seconds"]),
+            duration(row["compared_seconds"]),
             *kind,
             percent(row["converged"], digits=0),
         ]

@@ -31,7 +31,7 @@ MOST_SHAPES = 2000  # points drawn as shapes; more become one image
 MOST_RINGS = 12  # with room around their points
 MOST_LISTED = 6  # settings of the front in the caption
 OTHER_SETTINGS = LineStyle(GREY, "o", "")
-FRONT = Line("", "Pareto front", LineStyle(INK, ""), pd.DataFrame(columns=["train_seconds", "final_accuracy"]))
+FRONT = Line("", "Pareto front", LineStyle(INK, ""), pd.DataFrame(columns=["compared_seconds", "final_accuracy"]))
 
 
 def pareto_front(times: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ def pareto_front(times: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
 
 
 def _front(settings: pd.DataFrame) -> pd.DataFrame:
-    return settings.iloc[pareto_front(settings["train_seconds"].to_numpy(), settings["final_accuracy"].to_numpy())]
+    return settings.iloc[pareto_front(settings["compared_seconds"].to_numpy(), settings["final_accuracy"].to_numpy())]
 
 
 @styled
@@ -68,7 +68,7 @@ def pareto(run: Run, grid: Grid) -> ReportFigure | None:
         return None
     keys = ["strategy", *run.axes]
     grouped = times.rows.dropna(subset="final_accuracy").groupby(keys, dropna=False, observed=True)
-    settings = grouped[["train_seconds", "final_accuracy"]].mean().reset_index()
+    settings = grouped[["compared_seconds", "final_accuracy"]].mean().reset_index()
     tables = _tables(run, grid, settings)
     drawn = tables[:MOST_PANELS]
     by_row = len(grid.rows) <= MOST_COLORS and len(settings) <= MOST_SHAPES
@@ -79,7 +79,7 @@ def pareto(run: Run, grid: Grid) -> ReportFigure | None:
         for line in panel.lines:
             _draw_points(ax, line, times.unit_seconds)
         front = _front(table)
-        x, y = front["train_seconds"] / times.unit_seconds, 100 * front["final_accuracy"]
+        x, y = front["compared_seconds"] / times.unit_seconds, 100 * front["final_accuracy"]
         ax.plot(x, y, color=INK, linewidth=1.3, zorder=2.5)
         size = 12 if len(front) <= MOST_RINGS else 5
         ax.plot(x, y, "o", markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.2, markersize=size, zorder=5)
@@ -142,7 +142,7 @@ def _draw_points(ax: Axes, line: Line, unit_seconds: float) -> None:
     named = line.style.marker != "D" and line.style is not OTHER_SETTINGS
     as_image = len(line.rows) > MOST_SHAPES
     ax.plot(
-        line.rows["train_seconds"] / unit_seconds, 100 * line.rows["final_accuracy"], marker=line.style.marker,
+        line.rows["compared_seconds"] / unit_seconds, 100 * line.rows["final_accuracy"], marker=line.style.marker,
         color=line.style.color, linestyle="", markersize=9 if named else 2.5 if as_image else 5.5,
         markeredgewidth=0 if as_image else 0.6, alpha=0.6 if line.style is OTHER_SETTINGS else None,
         zorder=4 if named else 3, rasterized=as_image,
@@ -163,13 +163,13 @@ def _limit(grid: Grid, axs: list[Axes], tables: list[pd.DataFrame], unit_seconds
     for index, (ax, table) in enumerate(zip(axs, tables, strict=True)):
         in_range = tables if shared else [table]
         settings, needed = pd.concat(in_range), pd.concat([_always_shown(grid, each) for each in in_range])
-        right = max(without_outliers(settings["train_seconds"].to_numpy())[1], needed["train_seconds"].max())
+        right = max(without_outliers(settings["compared_seconds"].to_numpy())[1], needed["compared_seconds"].max())
         low = min(without_outliers(settings["final_accuracy"].to_numpy())[0], needed["final_accuracy"].min())
         high = settings["final_accuracy"].max()
         margin = 0.05 * (high - low) or 0.01
         if index == 0 or not shared:
             ax.set(xlim=(0, 1.06 * right / unit_seconds), ylim=(100 * (low - margin), 100 * (high + margin)))
-        outside += int(((table["train_seconds"] > right) | (table["final_accuracy"] < low)).sum())
+        outside += int(((table["compared_seconds"] > right) | (table["final_accuracy"] < low)).sum())
     return outside
 
 
@@ -185,7 +185,7 @@ def _list_front(run: Run, drawn: list[tuple[str, pd.DataFrame]]) -> str:
     settings = [
         readable(str(row["strategy"]))
         + (f" ({values})" if (values := setting_label(row, names)) else "")
-        + f": {percent(row['final_accuracy'])} in {duration(row['train_seconds'])}"
+        + f": {percent(row['final_accuracy'])} in {duration(row['compared_seconds'])}"
         for row in front.to_dict("records")
     ]
     return f" In the order of time: {'; '.join(settings)}."

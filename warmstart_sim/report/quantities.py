@@ -41,7 +41,7 @@ def quantities(run: Run, table: pd.DataFrame, pairs: pd.DataFrame, rows_name: st
 
     Args:
         run: The run.
-        table: Has final_accuracy, train_seconds and timing, such as the table from `statistics.cells`.
+        table: Has final_accuracy, compared_seconds and timing, such as the table from `statistics.cells`.
         pairs: Has difference: from `statistics.paired`, or the same table.
         rows_name: What captions call the rows of `table`.
     """
@@ -55,7 +55,7 @@ def quantities(run: Run, table: pd.DataFrame, pairs: pd.DataFrame, rows_name: st
             f"difference in final {metric} from {reference} with the same seed",
         ),
         Quantity(
-            "train_time", "train time", times.rows, "train_seconds", 1 / times.unit_seconds,
+            "train_time", "train time", times.rows, "compared_seconds", 1 / times.unit_seconds,
             times.axis_label("train time"), f"{train_time_name(run)} ({times.in_full})", times.note(rows_name),
         ),
     ]  # fmt: skip

@@ -53,7 +53,7 @@ def terminal_table(run: Run) -> Table:
             str(row["seeds"]),
             "–" if is_empty(accuracy) else f"{accuracy:.1f}" + ("" if is_empty(half) else f" ± {half:.1f}"),
             points(row["difference"], row["difference_low"], row["difference_high"]),
-            duration(row["train_seconds"]),
+            duration(row["compared_seconds"]),
             ratio(row["time_ratio"]),
             "–" if is_empty(row["epochs"]) else f"{row['epochs']:,.0f}",
         )

@@ -58,7 +58,7 @@ def comparable_times(table: pd.DataFrame) -> ComparableTimes:
     counts = table["timing"].value_counts()
     kind = max(TIMING, key=lambda each: counts.get(each, 0))
     rows = table[table["timing"] == kind]
-    longest = rows["train_seconds"].max()
+    longest = rows["compared_seconds"].max()
     unit, seconds = ("s", 1.0) if longest < 600 else ("min", 60.0) if longest < 10800 else ("h", 3600.0)
     return ComparableTimes(rows, kind, len(table) - len(rows), unit, seconds)
 

@@ -183,3 +183,46 @@ def p_value(p: float) -> str:
     ('< 0.001', '0.042')
     """
     return "–" if is_empty(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def margin_words(margin: float) -> str:
+    """A margin of accuracy in points.
+
+    >>> margin_words(0.01), margin_words(0.005)
+    ('1 point', '0.5 points')
+    """
+    return f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+
+
+def share_of_cost(rows: Sequence[Mapping[str, Any]], whose: str) -> str:
+    """The training that rows of a summary need relative to the reference, and which seconds say so.
+
+    Where the only seconds are those measured beside other cells, the share of samples comes first, and where there are
+    none it stands alone; empty if nothing is known.
+
+    >>> row = {"time_ratio": 0.42, "samples_ratio": 0.51, "timing": "concurrent", "timed_pairs": 2}
+    >>> share_of_cost([row], "random init's")
+    "51 % of random init's training samples (42 % of its time, timed beside other cells)"
+    >>> share_of_cost([{**row, "timing": "estimated"}], "random init's")
+    "an estimated 42 % of random init's training time"
+    """
+    samples = _range_of_shares([row["samples_ratio"] for row in rows])
+    of_samples = f"{samples} % of {whose} training samples" if samples else ""
+    timed = [row for row in rows if not is_empty(row["time_ratio"])]
+    kinds = {row["timing"] for row in timed}
+    times = f"{_range_of_shares([row['time_ratio'] for row in timed])} %"
+    if len(rows) == 1 and rows[0]["timed_pairs"] > 2:
+        times += f" ({share(rows[0]['time_ratio_low'])} to {share(rows[0]['time_ratio_high'])} %)"
+    if not timed:
+        return of_samples
+    if "concurrent" in kinds and samples:
+        return f"{of_samples} ({times} of its time, timed beside other cells)"
+    text = f"{times} of {whose} training time"
+    if "concurrent" in kinds:
+        return f"{text} (timed beside other cells)"
+    return f"{text} (timed alone)" if kinds == {"isolated"} else f"an estimated {text}"
+
+
+def _range_of_shares(ratios: Sequence[float]) -> str:
+    known = [ratio for ratio in ratios if not is_empty(ratio)]
+    return " to ".join(dict.fromkeys(share(end(known)) for end in (min, max))) if known else ""

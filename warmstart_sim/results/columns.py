@@ -15,12 +15,13 @@ EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
     "train_accuracy", "validation_accuracy", "test_accuracy", "train_seconds",
 )  # fmt: skip
-STATISTICS = ("mean", "std", "low", "high", "p", "reference")
+STATISTICS = ("mean", "std", "low", "high", "p", "bound", "low_holm", "high_holm", "p_holm", "reference")
 SUMMED = (
-    "final_accuracy", "curve_accuracy", "train_seconds", "first_phase_seconds", "time_ratio", "log_time_ratio",
-    "difference", "curve_difference", "timing", "concurrent_train_seconds", "first_phase_timing",
+    "final_accuracy", "curve_accuracy", "compared_seconds", "first_phase_seconds", "samples_seen", "flops",
+    "time_ratio", "samples_ratio", "flops_ratio", "log_time_ratio", "log_samples_ratio", "log_flops_ratio",
+    "difference", "curve_difference", "timing", "first_phase_timing",
 )  # fmt: skip
-COUNTS = ("seeds", "pairs", "last_round", "unfinished", "diverged", "gave_up")
+COUNTS = ("seeds", "pairs", "timed_pairs", "last_round", "unfinished", "diverged", "gave_up")
 # Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.
 RESERVED_COLUMNS = {
     *IDENTITY_COLUMNS, *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,

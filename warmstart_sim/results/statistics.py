@@ -17,13 +17,27 @@ import pandas as pd
 from pandas.api.typing import DataFrameGroupBy
 from scipy.special import stdtr, stdtrit
 
+from warmstart_sim.results.inference import LEVEL, holm_factors, lower_bounds
+
 FAILED = ("diverged", "gave_up")
+COSTS = (
+    "train_seconds",
+    "criterion_seconds",
+    "epochs",
+    "steps",
+    "samples_seen",
+    "flops",
+)  # of a cell: sums over rounds
+RATIOS = {"time_ratio": "compared_seconds", "samples_ratio": "samples_seen", "flops_ratio": "flops"}
 ESTIMATE = "estimated_isolated_seconds"
+CONCURRENT = "concurrent"
+TOLERANCE = 1.05  # of an estimate above the measured seconds, for noise
+MOST_IMPOSSIBLE = 0.2  # share of the cells; with more, no estimate of a run is used
 NOISE_DIGITS = 12  # later digits depend on the order of a sum; they are rounded off, so that equal means are equal
 
 
 def counted_seconds(rounds: pd.DataFrame) -> pd.DataFrame:
-    """The rounds with the seconds that summaries and figures of time use, and their kind.
+    """Adds `compared_seconds`, those that summaries and figures of time use, and sets `timing` to their kind.
 
     Seconds of different kinds cannot be compared: a cell that ran beside others had to wait for them.
 
@@ -31,20 +45,45 @@ def counted_seconds(rounds: pd.DataFrame) -> pd.DataFrame:
         rounds: As in rounds.csv.
 
     Returns:
-        The same rows; `timing` is the kind of `train_seconds`:
+        The same rows, with `timing`:
 
-        - isolated: as measured, alone on the device;
-        - estimated: `estimated_isolated_seconds` replaces the seconds measured beside other cells, which move to
-          `concurrent_train_seconds` (empty in all other rows);
-        - concurrent: as measured beside other cells, because there is no estimate.
+        - isolated: measured alone on the device;
+        - estimated: `estimated_isolated_seconds`, for rounds that ran beside other cells;
+        - concurrent: measured beside other cells, because there is no estimate or an impossible one; if the estimates
+          of many cells are impossible, those of the run are not used.
     """
     alone = estimates(rounds)
-    known = (rounds["timing"] == "concurrent") & alone.notna()
+    impossible, cells = impossible_estimates(rounds), count_impossible_estimates(rounds)
+    known = (rounds["timing"] == CONCURRENT) & alone.notna() & ~impossible & (cells[0] <= MOST_IMPOSSIBLE * cells[1])
     return rounds.assign(
-        train_seconds=rounds["train_seconds"].where(~known, alone),
-        concurrent_train_seconds=rounds["train_seconds"].where(known).astype(float),
+        compared_seconds=rounds["train_seconds"].where(~known, alone).astype(float),
         timing=rounds["timing"].where(~known, "estimated"),
     )
+
+
+def impossible_estimates(rounds: pd.DataFrame) -> pd.Series[bool]:
+    """Whether a round's cell has estimates that exceed what was measured beside other cells, by over `TOLERANCE`.
+
+    Alone on the device, a cell cannot take longer than beside others: the step time was measured at a slower moment
+    than that of the cell.
+    """
+    rounds = rounds.assign(**{ESTIMATE: estimates(rounds)})
+    beside = rounds[(rounds["timing"] == CONCURRENT) & rounds[ESTIMATE].notna()]
+    sums = _grouped(beside, _cell_columns(rounds))[[ESTIMATE, "train_seconds"]].transform("sum")
+    return (sums[ESTIMATE] > TOLERANCE * sums["train_seconds"]).reindex(rounds.index, fill_value=False)
+
+
+def count_impossible_estimates(rounds: pd.DataFrame) -> tuple[int, int]:
+    """The number of cells with impossible estimates, and of all cells with estimates."""
+    impossible, known = impossible_estimates(rounds), estimates(rounds).notna()
+    columns = rounds[_cell_columns(rounds)]
+    return len(columns[impossible].drop_duplicates()), len(columns[known].drop_duplicates())
+
+
+def _cell_columns(rounds: pd.DataFrame) -> list[str]:
+    """The columns that say which cell a row is of: those before `round`."""
+    columns = list(rounds.columns)
+    return columns[: columns.index("round")]
 
 
 def estimates(rounds: pd.DataFrame) -> pd.Series[float]:
@@ -56,9 +95,10 @@ def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFram
     """One row for each cell: its accuracy, its cost and its state.
 
     `state` is complete, unfinished (before the last round that any cell of the same setting has reached), diverged or
-    gave_up; only complete cells count. `curve_accuracy` is the mean over rounds; `epochs`, `steps` and the seconds,
-    which are those of `counted_seconds`, are sums over rounds. `timing` is the kind of these seconds, or mixed if there
-    are several; `first_phase_seconds` and `first_phase_timing` are the same for the shared rounds.
+    gave_up; only complete cells count. `curve_accuracy` is the mean over rounds; costs are sums over rounds: epochs,
+    steps, samples, FLOPs and seconds. `train_seconds` and `criterion_seconds` are measured, `compared_seconds` are
+    those of `counted_seconds`, and `timing` is their kind, or mixed if there are several; `first_phase_seconds` and
+    `first_phase_timing` are the same for the shared rounds.
     """
     keys = ["strategy", *axes, "seed"]
     rounds = counted_seconds(rounds).sort_values([*keys, "round"]).assign(accuracy=rounds[metric])
@@ -71,20 +111,17 @@ def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFram
         last_round=("round", "max"),
         **{status: (status, "any") for status in FAILED},
         curve_accuracy=("accuracy", "mean"),
-        train_seconds=("train_seconds", "sum"),
-        epochs=("epochs", "sum"),
-        steps=("steps", "sum"),
+        **{column: (column, "sum") for column in ("compared_seconds", *COSTS)},
         converged=("converged", "mean"),
     )
     table["state"] = np.select([table.pop(status) for status in FAILED], FAILED, "complete")
-    table["concurrent_train_seconds"] = groups["concurrent_train_seconds"].sum(min_count=1)
     table["timing"] = timing_kinds(own, keys, "timing")
     last = own.drop_duplicates(keys, keep="last").rename(columns={"accuracy": "final_accuracy"})
     table = table.reset_index().merge(last[[*keys, "final_accuracy"]], on=keys)
     settings = [axis for axis in axes if rounds[axis].notna().all()]
     reached = _grouped(table, settings)["last_round"].transform("max") if settings else table["last_round"].max()
     table.loc[(table["state"] == "complete") & (table["last_round"] < reached), "state"] = "unfinished"
-    of_first = _grouped(first, keys).agg(first_phase_seconds=("train_seconds", "sum"))
+    of_first = _grouped(first, keys).agg(first_phase_seconds=("compared_seconds", "sum"))
     of_first["first_phase_timing"] = timing_kinds(first, keys, "timing")
     return table.merge(of_first.reset_index(), on=keys, how="left")
 
@@ -102,14 +139,15 @@ def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFra
 
     Returns:
         Columns `by`, then seeds (how many values), mean, std (n - 1), low and high (95 % t-interval of the mean),
-        and p (two-sided t-test of mean = 0). With one value std, low, high and p are empty; with equal values p is.
+        and p (two-sided t-test of mean = 0). With one value std, low, high and p are empty; with equal values low, high
+        and p are, because chance ties say nothing about other seeds (low and high are 0 if all values are).
     """
     table = _grouped(frame, by)[value].agg(seeds="count", mean="mean", std="std").astype(float).reset_index()
     table[["mean", "std"]] = table[["mean", "std"]].round(NOISE_DIGITS)
     # With one value std is empty, so the degree of freedom that is written here has no effect.
     freedom = np.maximum(table["seeds"] - 1, 1)
     error = table["std"] / np.sqrt(table["seeds"])
-    half = stdtrit(freedom, 0.975) * error
+    half = (stdtrit(freedom, 0.975) * error).where((error > 0) | (table["mean"] == 0))
     p = 2 * stdtr(freedom, -(table["mean"].abs() / error.where(error > 0)))
     return table.assign(low=table["mean"] - half, high=table["mean"] + half, p=p)
 
@@ -125,25 +163,27 @@ def paired(complete: pd.DataFrame, axes: Sequence[str], reference: str) -> pd.Da
     The partner has the same seed and the same values on those axes that the reference arm has.
 
     Returns:
-        A row for each pair: the cell's own columns, `difference` and `curve_difference` (fractions), and
-        `log_time_ratio`, which is empty if the seconds of the two are of different kinds.
+        A row for each pair: the cell's own columns, `difference` and `curve_difference` (fractions), and the logarithms
+        of the ratios of costs: `log_time_ratio` of `compared_seconds`, which is empty if those of the two are of
+        different kinds, `log_samples_ratio` and `log_flops_ratio`.
     """
     base = complete[complete["strategy"] == reference]
     on = ["seed", *(axis for axis in axes if base[axis].notna().any())]
     others = complete[complete["strategy"] != reference]
     pairs = others.merge(
-        base[[*on, "final_accuracy", "curve_accuracy", "train_seconds", "timing"]],
+        base[[*on, "final_accuracy", "curve_accuracy", "timing", *RATIOS.values()]],
         on=on,
         suffixes=("", "_reference"),
         validate="many_to_one",
     )
     same_timing = (pairs["timing"] == pairs["timing_reference"]) & (pairs["timing"] != "mixed")
-    timed = same_timing & (pairs["train_seconds"] > 0) & (pairs["train_seconds_reference"] > 0)
-    ratio = (pairs["train_seconds"] / pairs["train_seconds_reference"]).where(timed)
+    ratios = {name: (pairs[cost] / pairs[f"{cost}_reference"]).astype(float) for name, cost in RATIOS.items()}
+    ratios["time_ratio"] = ratios["time_ratio"].where(same_timing)
+    logs = {f"log_{name}": np.log(ratio.where((ratio > 0) & np.isfinite(ratio))) for name, ratio in ratios.items()}
     return pairs.assign(
         difference=pairs["final_accuracy"] - pairs["final_accuracy_reference"],
         curve_difference=pairs["curve_accuracy"] - pairs["curve_accuracy_reference"],
-        log_time_ratio=np.log(ratio),
+        **logs,
     )
 
 
@@ -162,15 +202,20 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         - seeds, unfinished, diverged, gave_up: the number of complete cells, which the rest is about, and of others;
         - final_accuracy, _std, _low, _high: of the last round, mean over seeds, 95 % t-interval; fractions;
         - curve_accuracy: mean over rounds, then over seeds;
-        - train_seconds, _std, _low, _high: the sum over an arm's own rounds, of the kind that timing names;
-        - concurrent_train_seconds: where they are estimated, the seconds measured beside other cells;
-        - first_phase_seconds, first_phase_timing: the same of the shared rounds;
-        - epochs, steps: sums over rounds, mean over seeds; converged: the share of rounds that converged;
+        - train_seconds, criterion_seconds, epochs, steps, samples_seen, flops: as measured, sums over an arm's own
+          rounds, mean over seeds; converged: the share of rounds that converged;
+        - compared_seconds, _std, _low, _high: the train seconds of the kind that `timing` names (isolated, estimated,
+          concurrent, or mixed): see `counted_seconds`; first_phase_seconds, first_phase_timing: of the shared rounds;
         - pairs: seeds that the reference completed as well; the rest is about differences within a seed;
-        - difference, _low, _high, _p: of final accuracy, with a paired t-test; p is empty if all seeds are equal;
+        - difference, _std, _low, _high, _p: of final accuracy, with a paired t-test; the interval and p are empty if
+          the difference is the same in all seeds;
+        - difference_low_holm, _high_holm, _p_holm: adjusted by Holm's method for all differences of the run;
+        - difference_bound, difference_bound_std: one-sided 95 % lower bound of the difference, and the deviation
+          between seeds that it rests on, which settings of an arm share if seeds are few: see
+          `inference.lower_bounds`;
         - curve_difference, _low, _high: of curve accuracy;
-        - time_ratio, _low, _high: of train seconds; geometric mean, with the t-interval of the log ratios;
-        - timing: the kind of train_seconds: isolated, estimated, concurrent, or mixed.
+        - time_ratio, _low, _high: of compared_seconds, over timed_pairs seeds; geometric mean, with the t-interval of
+          the log ratios; samples_ratio, flops_ratio: the same of samples_seen and flops, without intervals.
     """
     table = cells(rounds, axes, metric)
     keys = ["strategy", *axes]
@@ -178,19 +223,24 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
     pairs = paired(complete, axes, reference)
 
     states = pd.DataFrame({state: table["state"] == state for state in ("unfinished", *FAILED)}).astype(int)
-    ratio = _summarize_column(pairs, keys, "log_time_ratio", "low", "high").set_index(keys).apply(np.exp).reset_index()
+    ratios = [
+        _summarize_column(pairs, keys, f"log_{name}", *(("low", "high") if name == "time_ratio" else ()))
+        .set_index(keys).apply(np.exp).rename(columns=lambda column: column.removeprefix("log_")).reset_index()
+        for name in RATIOS
+    ]  # fmt: skip
     parts = [
         _grouped(complete, keys).size().rename("seeds").reset_index(),
         _grouped(table[keys].join(states), keys).sum().reset_index(),
         _summarize_column(complete, keys, "final_accuracy", "std", "low", "high"),
         _summarize_column(complete, keys, "curve_accuracy"),
-        _summarize_column(complete, keys, "train_seconds", "std", "low", "high"),
-        *(_summarize_column(complete, keys, column) for column in ("concurrent_train_seconds", "first_phase_seconds")),
-        *(_summarize_column(complete, keys, column) for column in ("epochs", "steps", "converged")),
+        *(_summarize_column(complete, keys, column) for column in (*COSTS, "converged", "first_phase_seconds")),
+        _summarize_column(complete, keys, "compared_seconds", "std", "low", "high"),
         _grouped(pairs, keys).size().rename("pairs").reset_index(),
-        _summarize_column(pairs, keys, "difference", "low", "high", "p"),
+        _with_adjusted(_summarize_column(pairs, keys, "difference", "std", "low", "high", "p"), pairs, keys),
+        _lower_bounds(pairs, keys),
         _summarize_column(pairs, keys, "curve_difference", "low", "high"),
-        ratio.rename(columns=lambda name: name.removeprefix("log_")),
+        _grouped(pairs, keys)["log_time_ratio"].count().rename("timed_pairs").reset_index(),
+        *ratios,
         *(
             timing_kinds(complete, keys, column).rename(column).reset_index()
             for column in ("timing", "first_phase_timing")
@@ -199,7 +249,32 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
     result = table[keys].drop_duplicates()
     for part in parts:
         result = result.merge(part, how="left", on=keys)
-    return result.fillna({"seeds": 0, "pairs": 0}).astype({"seeds": int, "pairs": int})
+    counts = ("seeds", "pairs", "timed_pairs")
+    return result.fillna(dict.fromkeys(counts, 0)).astype(dict.fromkeys(counts, int))
+
+
+def _with_adjusted(differences: pd.DataFrame, pairs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Adds Holm's adjustment and the one-sided lower bound to summarised differences."""
+    count = _grouped(pairs, keys)["difference"].count().to_numpy()
+    freedom = np.maximum(count - 1, 1)
+    error: pd.Series[float] = differences["difference_std"] / np.sqrt(count)
+    error = error.where((error > 0) | (differences["difference"] == 0))
+    factor = pd.Series(np.nan, differences.index)
+    tested = differences["difference_p"].notna()
+    factor[tested] = holm_factors(differences.loc[tested, "difference_p"].to_numpy())
+    half = stdtrit(freedom, 1 - LEVEL / 2 / factor.fillna(1)) * error
+    return differences.assign(
+        difference_low_holm=differences["difference"] - half,
+        difference_high_holm=differences["difference"] + half,
+        difference_p_holm=(differences["difference_p"] * factor).clip(upper=1),
+    )
+
+
+def _lower_bounds(pairs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """`inference.lower_bounds` of each arm's settings that are compared with the same cells of the reference."""
+    shared = ["strategy", *(axis for axis in keys[1:] if f"{axis}_reference" in pairs)]
+    parts = [lower_bounds(each, keys) for _, each in _grouped(pairs, shared)]
+    return pd.concat(parts) if parts else lower_bounds(pairs, keys)
 
 
 def _summarize_column(frame: pd.DataFrame, keys: list[str], value: str, *columns: str) -> pd.DataFrame:
