@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.execution.waiting import wait_for
+from warmstart_sim.execution.options import RunOptions
+from warmstart_sim.execution.ray import cluster
 
 # Ray reads these when it is imported, once in a process; its own processes inherit them.
 os.environ |= {
@@ -24,20 +26,30 @@ os.environ |= {
 @pytest.fixture(scope="session")
 def two_nodes() -> Iterator[Any]:
     """A cluster that takes drivers with its token only, as every one should: two nodes, each with one CPU."""
-    pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    ray = pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    soon = {"health_check_period_ms": 300, "health_check_initial_delay_ms": 300}  # a lost node is noticed in seconds
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": soon}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
     try:
-        cluster.add_node(num_cpus=1)
-        yield cluster
+        nodes.add_node(num_cpus=1)
+        yield nodes
     finally:
-        cluster.shutdown()
+        ray.shutdown()
+        nodes.shutdown()
 
 
 @pytest.fixture
 def ray_cluster(two_nodes) -> Any:
-    """The cluster once nobody is at work on it any more; `.address` is for --ray."""
+    """The cluster once nobody is at work on it any more; `.address` is for --ray.
+
+    This process has joined it, and stays: the next test finds workers that have imported torch.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        cluster._start(ray, RunOptions(ray=two_nodes.address), [])
 
     def free() -> float:
         nodes = two_nodes.global_state.available_resources_per_node()

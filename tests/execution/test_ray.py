@@ -66,19 +66,20 @@ def small(tiny_scenario) -> dict:
 
 @RAY
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["auto", "returned"])
-def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster, storage):
+def test_ray_gives_the_tables_of_one_process(small, tmp_path, ray_cluster):
     run_cells(small, tmp_path / "one", workers=1)
-    run_cells(small, tmp_path / "ray", workers=2, ray=ray_cluster.address, ray_storage=storage)
-    assert_same_tables(tmp_path / "one", tmp_path / "ray")
-    assert not list(tmp_path.glob("ray/.ray-*"))
-    stored = {path.name for path in (tmp_path / "ray").glob("*/*/*")}
-    assert stored == {"result.json", "weights.pt", "settings.json"}
-    table = rounds(tmp_path / "ray")
-    own = table[~table["shared"]]
-    assert set(own["timing"]) == {"concurrent"}
-    assert own[ESTIMATE].notna().all()
-    assert RunFolder(tmp_path / "ray").speed()["measured_on"] == device_name("cpu")
+    for storage in ("auto", "returned"):
+        folder = tmp_path / storage
+        run_cells(small, folder, workers=2, ray=ray_cluster.address, ray_storage=storage)
+        assert_same_tables(tmp_path / "one", folder)
+        assert not list(folder.glob(".ray-*"))
+        stored = {path.name for path in folder.glob("*/*/*")}
+        assert stored == {"result.json", "weights.pt", "settings.json"}
+        table = rounds(folder)
+        own = table[~table["shared"]]
+        assert set(own["timing"]) == {"concurrent"}
+        assert own[ESTIMATE].notna().all()
+        assert RunFolder(folder).speed()["measured_on"] == device_name("cpu")
 
 
 def two_clouds(seed: int) -> Samples:
@@ -106,6 +107,8 @@ def test_arrays_and_functions_given_from_python_reach_the_workers(small, tmp_pat
 @RAY
 @pytest.mark.slow
 def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, ray_cluster, monkeypatch):
+    import ray
+
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "own_start.py").write_text(
@@ -120,6 +123,7 @@ def test_own_modules_travel_to_machines_that_do_not_have_them(small, tmp_path, r
     scenarios.cells.import_user_modules(cells, "scenario")
     try:
         assert own_modules(cells) == [mine / "own_factor.py", mine / "own_start.py"]
+        ray.shutdown()  # modules travel when the cluster is joined
         with on_ray.connected(RunOptions(ray=ray_cluster.address, workers=1, device="cpu"), cells) as cluster:
             for file in mine.glob("*.py"):  # what is imported here already is now nowhere but in Ray
                 file.unlink()
@@ -204,7 +208,8 @@ def test_a_worker_knows_the_drivers_folder_by_the_file_that_lies_there(tmp_path,
 
 
 def test_nobody_at_an_address_is_said_at_once(small, tmp_path):
-    pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    ray = pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
+    ray.shutdown()  # a connection that exists would be kept
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

@@ -81,11 +81,6 @@ class Cluster:
     gpus: float
     size: int
 
-    @property
-    def needs(self) -> str:
-        """The resources of one worker, in words."""
-        return "1 CPU" + (f" and {self.gpus:g} of a GPU" if self.gpus else "")
-
     def about(self) -> dict[str, Any]:
         """What environment.json says of the cluster."""
         return {"executor": f"ray {import_ray().__version__}", "device": self.device}

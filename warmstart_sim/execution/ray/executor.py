@@ -117,7 +117,8 @@ class RayExecutor:
             if preemption.requested():
                 self._stop()
             if not self.has_started and time.monotonic() > patience_ends:
-                self.say(f"waiting for a free place in the cluster: a worker takes {self.cluster.needs}")
+                gpus = f" and {self.cluster.gpus:g} of a GPU" if self.cluster.gpus else ""
+                self.say(f"waiting for a free place in the cluster: a worker takes 1 CPU{gpus}")
                 patience_ends = math.inf
 
     def _submit(self) -> bool:

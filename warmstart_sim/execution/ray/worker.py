@@ -92,10 +92,12 @@ def run_batch(job_reference: Sequence[Any], ids: Sequence[str], files: Sequence[
     Raises:
         WarmstartError: An error that concerns the whole run, such as other versions or other data on this machine.
     """
+    import ray
+
     from warmstart_sim.execution.interleaved import run_slots
 
     job = load_job(job_reference[0])
-    job.monitor.send.remote((ids[0], platform.node(), {}))
+    ray.get(job.monitor.send.remote((ids[0], platform.node(), {})))  # it arrives even if a cell kills this process
     with results_folder(job, files) as run, preemption.sigterm_requests_stop():
         signal.signal(signal.SIGINT, lambda *_: preemption.request())  # this is how `ray.cancel` reaches the task
         channel = BatchChannel(job, run, [job.tasks[each] for each in ids])
@@ -104,7 +106,7 @@ def run_batch(job_reference: Sequence[Any], ids: Sequence[str], files: Sequence[
                 run_slots(SchedulerProxy(channel), run, job.execution)
             except WarmstartError as error:
                 raise type(error)(f"{platform.node()}: {error}") from error
-        return channel.close()
+        return channel.files(*channel.taken.values())
 
 
 @functools.lru_cache(maxsize=1)
@@ -126,14 +128,12 @@ class BatchChannel:
         run: The run folder on this machine.
         waiting: The tasks that have not been taken.
         taken: The tasks that are under way, by id.
-        sent: Ray's reference to the last message.
     """
 
     job: Job
     run: RunFolder
     waiting: list[Task]
     taken: dict[str, Task] = field(default_factory=dict)
-    sent: Any = None
 
     def poll(self) -> bool:
         """Whether there is a task left."""
@@ -149,19 +149,17 @@ class BatchChannel:
         return task
 
     def send(self, event: ProgressEvent, /) -> None:
-        """Sends an event without waiting; that of a task's end goes with the task's files."""
-        files = self._files(self.taken.pop(event.task_id)) if event.kind == "finished" else {}
-        self.sent = self.job.monitor.send.remote((event.task_id, event, files))
-
-    def close(self) -> Files:
-        """Waits until the messages have arrived; returns the files of the tasks that were stopped."""
+        """Sends an event. That of a task's end goes with its files, and is waited for, so that no kill can lose it."""
         import ray
 
-        if self.sent is not None:  # the monitor takes the messages of one process in their order
-            ray.get(self.sent)
-        return self._files(*self.taken.values())
+        finished = event.kind == "finished"
+        files = self.files(self.taken.pop(event.task_id)) if finished else {}
+        sent = self.job.monitor.send.remote((event.task_id, event, files))
+        if finished:
+            ray.get(sent)
 
-    def _files(self, *tasks: Task) -> Files:
+    def files(self, *tasks: Task) -> Files:
+        """The files of tasks, unless they are in the driver's folder."""
         return {} if self.run.path == self.job.probe.parent else read_files(self.run, *tasks)
 
 
