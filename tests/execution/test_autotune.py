@@ -60,7 +60,7 @@ def test_cells_in_workers_get_the_time_of_a_step_alone(mlp_cells, execution, clo
     kind = mlp_cells[0].step_kind
     assert clockwork == [f"step {kind}"]  # all arms and seeds make the same steps
     assert (arrangement.timing, arrangement.slots, arrangement.batching) == ("concurrent", 1, "separate")
-    assert arrangement.step_times[kind].seconds(steps=2, samples=4) == 2.0
+    assert arrangement.step_times[kind].seconds(steps=2, samples=4, epochs=0) == 2.0
 
 
 def test_auto_takes_what_measures_best_and_a_run_that_goes_on_measures_nothing(

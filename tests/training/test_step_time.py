@@ -17,7 +17,7 @@ from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.step_time import BLOCK_SECONDS, BLOCKS, StepTime, measure
 from warmstart_sim.training.stepper import GraphCapture, Stepper
-from warmstart_sim.types import Samples
+from warmstart_sim.types import Hooks, Samples
 
 CPU = torch.device("cpu")
 
@@ -30,10 +30,14 @@ class Machine:
         sample: What each sample adds.
         warming: What the first steps of each size take longer.
         disturbed: Every so many steps something else takes a minute; None for never.
+        epoch: What an epoch costs beside its steps.
     """
 
-    def __init__(self, step: float, sample: float, warming: float = 0.0, disturbed: int | None = None) -> None:
+    def __init__(
+        self, step: float, sample: float, warming: float = 0.0, disturbed: int | None = None, epoch: float = 0.0
+    ) -> None:
         self.now = 0.0
+        self.epoch = epoch
         self.sizes: list[int] = []
         self.widths: list[int | None] = []
         self._step, self._sample, self._warming, self._disturbed = step, sample, warming, disturbed
@@ -54,24 +58,33 @@ def measured(machine: Machine, batch_size: int = 32, samples: DeviceSamples | No
     if samples is None:
         samples = DeviceSamples(Samples(np.zeros((10, 3), dtype=np.float32), np.zeros(10, dtype=np.int64)), None, CPU)
     stepper = Stepper(nn.Linear(3, 2).eval(), Training(batch_size=batch_size), graph_capture)
-    stepper.begin(samples, ())
+
+    def after_epoch(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        machine.now += machine.epoch
+
+    stepper.begin(samples, (Hooks(after_epoch=after_epoch),))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "perf_counter", lambda: machine.now)
         patch.setattr(Stepper, "step", lambda *arguments: machine.steps(*arguments))
         return measure(stepper, samples, torch.arange(len(samples)))
 
 
-@given(
-    step=st.floats(0, 10), sample=st.floats(0, 1), steps=st.integers(0, 10**6), samples=st.integers(0, 10**6),
-    more=st.integers(0, 10**6),
-)  # fmt: skip
-def test_seconds_are_those_of_the_steps_and_those_of_the_samples(step, sample, steps, samples, more):
-    cost = StepTime(step, sample)
-    assert cost.seconds(0, 0) == 0
-    assert cost.seconds(1, 0) == step
-    assert cost.seconds(0, 1) == sample
-    both = cost.seconds(steps, samples) + cost.seconds(more, 0)
-    assert cost.seconds(steps + more, samples) == pytest.approx(both)
+counts = st.integers(0, 10**6)
+
+
+@given(st.floats(0, 10), st.floats(0, 1), st.floats(0, 1), counts, counts, counts, counts)
+def test_seconds_are_those_of_steps_samples_and_epochs(step, sample, epoch, steps, samples, epochs, more):
+    cost = StepTime(step, sample, epoch)
+    assert cost.seconds(0, 0, 0) == 0
+    assert (cost.seconds(1, 0, 0), cost.seconds(0, 1, 0), cost.seconds(0, 0, 1)) == (step, sample, epoch)
+    both = cost.seconds(steps, samples, epochs) + cost.seconds(more, 0, 0)
+    assert cost.seconds(steps + more, samples, epochs) == pytest.approx(both)
+
+
+@pytest.mark.parametrize("batch_size", [3, 9, 32])
+def test_what_an_epoch_costs_beside_its_steps_is_found(batch_size):
+    machine = Machine(0.004, 0.001, epoch=0.03)
+    assert measured(machine, batch_size).epoch_seconds == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize("batch_size", [3, 9, 32, 128])
@@ -80,7 +93,7 @@ def test_the_line_is_recovered_whatever_the_first_steps_take(step, sample, batch
     machine = Machine(step, sample, warming=3.0)
     found = measured(machine, batch_size)
     assert (found.step_seconds, found.sample_seconds) == pytest.approx((step, sample), abs=1e-9)
-    assert set(machine.sizes) == {batch_size, max(2, batch_size // 4)}
+    assert set(machine.sizes) == {batch_size, max(2, batch_size // 4), min(batch_size, 10)}
 
 
 def test_a_disturbance_of_a_few_blocks_does_not_count():
@@ -92,7 +105,7 @@ def test_quick_steps_are_repeated_and_slow_ones_are_not():
     def steps(seconds: float) -> int:
         machine = Machine(seconds, 0.0)
         measured(machine)
-        return machine.sizes.count(32) - 4  # the first four warm up, and say how many a block needs
+        return machine.sizes.count(32) - 4  # the first four warm up, and say how many a block needs; epochs have 10
 
     assert steps(0.001) == pytest.approx(BLOCKS * BLOCK_SECONDS / 0.001, rel=0.02)
     assert steps(5.0) == BLOCKS * 2
@@ -132,4 +145,4 @@ def test_steps_are_captured_before_they_are_timed():
     capture = SimulatedCapture()
     machine = Machine(0.01, 0.0)
     measured(machine, graph_capture=capture)
-    assert capture.captures == 2
+    assert capture.captures == 3  # the full size, a quarter of it, and all ten samples, for an epoch

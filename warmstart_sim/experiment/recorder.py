@@ -143,7 +143,8 @@ class RoundRecorder:
             "status": outcome.status,
             **accuracies,
             **self._seconds,
-            "estimated_isolated_seconds": step_time and step_time.seconds(outcome.steps, outcome.samples_seen),
+            "estimated_isolated_seconds": step_time
+            and step_time.seconds(outcome.steps, outcome.samples_seen, outcome.epochs),
             "timing": execution.timing,
             "threads": trainer.cell.arm.training.threads,
             "device": execution.device,

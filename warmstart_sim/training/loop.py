@@ -125,11 +125,7 @@ class RoundTraining:
 
         Accuracies in the row are fractions; None was not measured (or, for train accuracy, is too low to matter).
         """
-        started = self._now()
-        requests = self._step_requests()
-        rate = self._set_learning_rate()
-        running_accuracy, running_loss = yield from self._train_on(requests)
-        train_seconds = self._now() - started
+        rate, running_accuracy, running_loss, train_seconds = yield from self.train_epoch()
 
         started = self._now()
         train_accuracy = yield from self._check_train_accuracy()
@@ -153,6 +149,14 @@ class RoundTraining:
             "criterion_seconds": criterion_seconds,
             "evaluation_seconds": evaluation_seconds,
         }
+
+    def train_epoch(self) -> TrainingCoroutine[tuple[float, float, float, float]]:
+        """The training of an epoch, without checks: (learning rate, running accuracy, mean loss, seconds)."""
+        started = self._now()
+        requests = self._step_requests()
+        rate = self._set_learning_rate()
+        running_accuracy, running_loss = yield from self._train_on(requests)
+        return rate, running_accuracy, running_loss, self._now() - started
 
     def _apply_stop_rule(
         self, running_accuracy: float, running_loss: float, train: float | None, validation: float | None

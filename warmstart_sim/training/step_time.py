@@ -6,39 +6,44 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from warmstart_sim.training.batches import DeviceSamples
+from warmstart_sim.training.coroutine import run_to_end
+from warmstart_sim.training.loop import RoundData, RoundTraining
 from warmstart_sim.training.stepper import Stepper, StepRequest
 
 BLOCKS = 5  # timed blocks of steps; their median is the result
 BLOCK_SECONDS = 0.05  # about, of a block; a block has at least two steps
+EPOCHS = 9
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """seconds(steps, samples) = step_seconds * steps + sample_seconds * samples.
+    """seconds = step_seconds * steps + sample_seconds * samples + epoch_seconds * epochs.
 
     Attributes:
         step_seconds: The time of a step, apart from its samples.
         sample_seconds: The time that each sample adds.
+        epoch_seconds: What an epoch costs beside its steps: the order of the samples, setting up, reading the sums.
 
-    >>> StepTime(0.001, 0.00002).seconds(steps=10, samples=1000)
-    0.03
+    >>> StepTime(0.001, 0.00002, 0.005).seconds(steps=10, samples=1000, epochs=2)
+    0.04
     """
 
     step_seconds: float
     sample_seconds: float
+    epoch_seconds: float = 0.0
 
-    def seconds(self, steps: int, samples: int) -> float:
-        """The time of `steps` steps on `samples` samples in all."""
-        return self.step_seconds * steps + self.sample_seconds * samples
+    def seconds(self, steps: int, samples: int, epochs: int) -> float:
+        """The time of `epochs` epochs with `steps` steps on `samples` samples in all."""
+        return self.step_seconds * steps + self.sample_seconds * samples + self.epoch_seconds * epochs
 
 
 def measure(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor) -> StepTime:
-    """Times steps on batches of the full size and of a quarter of it, and fits a line through both.
+    """Times steps on batches of the full size and of a quarter of it, fits a line through both, and times epochs.
 
     It trains the model. Texts have their mean length.
 
@@ -49,12 +54,28 @@ def measure(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor) -> 
     """
     full = stepper.settings.batch_size
     small = max(2, full // 4)
-    if small >= full:
-        return StepTime(_seconds(stepper, samples, indices, full), 0.0)
-    slow, quick = (_seconds(stepper, samples, indices, size) for size in (full, small))
+    slow = _seconds(stepper, samples, indices, full)
     # For very fast steps, noise can make the slope negative; then all of the time counts as the step's.
-    per_sample = max(0.0, (slow - quick) / (full - small))
-    return StepTime(max(0.0, slow - per_sample * full), per_sample)
+    per_sample = 0.0 if small >= full else max(0.0, slow - _seconds(stepper, samples, indices, small)) / (full - small)
+    step = StepTime(max(0.0, slow - per_sample * full), per_sample)
+    if samples.lengths is not None:  # an epoch of one batch says more about its longest text than about the epoch
+        return step
+    one_step = indices[:full]
+    rest = _epoch_seconds(stepper, samples, one_step) - step.seconds(1, len(one_step), 0)
+    return replace(step, epoch_seconds=max(0.0, rest))
+
+
+def _epoch_seconds(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor) -> float:
+    """The median time of an epoch of one step."""
+    data = RoundData(samples, indices, indices[:0], samples, indices[:0])
+
+    def epoch() -> float:
+        training = RoundTraining(stepper, data, stepper.hooks, seed=0, round_index=0, trainable=stepper.trainable)
+        *_, seconds = run_to_end(training.train_epoch())
+        return seconds
+
+    epoch()
+    return statistics.median(epoch() for _ in range(EPOCHS))
 
 
 def _seconds(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor, size: int) -> float:
