@@ -73,6 +73,7 @@ class Scenario:
         return self.header.metric or ("validation_accuracy" if held_out else "test_accuracy")
 
 
+FIRST_PHASE = "first phase"  # the label of first phases, which no arm can have
 NAME_KEYS = {STRATEGIES.kind: "start", PROBES.kind: ""}  # registries whose components are not named by the key "name"
 NEEDS_VALIDATION = "needs validation data; set {}.validation_fraction above 0"
 SECTIONS = (*Header.model_fields, "data", "stream", "model", "training", "strategies", "vary")
@@ -282,10 +283,9 @@ class _Checker:
 
     def arm(self, label: str, value: Any, training: Mapping[str, Any]) -> Arm:
         key = f"strategies.{label}"
-        if not label or "/" in label:
-            raise scenario_error(
-                self.where, "strategies", f"'{label}' cannot be a label: a label is text without a slash"
-            )
+        if not label or "/" in label or label == FIRST_PHASE:
+            why = "first phases are called so" if label == FIRST_PHASE else "a label is text without a slash"
+            raise scenario_error(self.where, "strategies", f"'{label}' cannot be a label: {why}")
         raw = self.mapping({} if value is None else value, key, "start", "a strategy's name, or a mapping")
         if "start" not in raw and label not in STRATEGIES.names():
             hint = f"unknown strategy '{label}'{nearest(label, STRATEGIES.names())}"
