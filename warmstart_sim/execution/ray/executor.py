@@ -34,7 +34,7 @@ def run_cells(
     digests: Mapping[str, str],
     say: Callable[[str], None],
 ) -> None:
-    """Runs all tasks of a scheduler on a cluster, as `run_local` does on this machine.
+    """Runs all tasks of a scheduler on a cluster, as `run_slots` does in this process.
 
     Args:
         cluster: The cluster.
