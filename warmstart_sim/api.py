@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.execution.launch import run_scenario, stored_scenario
-from warmstart_sim.execution.options import RunOptions, with_run_options
+from warmstart_sim.execution.options import RunOptions, takes_run_options
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.overrides import prepare_scenario
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from warmstart_sim.results.tables import Run
 
 
-@functools.partial(with_run_options, for_typer=False)
+@takes_run_options(for_typer=False)
 def run(
     scenario: str | Path | Mapping[str, Any] = "digits_online",
     *,
@@ -31,7 +30,7 @@ def run(
     seeds: Iterable[int] | None = None,
     set: Iterable[str] = (),
     rehearse: bool = False,
-    options: RunOptions,
+    **options: Any,
 ) -> Run:
     """Runs a scenario, or resumes it, and returns its tables; figures and report are in the run's folder.
 
@@ -46,7 +45,7 @@ def run(
         seeds: Instead of the scenario's.
         set: More settings, each "KEY=VALUE".
         rehearse: Run a reduced copy on stand-in data.
-        options: Every option of `warmstart-sim run` as a keyword argument: `out`, `device`, `workers`, `quiet`, `ray`
+        **options: Every option of `warmstart-sim run` as a keyword argument: `out`, `device`, `workers`, `quiet`, `ray`
             and so on. See `RunOptions`. `workers` is 1 by default, which runs all cells in this process; more need a
             script that can be imported.
 
@@ -60,10 +59,10 @@ def run(
     raw, where = prepare_scenario(
         scenario, set=set, strategies=strategies, seeds=seeds, rehearse=rehearse, model=model, data=data
     )
-    return _run_prepared(raw, where, options)
+    return _run_prepared(raw, where, RunOptions(**options))
 
 
-@functools.partial(with_run_options, for_typer=False)
+@takes_run_options(for_typer=False)
 def grid(
     scenario: str | Path | Mapping[str, Any] = "digits_online",
     *,
@@ -76,7 +75,7 @@ def grid(
     seeds: Iterable[int] | None = None,
     set: Iterable[str] = (),
     rehearse: bool = False,
-    options: RunOptions,
+    **options: Any,
 ) -> Run:
     """Runs shrink-perturb at every lambda with every sigma beside random init, as `warmstart-sim grid` does.
 
@@ -95,7 +94,7 @@ def grid(
         seeds: As in `run`.
         set: As in `run`.
         rehearse: Run a reduced copy on stand-in data, with the ends of each axis.
-        options: As in `run`.
+        **options: As in `run`.
 
     Returns:
         The run's tables, with columns `lambda` and `sigma`.
@@ -110,7 +109,7 @@ def grid(
         scenario, lam=lam, sigma=sigma, vary=vary, strategies=strategies, model=model, data=data, seeds=seeds, set=set,
         rehearse=rehearse,
     )  # fmt: skip
-    return _run_prepared(raw, where, options)
+    return _run_prepared(raw, where, RunOptions(**options))
 
 
 def _run_prepared(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run:

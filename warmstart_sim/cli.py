@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from warmstart_sim import __version__
 from warmstart_sim.errors import RunError, WarmstartError
-from warmstart_sim.execution.options import DataRoot, RunOptions, with_run_options
+from warmstart_sim.execution.options import DataRoot, RunOptions, takes_run_options
 from warmstart_sim.preemption import Preempted
 
 if TYPE_CHECKING:
@@ -77,16 +77,15 @@ def root(
 
 
 @app.command()
-@with_run_options
+@takes_run_options(for_typer=True)
 def run(
     scenario: Scenario,
     set_: Set = None,
     strategies: Strategies = None,
     seeds: Seeds = None,
     rehearse: Rehearse = False,
-    *,
-    options: RunOptions,
     traceback: Traceback = False,
+    **options: Any,
 ) -> None:
     """Run a scenario, or resume it; write tables, figures, report.
 
@@ -96,11 +95,11 @@ def run(
     from warmstart_sim.scenario.overrides import prepare_scenario
 
     raw, where = prepare_scenario(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
-    _report_outcome(run_scenario(raw, where, options))
+    _report_outcome(run_scenario(raw, where, RunOptions(**options)))
 
 
 @app.command()
-@with_run_options
+@takes_run_options(for_typer=True)
 def grid(
     scenario: Scenario,
     lam: Annotated[
@@ -118,9 +117,8 @@ def grid(
     strategies: Strategies = None,
     seeds: Seeds = None,
     rehearse: Rehearse = False,
-    *,
-    options: RunOptions,
     traceback: Traceback = False,
+    **options: Any,
 ) -> None:
     """Run shrink-perturb at every lambda and sigma, beside random init.
 
@@ -134,7 +132,7 @@ def grid(
         scenario, lam=lam, sigma=sigma, vary=assignments(vary or ()), set=set_ or (), strategies=strategies,
         seeds=seeds, rehearse=rehearse,
     )  # fmt: skip
-    _report_outcome(run_scenario(raw, where, options))
+    _report_outcome(run_scenario(raw, where, RunOptions(**options)))
 
 
 @app.command()

@@ -118,9 +118,9 @@ def test_a_first_phase_that_fails_fails_its_cells_with_the_reason_and_no_others(
 
 
 def test_a_first_phase_that_failed_is_tried_again_by_the_next_run(pretrain, tmp_path, monkeypatch):
-    from warmstart_sim.execution import run_task
+    from warmstart_sim.experiment import run_cell
 
-    monkeypatch.setattr(run_task, "first_phase_coroutine", lambda *args: 1 / 0)
+    monkeypatch.setattr(run_cell, "CellTrainer", lambda *args: 1 / 0)
     assert len(run_cells(pretrain, tmp_path, workers=1).failures) == 2 + 8
     monkeypatch.undo()
     assert run_cells(pretrain, tmp_path, workers=1).failures == {}

@@ -16,14 +16,13 @@ from scipy import stats
 from torch import nn
 
 from tests.acceleration.simulated_capture import SimulatedCapture
-from tests.execution.test_local import POOL, assert_same_tables
+from tests.execution.test_local import POOL, assert_same_tables, run_local
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import interleaved as slots_module
 from warmstart_sim.execution import launch
 from warmstart_sim.execution.interleaved import RunningTask, StackedStep, run_slots
-from warmstart_sim.execution.local import run_local
 from warmstart_sim.execution.progress import ProgressEvent, ProgressListener
 from warmstart_sim.execution.scheduler import Scheduler
 from warmstart_sim.execution.tasks import Task, TaskQueue
@@ -46,6 +45,11 @@ class FakeTask:
     steps: int
     title: str = ""
     event = Task.event
+
+    @property
+    def cell(self) -> FakeTask:
+        """What the coroutine of a task trains."""
+        return self
 
 
 @dataclass
@@ -89,7 +93,7 @@ def steps_of(
     """Runs the script, and says who made each step, such as "ab"."""
     made: list[str] = []
 
-    def run_task(task: FakeTask, *args: Any) -> Iterator[Any]:
+    def cell_coroutine(task: FakeTask, *args: Any) -> Iterator[Any]:
         name, count = task.id, task.steps
         for k in range(count):
             if readings:
@@ -106,7 +110,7 @@ def steps_of(
         made.append("".join(sorted(slot.task.id for slot in ready)))
         original(ready)
 
-    monkeypatch.setattr(slots_module, "run_task", run_task)
+    monkeypatch.setattr(slots_module, "cell_coroutine", cell_coroutine)
     monkeypatch.setattr(slots_module, "separate_steps", separate_steps)
     run_slots(script, RunFolder(Path("unused")), ExecutionSettings(Path("unused"), slots=slots))
     assert script.under_way == 0

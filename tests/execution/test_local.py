@@ -22,7 +22,11 @@ from warmstart_sim import datasets as datasets
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import launch, worker_pool
+from warmstart_sim.execution.interleaved import run_slots
+from warmstart_sim.execution.scheduler import Scheduler
 from warmstart_sim.execution.tasks import Task
+from warmstart_sim.execution.worker_pool import WorkerPool
+from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.overrides import prepare_scenario
@@ -43,6 +47,14 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 def assert_same_tables(one: Path, other: Path) -> None:
     for left, right in zip(tables(one), tables(other), strict=True):
         pd.testing.assert_frame_equal(left, right, check_exact=True)
+
+
+def run_local(scheduler: Scheduler, execution: ExecutionSettings, workers: int) -> None:
+    """Runs all tasks of a scheduler in this process, or in worker processes."""
+    if workers > 1:
+        WorkerPool(scheduler, scheduler.queue.run, execution, workers).run_tasks()
+    else:
+        run_slots(scheduler, scheduler.queue.run, execution)
 
 
 def run_cells(raw: dict, folder: Path, **options) -> launch.RunOutcome:
@@ -111,10 +123,10 @@ def test_a_cell_that_fails_or_kills_its_worker_is_recorded_and_the_others_go_on(
 
 
 def test_a_failed_cell_is_tried_again_by_the_next_run(tiny_scenario, tmp_path, monkeypatch):
-    from warmstart_sim.execution import run_task
+    from warmstart_sim.experiment import run_cell
 
     tiny_scenario["seeds"] = [0]
-    monkeypatch.setattr(run_task, "cell_coroutine", lambda *args: 1 / 0)
+    monkeypatch.setattr(run_cell, "CellTrainer", lambda *args: 1 / 0)
     assert len(run_cells(tiny_scenario, tmp_path, workers=1).failures) == 3
     monkeypatch.undo()
     assert run_cells(tiny_scenario, tmp_path, workers=1).failures == {}
@@ -123,11 +135,11 @@ def test_a_failed_cell_is_tried_again_by_the_next_run(tiny_scenario, tmp_path, m
 
 
 def test_a_complete_run_started_again_trains_nothing(tiny_scenario, tmp_path, monkeypatch):
-    from warmstart_sim.execution import run_task
+    from warmstart_sim.experiment import run_cell
 
     tiny_scenario["seeds"] = [0]
     run_cells(tiny_scenario, tmp_path, workers=1)
-    monkeypatch.setattr(run_task, "cell_coroutine", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(run_cell, "CellTrainer", lambda *args: pytest.fail("trained again"))
     run_cells(tiny_scenario, tmp_path, workers=1)
 
 
@@ -215,7 +227,7 @@ def test_a_users_arrays_go_to_a_worker_once(tiny_scenario):
     samples = Samples(np.zeros((50_000, 1, 4, 4), dtype=np.float32), np.arange(50_000) % 2)
     del tiny_scenario["data"]
     raw, where = prepare_scenario(tiny_scenario, data=Dataset("mine", samples, samples, 2))
-    tasks = [Task(cell, first_phase=False) for cell in scenarios.plan(raw, where)[1][:3]]
+    tasks = [Task(cell) for cell in scenarios.plan(raw, where)[1][:3]]
     sent = []
     worker = worker_pool.WorkerProcess(None, SimpleNamespace(send=lambda message: sent.append(pickle.dumps(message))))
     for task in tasks:

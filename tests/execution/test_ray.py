@@ -176,7 +176,7 @@ def test_a_worker_loads_a_data_set_once_to_compare_it(small, tmp_path, monkeypat
     loads = []
     load = splits.load_component
     monkeypatch.setattr(splits, "load_component", lambda *args: (loads.append(args), load(*args))[1])
-    tasks = [Task(cell, first_phase=False) for cell in cells[:2]]
+    tasks = [Task(cell) for cell in cells[:2]]
     channel = BatchChannel(job(tmp_path, digests=digests), RunFolder(tmp_path), list(tasks))
     assert [channel.recv() for _ in tasks] == tasks
     assert len(loads) == 1
@@ -275,7 +275,7 @@ def test_an_address_may_follow_ray_and_a_scenario_is_not_one(given, parsed):
 
 def test_returned_files_land_with_the_result_last_and_nothing_stale_beside_it(small, tmp_path, monkeypatch):
     run_cells(small | {"stream": {"name": "static"}}, tmp_path / "there", workers=1)
-    task = Task(scenarios.plan(small | {"stream": {"name": "static"}}, "scenario")[1][0], first_phase=False)
+    task = Task(scenarios.plan(small | {"stream": {"name": "static"}}, "scenario")[1][0])
     there, here = RunFolder(tmp_path / "there"), RunFolder(tmp_path / "here")
     returned = files.read_files(there, task)
     task.folder(here).fail("last time")

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tests.execution.test_local import POOL
+from tests.execution.test_local import POOL, run_local
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.execution import interleaved as slots_module
-from warmstart_sim.execution.local import run_local
 from warmstart_sim.execution.scheduler import Scheduler
 from warmstart_sim.execution.tasks import TaskQueue
 from warmstart_sim.experiment.run_cell import run_cell

@@ -49,9 +49,9 @@ def drained(queue: TaskQueue, run: RunFolder | None = None) -> list[Task]:
 
 def test_every_first_phase_comes_once_and_before_its_cells(cells, tmp_path):
     order = drained(TaskQueue(cells, RunFolder(tmp_path)))
-    phases = [task.id for task in order if task.first_phase]
+    phases = [task.id for task in order if task.cell.is_first_phase]
     assert len(phases) == len(set(phases)) == 4  # two sources, two seeds
-    assert sorted(task.id for task in order if not task.first_phase) == sorted(cell.id for cell in cells)
+    assert sorted(task.id for task in order if not task.cell.is_first_phase) == sorted(cell.id for cell in cells)
     execution = {task.id: index for index, task in enumerate(order)}
     assert all(execution[cell.first_phase.id] < execution[cell.id] for cell in cells)
 
@@ -63,10 +63,10 @@ def test_a_phase_and_a_cell_never_share_an_id_and_lie_apart(cells, tmp_path):
 
 def test_cells_wait_for_their_own_first_phase_alone(cells, tmp_path):
     queue = TaskQueue(cells, RunFolder(tmp_path))
-    assert [task.first_phase for task in queue.ready] == [True] * 4
+    assert [task.cell.is_first_phase for task in queue.ready] == [True] * 4
     first = queue.take()
     release(queue, first)
-    freed = [task.cell.first_phase.id for task in queue.ready if not task.first_phase]
+    freed = [task.cell.first_phase.id for task in queue.ready if not task.cell.is_first_phase]
     assert freed == [first.id] * 8  # two pairs share the source; two fractions, two arms
 
 
@@ -86,7 +86,7 @@ def test_what_is_complete_is_left_out(cells, tmp_path):
     for task in done:
         complete(task, run)
     again = TaskQueue(cells, run)
-    assert len([task for task in again.ready if not task.first_phase]) == sum(
+    assert len([task for task in again.ready if not task.cell.is_first_phase]) == sum(
         cell.first_phase.id in {task.id for task in done} for cell in cells
     )
     assert len(drained(again, run)) == 24 + 2
@@ -96,5 +96,5 @@ def test_what_is_complete_is_left_out(cells, tmp_path):
 def test_cells_that_start_from_a_file_wait_for_nothing(tmp_path):
     raw = {**SCENARIO, "data": "digits", "stream": {"name": "pretrain", "checkpoint": "w.pt"}, "vary": None}
     queue = TaskQueue(scenarios.plan(raw, "scenario")[1], RunFolder(tmp_path))
-    assert [task.first_phase for task in queue.ready] == [False] * 4
+    assert [task.cell.is_first_phase for task in queue.ready] == [False] * 4
     assert queue.waiting == {}

@@ -164,7 +164,7 @@ class Tasks:
     """A source of the cells' tasks."""
 
     def __init__(self, cells: Sequence[scenarios.Cell]) -> None:
-        self.waiting = [Task(cell, first_phase=False) for cell in cells]
+        self.waiting = [Task(cell) for cell in cells]
         self.errors: list[str] = []
 
     def take(self, idle: bool) -> Task | None:

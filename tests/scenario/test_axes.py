@@ -11,7 +11,7 @@ import yaml
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results import statistics
-from warmstart_sim.scenario.axes import axes_of, settings_on
+from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.resolved import resolved_scenario
 
 PAIR = {
@@ -84,10 +84,9 @@ def test_null_in_a_bundle_stands_for_the_default(edited):
     assert [cell.data_settings.train_samples for cell in cells(raw)[::3]] == [None, 50] * 2
 
 
-def test_settings_on_lists_each_setting_once(edited):
-    vary = {"pair": PAIR, "stream.chunk_size": [20, 40]}
-    assert settings_on(vary) == ["data", "training.batch_size", "stream.chunk_size"]
-    assert settings_on({}) == []
+def test_the_keys_of_an_axis_are_the_settings_that_it_varies(edited):
+    axes = axes_of(edited({"vary": {"pair": PAIR, "stream.chunk_size": [20, 40]}}), "f.yaml")
+    assert [axis.keys for axis in axes] == [["data", "training.batch_size"], ["stream.chunk_size"]]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ next step (on a CPU), or while the steps of the others are still running (on a G
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,9 +17,11 @@ from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.acceleration.stacked_layers import Unstackable
 from warmstart_sim.acceleration.stacking import Stack, stackable
 from warmstart_sim.execution.progress import ProgressEvent
-from warmstart_sim.execution.run_task import run_task
 from warmstart_sim.execution.tasks import Task
-from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.experiment.engine import Engine
+from warmstart_sim.experiment.recorder import Progress
+from warmstart_sim.experiment.run_cell import cell_coroutine
+from warmstart_sim.experiment.settings import EngineName, ExecutionSettings
 from warmstart_sim.preemption import Preempted, requested, stop_if_requested
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.training.coroutine import PendingValues, TrainingCoroutine, TrainingRequest, run_to_end
@@ -86,15 +88,33 @@ def run_slots(source: TaskSource, run: RunFolder, execution: ExecutionSettings) 
         Preempted: The process was asked to stop, and all running tasks are checkpointed.
     """
     cache = DeviceCache(execution.device, captures_steps=execution.batching != "stacked")
+    engine = find_engine(execution.engine)
 
     def start(task: Task) -> TrainingCoroutine[str | None]:
-        return run_task(task, run, cache, execution, source.report)
+        def notify(progress: Progress) -> None:
+            source.report(task.event("epoch", progress=progress))
 
-    if execution.slots == 1:
+        return cell_coroutine(task.cell, run, cache, execution, notify, engine)
+
+    threads = torch.get_num_threads()  # cells set their own number; the process is the caller's
+    try:
+        if execution.slots > 1:
+            _run_interleaved(source, start, execution, cache)
+            return
         while task := source.take(idle=True):
             source.report(task.event("finished", error=run_to_end(start(task))))
             stop_if_requested()
-        return
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_interleaved(
+    source: TaskSource,
+    start: Callable[[Task], TrainingCoroutine[str | None]],
+    execution: ExecutionSettings,
+    cache: DeviceCache,
+) -> None:
+    """`run_slots` for several slots; `start` makes the coroutine of a task."""
     device = torch.device(execution.device)
     use_streams = execution.batching == "streams"
     free_streams = [torch.cuda.Stream(device) if use_streams else None for _ in range(execution.slots)]
@@ -121,6 +141,15 @@ def run_slots(source: TaskSource, run: RunFolder, execution: ExecutionSettings) 
                     each.request = None
             elif running and isinstance(running[0].request, PendingValues):
                 running[0].request.run()
+
+
+def find_engine(name: EngineName) -> Engine | None:
+    """The training loop of a name; None for ours."""
+    if name == "native":
+        return None
+    from warmstart_sim.avalanche.engine import avalanche_engine
+
+    return avalanche_engine
 
 
 def _advance_to_step(running: RunningTask, source: TaskSource, wait: bool) -> bool:

@@ -95,14 +95,18 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
         run.describe(about | (cluster.about() if cluster else {}), run_notes)
 
         with _scheduler(cells, run, options) as scheduler:
-            if cluster is None:
-                from warmstart_sim.execution.local import run_local
-
-                run_local(scheduler, execution, workers)
-            else:
+            if cluster is not None:
                 from warmstart_sim.execution import ray
 
                 ray.run_cells(cluster, scheduler, execution, workers, digests, lambda text: say([text]))
+            elif workers > 1:
+                from warmstart_sim.execution.worker_pool import WorkerPool
+
+                WorkerPool(scheduler, run, execution, workers).run_tasks()
+            else:
+                from warmstart_sim.execution.interleaved import run_slots
+
+                run_slots(scheduler, run, execution)
         # The folder may hold other seeds and strategies too; `collect` then plans the cells of them all.
         collect(run.path, cells if run.scenario() == resolved else None)
     return RunOutcome(run.path, scheduler.failures)
@@ -273,8 +277,7 @@ def _scheduler(cells: Sequence[scenarios.Cell], run: RunFolder, options: RunOpti
 
 def _damage(cells: Sequence[scenarios.Cell], run: RunFolder) -> list[str]:
     """A note for every damaged file of cells that are not complete."""
-    folders = [run.first_phase(cell.id) for cell in scenarios.first_phases(cells)]
-    folders += [run.cell(cell.id) for cell in cells]
+    folders = (cell.folder(run) for cell in cells)
     damages = (folder.damage() for folder in folders if folder.path.is_dir())
     return [f"{damage}; what was in it is computed again" for damage in damages if damage]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -13,7 +12,7 @@ from typer import Option
 
 from warmstart_sim.errors import WarmstartError
 
-Result = TypeVar("Result")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def parse_slots(text: str) -> int | Literal["auto"]:
@@ -115,28 +114,22 @@ class RunOptions:
                 raise WarmstartError(f"{option} {value}: expected one of {', '.join(allowed)}")
 
 
-def with_run_options(function: Callable[..., Result], for_typer: bool = True) -> Callable[..., Result]:
-    """Replaces a function's parameter `options: RunOptions` by a keyword parameter for each of its fields.
+def takes_run_options(for_typer: bool) -> Callable[[F], F]:
+    """Declares a keyword parameter for each field of `RunOptions` on a function that takes them as `**options`.
 
     Args:
-        function: A function with keyword parameters after `options`, or none.
-        for_typer: Whether the new signature has the command line's help texts.
+        for_typer: Whether the declaration has the command line's help texts.
     """
     hints = get_type_hints(RunOptions, include_extras=for_typer)
-    options = [
+    declared = [
         inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
         for each in fields(RunOptions)
     ]
-    parameters: list[inspect.Parameter] = []
-    for each in inspect.signature(function, eval_str=for_typer).parameters.values():
-        parameters += options if each.name == "options" else [each]
-    names = {each.name for each in options}
 
-    @functools.wraps(function)
-    def with_options(*args: Any, **kwargs: Any) -> Result:
-        run_options = RunOptions(**{name: kwargs.pop(name) for name in names & kwargs.keys()})
-        return function(*args, **kwargs, options=run_options)
+    def declare(function: F) -> F:
+        own = list(inspect.signature(function, eval_str=for_typer).parameters.values())[:-1]
+        function.__signature__ = inspect.Signature([*own, *declared])  # type: ignore[attr-defined]
+        function.__annotations__ = {each.name: each.annotation for each in (*own, *declared)}
+        return function
 
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {each.name: each.annotation for each in parameters}
-    return with_options
+    return declare

@@ -80,7 +80,7 @@ def read_status(run: RunFolder, cells: Sequence[Cell]) -> Status:
         run: The run's folder.
         cells: All cells of its scenario.
     """
-    tasks = [Task(phase, True) for phase in first_phases(cells)] + [Task(cell, False) for cell in cells]
+    tasks = [Task(cell) for cell in (*first_phases(cells), *cells)]
     unfinished = {task.id: folder for task in tasks if not (folder := task.folder(run)).complete}
     live = _read_status_file(run) if run.is_locked() else {}
     running = {name: position for name, position in live.get("running", {}).items() if name in unfinished}

@@ -17,7 +17,6 @@ class Task:
     """A cell to run, or a cell that is the first phase of others."""
 
     cell: Cell
-    first_phase: bool
 
     @property
     def id(self) -> str:
@@ -29,12 +28,12 @@ class Task:
         """The task's name for users, such as "shrink_perturb, lambda 0.6, seed 0"."""
         cell = self.cell
         varied = [f"{key.rpartition('.')[2]} {value}" for key, value in cell.varied.items() if value is not None]
-        name = f"first phase on {cell.data.name}" if self.first_phase else cell.arm.label
+        name = f"first phase on {cell.data.name}" if cell.is_first_phase else cell.arm.label
         return ", ".join([name, *varied, f"seed {cell.seed}"])
 
     def folder(self, run: RunFolder) -> CellFolder:
         """The folder of the task's results."""
-        return run.first_phase(self.cell.id) if self.first_phase else run.cell(self.cell.id)
+        return self.cell.folder(run)
 
     def event(self, kind: Literal["started", "epoch", "retried", "finished"], **details: Any) -> ProgressEvent:
         """A progress event of this task, with `progress` or `error`."""
@@ -58,10 +57,10 @@ class TaskQueue:
     def __post_init__(self) -> None:
         self.ready, self.waiting = [], {}
         for cell in self.cells:
-            task = Task(cell, first_phase=False)
+            task = Task(cell)
             if task.folder(self.run).complete:
                 continue
-            phase = cell.first_phase and Task(cell.first_phase, first_phase=True)
+            phase = cell.first_phase and Task(cell.first_phase)
             if not phase or phase.folder(self.run).complete:
                 self.ready.append(task)
             elif phase.id in self.waiting:

@@ -157,7 +157,7 @@ def _rate(cell: Cell, execution: ExecutionSettings, batching: Batching, count: i
     tasks = []
     for _ in range(count):
         request = _full_batch_request(_prepared_trainer(cell, execution, cache))
-        tasks.append(RunningTask(Task(cell, first_phase=False), _no_training(), stream(cache.device), request))
+        tasks.append(RunningTask(Task(cell), _no_training(), stream(cache.device), request))
     step = StackedStep(cache) if batching == "stacked" else separate_steps
 
     def step_all() -> None:

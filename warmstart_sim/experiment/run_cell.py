@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 from warmstart_sim.acceleration.device_cache import DeviceCache
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import WarmstartError, error_summary
 from warmstart_sim.experiment.cell_trainer import CellTrainer
-from warmstart_sim.experiment.engine import Engine, RoundTrainer
+from warmstart_sim.experiment.engine import Engine
 from warmstart_sim.experiment.probing import Probing
-from warmstart_sim.experiment.recorder import CellHistory, Notify, RoundRecorder
+from warmstart_sim.experiment.recorder import CellHistory, Notify, Progress, RoundRecorder
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.models.weights import read_weights, transfer_weights
 from warmstart_sim.preemption import requested, stop_if_requested
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.results.tensorboard import TensorBoardLog
 from warmstart_sim.scenario import Cell
 from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end
-from warmstart_sim.training.loop import TrainingOutcome
+from warmstart_sim.training.loop import RoundTraining, TrainingOutcome
 
 
 def run_cell(
@@ -28,20 +32,12 @@ def run_cell(
     execution: ExecutionSettings,
     notify: Notify = lambda progress: None,
     engine: Engine | None = None,
-) -> None:
+) -> str | None:
     """Runs a cell to its end, alone, from its last checkpoint if there is one, and stores the result.
 
-    Args:
-        cell: What to train.
-        run: Where results go.
-        execution: Where and how it runs.
-        notify: Called after every epoch.
-        engine: Another training loop in place of ours.
-
-    Raises:
-        WarmstartError: The data, the model or the stream do not fit the scenario.
+    The arguments, the result and the errors are those of `cell_coroutine`.
     """
-    run_to_end(cell_coroutine(cell, run, DeviceCache(execution.device), execution, notify, engine))
+    return run_to_end(cell_coroutine(cell, run, DeviceCache(execution.device), execution, notify, engine))
 
 
 def cell_coroutine(
@@ -51,42 +47,98 @@ def cell_coroutine(
     execution: ExecutionSettings,
     notify: Notify,
     engine: Engine | None = None,
-) -> TrainingCoroutine[None]:
+) -> TrainingCoroutine[str | None]:
     """`run_cell` as a coroutine that yields its step requests.
 
     Args:
-        cell: What to train.
+        cell: What to train: a cell, or a first phase of cells.
         run: Where results go.
         cache: Samples and steppers that outlive the cell in this process.
         execution: Where and how it runs.
         notify: Called after every epoch.
         engine: Another training loop in place of ours.
+
+    Returns:
+        None, or why the cell failed; the reason is stored in its folder too.
+
+    Raises:
+        WarmstartError: An error that concerns the whole run: the data, the model or the stream do not fit the scenario,
+            or files cannot be read or written.
     """
-    folder = run.cell(cell.id)
-    if folder.complete:
-        return
-    trainer = CellTrainer(cell, execution, cache)
-    history = yield from _initial_history(trainer, run, cache, notify, engine)
-    yield from _run_rounds(trainer, folder, history, notify, engine)
-    trainer.close()
+    folder = cell.folder(run)
+    if folder.complete and (not cell.is_first_phase or folder.weights() is not None):
+        return None
+    with _stores_failure(folder, run), _tensorboard_log(cell, run, execution, notify) as notify:
+        if cell.is_first_phase:
+            folder.describe(cell.settings)
+        trainer = CellTrainer(cell, execution, cache)
+        history = yield from _initial_history(trainer, run, cache, notify, engine)
+        unfinished: dict[str, Any] | None = None  # the state of a round that was interrupted between two epochs
+        if checkpoint := folder.checkpoint():
+            history.weights, history.rounds, history.epochs = (
+                checkpoint[key] for key in ("weights", "rounds", "epochs")
+            )
+            unfinished = checkpoint["training"]
+        probing = Probing(cell.measure, checkpoint["columns"] if checkpoint else {})
+        over = {row["round"] for row in history.rounds}
+        started = time.perf_counter()
+        train_with_engine = engine(trainer) if engine else None
+        trainer.setup_seconds += time.perf_counter() - started
+        for round_ in trainer.rounds:
+            if round_.index in over:
+                continue
+            stop_if_requested()
+            recorder = RoundRecorder(trainer, round_, history, probing, notify)
+            if train_with_engine:
+                outcome = train_with_engine(round_, recorder.previous, recorder)
+            else:
+                context, training = trainer.begin(round_, recorder.previous)
+                recorder.started(context, unfinished and unfinished["recorder"])
+                if unfinished is not None:
+                    training.load_state_dict(unfinished["training"])
+                    unfinished = None
+                outcome = yield from _train(training, recorder, folder)
+            last_weights = trainer.weights()
+            row = yield from recorder.round_row(outcome)
+            history.weights = last_weights
+            recorder.close(row)
+            if round_ is not trainer.rounds[-1]:
+                _save_checkpoint(folder, recorder, None)
+            recorder.report(row)
+        assert history.weights is not None
+        folder.finish(history.weights, history.rounds, history.epochs, probing.columns)
+        trainer.close()
+        return None
+    return folder.error()
 
 
-def first_phase_coroutine(
-    phase: Cell,
-    run: RunFolder,
-    cache: DeviceCache,
-    execution: ExecutionSettings,
-    notify: Notify,
-    engine: Engine | None = None,
-) -> TrainingCoroutine[None]:
-    """Runs a cell that is the first phase of others, and stores it where they look for it."""
-    folder = run.first_phase(phase.id)
-    if folder.complete and folder.weights() is not None:
+@contextlib.contextmanager
+def _stores_failure(folder: CellFolder, run: RunFolder) -> Iterator[None]:
+    """Ends an error that concerns this cell alone: its reason is stored in the folder, and other cells can go on."""
+    try:
+        yield
+    except WarmstartError:
+        raise
+    except OSError as error:
+        raise run.unusable(error) from error
+    except Exception as error:
+        folder.fail(error_summary(error), traceback.format_exc())
+
+
+@contextlib.contextmanager
+def _tensorboard_log(cell: Cell, run: RunFolder, execution: ExecutionSettings, notify: Notify) -> Iterator[Notify]:
+    """Gives `notify`, which also writes each epoch to the cell's TensorBoard log if the settings ask for one."""
+    if not execution.tensorboard:
+        yield notify
         return
-    folder.describe(phase.settings)
-    trainer = CellTrainer(phase, execution, cache)
-    yield from _run_rounds(trainer, folder, CellHistory(), notify, engine)
-    trainer.close()
+    log = TensorBoardLog(run.path / "tensorboard" / cell.folder(run).path.name)
+
+    def log_and_notify(progress: Progress) -> None:
+        log.write(progress.total_epochs, progress.epoch_row, progress.round_row)
+        notify(progress)
+
+    with contextlib.closing(log):
+        yield log_and_notify
 
 
 def _initial_history(
@@ -101,8 +153,9 @@ def _initial_history(
             "share it; choose another stream, such as online"
         )
     if cell.first_phase:
-        yield from first_phase_coroutine(cell.first_phase, run, cache, trainer.execution, notify, engine)
-        folder = run.first_phase(cell.first_phase.id)
+        if failure := (yield from cell_coroutine(cell.first_phase, run, cache, trainer.execution, notify, engine)):
+            raise RuntimeError(f"its first phase failed: {failure}")
+        folder = cell.first_phase.folder(run)
         history.weights, result = folder.weights(), folder.result()
         assert result is not None
         history.rounds, history.epochs = (
@@ -117,53 +170,13 @@ def _initial_history(
     return history
 
 
-def _run_rounds(
-    trainer: CellTrainer, folder: CellFolder, history: CellHistory, notify: Notify, engine: Engine | None
-) -> TrainingCoroutine[None]:
-    """Adds to `history` the rounds that are not in it yet, from the folder's checkpoint on, and stores the result."""
-    unfinished: dict[str, Any] | None = None  # the state of a round that was interrupted between two epochs
-    if checkpoint := folder.checkpoint():
-        history.weights, history.rounds, history.epochs = (checkpoint[key] for key in ("weights", "rounds", "epochs"))
-        unfinished = checkpoint["training"]
-    probing = Probing(trainer.cell.measure, checkpoint["columns"] if checkpoint else {})
-    over = {row["round"] for row in history.rounds}
-    started = time.perf_counter()
-    train_round: RoundTrainer | None = engine(trainer) if engine else None
-    trainer.setup_seconds += time.perf_counter() - started
-    for round_ in trainer.rounds:
-        if round_.index in over:
-            continue
-        stop_if_requested()
-        recorder = RoundRecorder(trainer, round_, history, probing, notify)
-        if train_round:
-            outcome = train_round(round_, recorder.previous, recorder)
-        else:
-            outcome = yield from _train(trainer, recorder, folder, unfinished)
-        last_weights = trainer.weights()
-        row = yield from recorder.round_row(outcome)
-        history.weights = last_weights
-        recorder.close(row)
-        if round_ is not trainer.rounds[-1]:
-            _save_checkpoint(folder, recorder, None)
-        recorder.report(row)
-        unfinished = None
-    assert history.weights is not None
-    folder.finish(history.weights, history.rounds, history.epochs, probing.columns)
-
-
-def _train(
-    trainer: CellTrainer, recorder: RoundRecorder, folder: CellFolder, unfinished: dict[str, Any] | None
-) -> TrainingCoroutine[TrainingOutcome]:
-    """Trains a round with our own loop, from the middle of it if `unfinished` is its checkpoint."""
-    context, training = trainer.begin(recorder.round, recorder.previous)
-    recorder.started(context, unfinished and unfinished["recorder"])
-    if unfinished is not None:
-        training.load_state_dict(unfinished["training"])
+def _train(training: RoundTraining, recorder: RoundRecorder, folder: CellFolder) -> TrainingCoroutine[TrainingOutcome]:
+    """Trains a round with our own loop to its end, with a checkpoint between two epochs from time to time."""
     saved = time.perf_counter()
     while training.status is None:
         row = yield from training.epoch()
         recorder.add_epoch(row, last=training.status is not None)
-        due = requested() or time.perf_counter() - saved > trainer.execution.checkpoint_seconds
+        due = requested() or time.perf_counter() - saved > recorder.trainer.execution.checkpoint_seconds
         if training.status is None and due:
             _save_checkpoint(folder, recorder, {"training": training.state_dict(), "recorder": recorder.state_dict()})
             stop_if_requested()

@@ -9,7 +9,7 @@ from typing import Any
 from warmstart_sim.errors import unknown
 from warmstart_sim.results.columns import RESERVED_COLUMNS
 from warmstart_sim.scenario.messages import RENAMED, scenario_error
-from warmstart_sim.scenario.yaml_files import quoted, split_key, to_plain_values
+from warmstart_sim.scenario.yaml_files import mapping_or_empty, quoted, split_key, to_plain_values
 
 SECTIONS = ("data", "stream", "model", "training")  # a bundle may set them as a whole
 ALLOWED = "a list of values, or a mapping of labels to settings"
@@ -37,6 +37,11 @@ class Axis:
         """The settings for one value: dotted keys and what they are set to."""
         return self.bundled[value] if self.bundled else {self.key: value}
 
+    @property
+    def keys(self) -> list[str]:
+        """The dotted keys of the settings that it varies; all labels of a bundle set the same ones."""
+        return list(self.settings(self.values[0]))
+
 
 def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
     """Parses and validates `vary`.
@@ -63,7 +68,7 @@ def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
             whose = "the tables have a" if axis.column in RESERVED_COLUMNS else "an option has the"
             what = "the bundle" if axis.bundled else "the option"
             raise scenario_error(where, f"vary.{axis.key}", f"{whose} column `{axis.column}`; give {what} another name")
-        for key in dict.fromkeys(key for value in axis.values for key in axis.settings(value)):
+        for key in axis.keys:
             if key in seen:
                 raise scenario_error(where, f"vary.{axis.key}", f"`{key}` is varied by `{seen[key]}` as well")
             seen[key] = axis.key
@@ -118,8 +123,7 @@ def _steps(raw: Mapping[str, Any], key: str, place: str, where: str) -> list[str
         raise scenario_error(where, place, f"`{steps[0]}` is called `{RENAMED[steps[0]]}` now")
     if len(steps) < (3 if steps[0] == "strategies" else 2) or steps[0] == "vary":
         raise scenario_error(where, place, "expected the dotted key of a setting, such as training.optimizer.lr")
-    strategies = raw.get("strategies")
-    labels = list(strategies) if isinstance(strategies, Mapping) else []
+    labels = list(mapping_or_empty(raw.get("strategies")))
     if steps[0] == "strategies" and steps[1] not in labels:
         raise scenario_error(where, place, unknown("strategy", steps[1], labels))
     return steps
@@ -133,16 +137,3 @@ def column(raw: Mapping[str, Any], key: str) -> str:
     """
     steps = split_key(raw, key)
     return ".".join(steps[2:]) if steps[0] == "strategies" else key
-
-
-def settings_on(vary: Mapping[str, Any]) -> list[str]:
-    """The dotted keys of all settings that a validated `vary` changes.
-
-    >>> settings_on({"a.b": [1, 2], "pair": {"one": {"c.d": 1}, "two": {"c.d": 2}}})
-    ['a.b', 'c.d']
-    """
-    keys: dict[str, None] = {}
-    for key, values in vary.items():
-        bundles = values.values() if isinstance(values, dict) else [[key]]
-        keys.update(dict.fromkeys(setting for bundle in bundles for setting in bundle))
-    return list(keys)

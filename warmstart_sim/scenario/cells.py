@@ -11,13 +11,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from warmstart_sim.registry import DATASETS, MODELS, PROBES, STRATEGIES, STREAMS
-from warmstart_sim.results.store import drop_none
+from warmstart_sim.results.cell_folder import CellFolder
+from warmstart_sim.results.store import RunFolder, drop_none
 from warmstart_sim.scenario.component import Component, check_user_component, model_to_dict
-from warmstart_sim.scenario.parsing import Arm
+from warmstart_sim.scenario.parsing import FIRST_PHASE, Arm
 from warmstart_sim.scenario.pretraining import Pretraining
 from warmstart_sim.scenario.sections import DataSettings, Measure, MeasuredProbe
-
-FIRST_PHASE = "first phase"
 
 
 @dataclass(frozen=True)
@@ -136,11 +135,16 @@ class Cell:
         )
 
     @property
+    def is_first_phase(self) -> bool:
+        """Whether it is the first phase of other cells."""
+        return self.arm.label == FIRST_PHASE
+
+    @property
     def shares_first_round(self) -> bool:
         """Whether the first phase is this cell's own first round."""
         prepares = STRATEGIES.has_trait(self.arm.start.name, "prepares_first_round")
         shared = STREAMS.has_trait(self.stream.name, "shared_first_round")
-        return shared and not prepares and self.arm.label != FIRST_PHASE
+        return shared and not prepares and not self.is_first_phase
 
     @cached_property
     def digest(self) -> str:
@@ -153,6 +157,10 @@ class Cell:
         words = [self.arm.label, *(f"{k.rpartition('.')[2]}={v}" for k, v in self.varied.items() if v is not None)]
         readable = re.sub(r"[^A-Za-z0-9=._-]+", "_", "-".join(words))[:80]
         return f"{readable}-seed{self.seed}-{self.digest}"
+
+    def folder(self, run: RunFolder) -> CellFolder:
+        """The folder of its results."""
+        return run.first_phase(self.id) if self.is_first_phase else run.cell(self.id)
 
 
 def _probe_settings(measured: MeasuredProbe) -> str | dict[str, Any]:

@@ -12,7 +12,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.scenario.overrides import apply_overrides, choose_strategies
 from warmstart_sim.scenario.planning import plan
 from warmstart_sim.scenario.rehearsal import rehearsal
-from warmstart_sim.scenario.yaml_files import parse_yaml, quoted
+from warmstart_sim.scenario.yaml_files import mapping_or_empty, parse_yaml, quoted
 
 REFERENCE, VARIED = "random_init", "shrink_perturb"
 MOST_VALUES = 10_000  # of one axis; more are a typing error
@@ -56,7 +56,9 @@ def prepare_grid(
     if twice := asked.keys() & own.keys():
         key = min(twice)
         raise WarmstartError(f"--vary {key}: is varied by --{key.rpartition('.')[2]} as well; give one of them")
-    kept = {key: values for key, values in _mapping(raw.get("vary")).items() if key not in asked and key not in own}
+    kept = {
+        key: values for key, values in mapping_or_empty(raw.get("vary")).items() if key not in asked and key not in own
+    }
     name = {"name": f"{raw['name']}-grid"} if "name" in raw else {}
     raw = {**raw, **name, "vary": {**asked, **own, **kept}}
     try:
@@ -169,9 +171,9 @@ def _arms(raw: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[dict[str, A
     That is, among arms that start from shrink-perturb: one that was named, else the one with the strategy's own name,
     else the first.
     """
-    in_file = _mapping(raw.get("strategies"))
+    in_file = mapping_or_empty(raw.get("strategies"))
     random = [label for label, arm in {**in_file, **named}.items() if _start(label, arm) == REFERENCE]
-    plainest = min(random, key=lambda label: len(_mapping(in_file.get(label))), default=REFERENCE)
+    plainest = min(random, key=lambda label: len(mapping_or_empty(in_file.get(label))), default=REFERENCE)
     shrinking = [label for label, arm in named.items() if _start(label, arm) == VARIED]
     shrinking = shrinking or [label for label, arm in in_file.items() if _start(label, arm) == VARIED]
     varied = VARIED if VARIED in shrinking or not shrinking else shrinking[0]
@@ -183,9 +185,5 @@ def _arms(raw: Mapping[str, Any], named: Mapping[str, Any]) -> tuple[dict[str, A
 def _start(label: str, arm: Any) -> Any:
     """The strategy that an arm starts from; None for functions and objects from Python, which have no options here."""
     if arm is None or isinstance(arm, Mapping):
-        return _mapping(arm).get("start", label)
+        return mapping_or_empty(arm).get("start", label)
     return arm if isinstance(arm, str) else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

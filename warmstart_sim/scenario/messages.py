@@ -49,10 +49,9 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     schema: dict[str, Any] = model.model_json_schema(by_alias=True)
     for model_schema in (schema, *schema.get("$defs", {}).values()):
         for each in model_schema.get("properties", {}).values():
-            for name in (
-                PYDANTIC_BOUNDS.keys() & each.keys()
-            ):  # pydantic keeps its own names on fields with a converting validator
-                each[PYDANTIC_BOUNDS[name]] = each.pop(name)
+            for name, keyword in PYDANTIC_BOUNDS.items():  # left on fields with a converting validator
+                if name in each:
+                    each[keyword] = each.pop(name)
     return schema
 
 

@@ -12,7 +12,7 @@ from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.planning import plan
 from warmstart_sim.scenario.rehearsal import rehearsal
-from warmstart_sim.scenario.yaml_files import load, set_values, split_key, with_base
+from warmstart_sim.scenario.yaml_files import load, mapping_or_empty, set_values, split_key, with_base
 from warmstart_sim.types import Dataset
 
 
@@ -86,11 +86,10 @@ def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) ->
     """
     vary = dict(raw.get("vary") or {})
     for axis in axes_of(raw, where):
-        varied = {each for value in axis.values for each in axis.settings(value)}
         for key in keys:
-            if varied & {key, f"{key}.name"}:
+            if {key, f"{key}.name"} & set(axis.keys):
                 vary.pop(axis.key, None)
-            elif whole := [each for each in varied if key.startswith(f"{each}.")]:
+            elif whole := [each for each in axis.keys if key.startswith(f"{each}.")]:
                 raise WarmstartError(
                     f"{where}: {key}: would have no effect, because `vary.{axis.key}` sets all of `{whole[0]}`; "
                     f"change `vary.{axis.key}` instead"
@@ -115,9 +114,9 @@ def choose_strategies(raw: Mapping[str, Any], strategies: Mapping[str, Any] | Se
         raw: The scenario.
         strategies: Labels and arms, or a list of names (the scenario's own arms first), functions and strategy objects.
     """
-    before, vary = raw.get("strategies"), raw.get("vary")
-    chosen = _chosen(strategies, before if isinstance(before, Mapping) else {})
-    if isinstance(vary, Mapping) and isinstance(before, Mapping):
+    before, vary = mapping_or_empty(raw.get("strategies")), raw.get("vary")
+    chosen = _chosen(strategies, before)
+    if isinstance(vary, Mapping):
         left_out = [["strategies", label] for label in before if label not in chosen]
         vary = {key: values for key, values in vary.items() if split_key(raw, key)[:2] not in left_out}
     return {**raw, "strategies": chosen, "vary": vary}

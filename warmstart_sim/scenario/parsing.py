@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -17,7 +17,6 @@ from warmstart_sim.scenario.sections import (
     Header,
     Measure,
     MeasuredProbe,
-    MeasureSettings,
     PretrainSettings,
     ProbeSettings,
     StreamSettings,
@@ -73,7 +72,9 @@ class Scenario:
         return self.header.metric or ("validation_accuracy" if held_out else "test_accuracy")
 
 
+FIRST_PHASE = "first phase"  # the label of first phases, which no arm can have
 NAME_KEYS = {STRATEGIES.kind: "start", PROBES.kind: ""}  # registries whose components are not named by the key "name"
+NAME_OR_MAPPING = "a name, or a mapping"
 NEEDS_VALIDATION = "needs validation data; set {}.validation_fraction above 0"
 SECTIONS = (*Header.model_fields, "data", "stream", "model", "training", "strategies", "vary")
 
@@ -94,13 +95,11 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
             raise scenario_error(where, key, f"is called `{RENAMED[key]}` now")
         if key not in SECTIONS:
             raise scenario_error(where, key, unknown_key(key, SECTIONS))
-    present = {key: value for key, value in raw.items() if value is not None}  # null stands for the default
+    present = {key: to_plain_values(value) for key, value in raw.items() if value is not None}  # null: the default
     for section in ("data", "strategies"):
         if section not in present:
             raise scenario_error(where, section, "is missing")
-    header = validated(
-        Header, {key: to_plain_values(present[key]) for key in Header.model_fields if key in present}, where
-    )
+    header = validated(Header, {key: present[key] for key in Header.model_fields if key in present}, where)
     if len(set(header.seeds)) < len(header.seeds):
         raise scenario_error(where, "seeds", f"{list(header.seeds)} has a seed twice; each must be given once")
 
@@ -109,17 +108,25 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     model, _ = check.section(MODELS, present.get("model", "small_cnn"), "model", Settings)
     training_raw = check.mapping(present.get("training", {}), "training")
     training = validated(Training, training_raw, where, "training")
-    stream_raw = check.mapping(present.get("stream", "static"), "stream", "name", "a name, or a mapping")
-    if is_pretrained(stream_raw.get("name")):
-        source_raw = stream_raw.pop("source", None)
-        stream, settings = check.section(STREAMS, stream_raw, "stream", pretrain_settings())
+    stream_raw = check.mapping(present.get("stream", "static"), "stream", "name", NAME_OR_MAPPING)
+    pretrained = is_pretrained(stream_raw.get("name"))
+    source_raw = stream_raw.pop("source", None) if pretrained else None
+    stream, stream_settings = check.section(
+        STREAMS, stream_raw, "stream", pretrain_settings() if pretrained else StreamSettings
+    )
+    pretraining = None
+    if isinstance(stream_settings, PretrainSettings):
         source = check.source(source_raw, data, data_settings, stream.options["fraction"], training_raw)
-        pretraining = check.pretraining(source, settings)
-        rounds = settings.rounds
-    else:
-        stream, stream_settings = check.section(STREAMS, stream_raw, "stream", StreamSettings)
-        pretraining, rounds = None, stream_settings.rounds
-    arms = check.arms(present["strategies"], training_raw)
+        if source is None and stream_settings.checkpoint is None:
+            text = "is missing: the data set to pre-train on, or `checkpoint` for a file"
+            raise scenario_error(where, "stream.source", text)
+        if source is not None and stream_settings.checkpoint is not None:
+            raise scenario_error(where, "stream.checkpoint", "takes the place of `source`; give one of the two")
+        pretraining = Pretraining(source, stream_settings.checkpoint, stream_settings.head)
+    arms_raw = check.mapping(present["strategies"], "strategies", allowed="a mapping of labels to options")
+    if not arms_raw:
+        raise scenario_error(where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
+    arms = tuple(check.arm(label, value, training_raw) for label, value in arms_raw.items())
 
     if not data_settings.validation_fraction:
         needs = NEEDS_VALIDATION.format("data")
@@ -127,8 +134,13 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
             raise scenario_error(where, "metric", f"validation_accuracy {needs}")
         if patient := [arm.label for arm in arms if arm.training.until.validation_patience]:
             raise scenario_error(where, "training.until.validation_patience", f"{needs} (strategy '{patient[0]}')")
-    measure = check.measure(header.measure)
-    return Scenario(header, data, data_settings, stream, rounds, pretraining, model, training, arms, measure)
+    measure = Measure(
+        check.probes(header.measure.each_epoch, "measure.each_epoch", ProbeSettings),
+        check.probes(header.measure.each_round, "measure.each_round", Settings),
+    )
+    return Scenario(
+        header, data, data_settings, stream, stream_settings.rounds, pretraining, model, training, arms, measure
+    )
 
 
 class _Checker:
@@ -139,75 +151,19 @@ class _Checker:
 
     def mapping(self, value: Any, key: str, shorthand: str = "", allowed: str = "a mapping") -> dict[str, Any]:
         """A copy of a mapping; with the shorthand "name", `model: mlp` stands for `model: {name: mlp}`."""
-        if shorthand and not isinstance(value, Mapping) and (isinstance(value, str) or callable(value)):
+        if shorthand and not isinstance(value, dict) and (isinstance(value, str) or callable(value)):
             return {shorthand: value}
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             raise scenario_error(self.where, key, f"found {quoted(value)} (allowed: {allowed})")
-        return {str(name): to_plain_values(each) for name, each in value.items()}
+        return dict(value)
 
     def section(self, registry: Registry[Any], value: Any, key: str, shared: type[S]) -> tuple[Component, S]:
-        """Validates a section that names a component.
-
-        Args:
-            registry: The registry of its kind.
-            value: The section's value in the file.
-            key: The section's key.
-            shared: The settings that all components of this kind have.
-
-        Returns:
-            The component and the shared settings.
-        """
-        raw = self.mapping(value, key, shorthand="name", allowed="a name, or a mapping")
+        """Validates a section that names a component; `component` describes arguments and result."""
+        raw = self.mapping(value, key, "name", NAME_OR_MAPPING)
         name = raw.pop("name", None)
         if name is None:
             raise scenario_error(self.where, f"{key}.name", f"is missing (there are: {', '.join(registry.names())})")
         return self.component(registry, name, raw, key, shared)
-
-    def source(
-        self, value: Any, target: Component, target_settings: DataSettings, fraction: float, training: Mapping[str, Any]
-    ) -> PretrainingSource | None:
-        """Validates the source of a first phase. Settings that it leaves out are those of the target.
-
-        Args:
-            value: The value of `stream.source` in the file.
-            target: The data set of `data`.
-            target_settings: The target's settings.
-            fraction: The fraction of the target that is trained on.
-            training: The scenario's `training`.
-        """
-        if value is None:
-            return None
-        key = "stream.source"
-        raw = self.mapping(value, key, "name", "a name, or a mapping")
-        own = raw.pop("training", None)
-        own = {} if own is None else self.mapping(own, f"{key}.training")
-        data, settings = self.section(DATASETS, raw, key, source_settings())
-        if data == target:
-            raise scenario_error(
-                self.where, key, f"'{data.name}' is the target itself; `stream: split` trains on a part of it first"
-            )
-        chosen = {name: value for name, value in settings if name in DataSettings.model_fields and value is not None}
-        inherited = {name: getattr(target_settings, name) for name in ("validation_fraction", "normalize")}
-        shares_target = chosen.get("normalize") == "target"
-        if shares_target:
-            del chosen["normalize"]
-        trained = validated(
-            Training, _own_training(training, own), self.where, f"{key}.training" if own else "training"
-        )
-        data_settings = DataSettings(**{**inherited, **chosen})
-        if trained.until.validation_patience and not data_settings.validation_fraction:
-            raise scenario_error(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
-        share = fraction if settings.fraction == "same" else settings.fraction
-        return PretrainingSource(data, data_settings, not shares_target, share, settings.adapt, trained)
-
-    def pretraining(self, source: PretrainingSource | None, settings: PretrainSettings) -> Pretraining:
-        if source is None and settings.checkpoint is None:
-            raise scenario_error(
-                self.where, "stream.source", "is missing: the data set to pre-train on, or `checkpoint` for a file"
-            )
-        if source is not None and settings.checkpoint is not None:
-            raise scenario_error(self.where, "stream.checkpoint", "takes the place of `source`; give one of the two")
-        return Pretraining(source, settings.checkpoint, settings.head)
 
     def component(
         self, registry: Registry[Any], name: Any, raw: dict[str, Any], key: str, shared: type[S]
@@ -232,94 +188,109 @@ class _Checker:
             options = {info.alias or field: written[info.alias or field] for field, info in own.items()}
             kept = {field: getattr(checked, field) for field in shared.model_fields if field not in own}
             return Component(name, options), cast(S, shared.model_construct(**kept))
-        common = {field: raw[field] for field in shared.model_fields if field in raw}
-        options = {option: value for option, value in raw.items() if option not in common}
+        common = {field: raw.pop(field) for field in shared.model_fields if field in raw}
         settings = validated(shared, common, self.where, key)
         place = f"{key}.{name_key}".rstrip(".")
         if not isinstance(name, str):
             try:
-                return from_object(registry, name, options), settings
+                return from_object(registry, name, raw), settings
             except TypeError:
-                allowed = f"the name of a {registry.kind}"
-                raise scenario_error(self.where, place, f"found {quoted(name)} (allowed: {allowed})") from None
+                text = f"found {quoted(name)} (allowed: the name of a {registry.kind})"
+                raise scenario_error(self.where, place, text) from None
         if ":" not in name:
             raise scenario_error(self.where, place, unknown(registry.kind, name, registry.names()))
         # User-defined components are imported when the run starts, so that checking a file executes no user code.
         # In a stored scenario, a Python object has a name with a digest, which cannot be imported.
         if "#" not in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
-            raise scenario_error(
-                self.where, place, f"found '{name}'; your own {registry.kind} is named module:attribute"
-            )
-        return Component(name, options), settings
+            text = f"found '{name}'; your own {registry.kind} is named module:attribute"
+            raise scenario_error(self.where, place, text)
+        return Component(name, raw), settings
 
-    def measure(self, settings: MeasureSettings) -> Measure:
-        """Validates the probes of `measure` and their options."""
-        tables = {
-            table: tuple(
-                self.probe(item, f"measure.{table}[{index}]", table)
-                for index, item in enumerate(getattr(settings, table))
-            )
-            for table in ("each_epoch", "each_round")
-        }
-        return Measure(**tables)
+    def source(
+        self, value: Any, target: Component, target_settings: DataSettings, fraction: float, training: Mapping[str, Any]
+    ) -> PretrainingSource | None:
+        """Validates `stream.source`, the data set of a first phase. Settings that it leaves out are the target's.
 
-    def probe(self, item: str | dict[str, Any], key: str, table: str) -> MeasuredProbe:
-        if isinstance(item, dict) and len(item) != 1:
-            raise scenario_error(self.where, key, "expected a probe's name, or one name with its options")
-        ((name, options),) = ({item: {}} if isinstance(item, str) else item).items()
-        if ":" not in name and name not in PROBES.names():
-            raise scenario_error(self.where, key, unknown("probe", name, PROBES.names()))
-        raw = self.mapping({} if options is None else options, f"{key}.{name}")
-        shared = ProbeSettings if table == "each_epoch" else Settings
-        probe, settings = self.component(PROBES, name, raw, f"{key}.{name}", shared)
-        return MeasuredProbe(probe, settings.every if isinstance(settings, ProbeSettings) else 1)
+        Args:
+            value: The value in the file.
+            target: The data set of `data`.
+            target_settings: The target's settings.
+            fraction: The fraction of the target that is trained on.
+            training: The scenario's `training`.
+        """
+        if value is None:
+            return None
+        key = "stream.source"
+        raw = self.mapping(value, key, "name", NAME_OR_MAPPING)
+        own_training = raw.pop("training", None)
+        data, settings = self.section(DATASETS, raw, key, source_settings())
+        if data == target:
+            text = f"'{data.name}' is the target itself; `stream: split` trains on a part of it first"
+            raise scenario_error(self.where, key, text)
+        chosen = {name: value for name, value in settings if name in DataSettings.model_fields and value is not None}
+        inherited = {name: getattr(target_settings, name) for name in ("validation_fraction", "normalize")}
+        shares_target = chosen.get("normalize") == "target"
+        if shares_target:
+            del chosen["normalize"]
+        data_settings = DataSettings(**{**inherited, **chosen})
+        trained = self.own_training(own_training, training, key)
+        if trained.until.validation_patience and not data_settings.validation_fraction:
+            raise scenario_error(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
+        share = fraction if settings.fraction == "same" else settings.fraction
+        return PretrainingSource(data, data_settings, not shares_target, share, settings.adapt, trained)
 
-    def arms(self, value: Any, training: Mapping[str, Any]) -> tuple[Arm, ...]:
-        raw = self.mapping(value, "strategies", allowed="a mapping of labels to options")
-        if not raw:
-            raise scenario_error(self.where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
-        return tuple(self.arm(label, value, training) for label, value in raw.items())
+    def probes(
+        self, items: Sequence[str | dict[str, Any]], key: str, shared: type[Settings]
+    ) -> tuple[MeasuredProbe, ...]:
+        """Validates a list of `measure`: each item is a probe's name, or a mapping of one name to its options."""
+        measured = []
+        for index, item in enumerate(items):
+            place = f"{key}[{index}]"
+            if isinstance(item, dict) and len(item) != 1:
+                raise scenario_error(self.where, place, "expected a probe's name, or one name with its options")
+            ((name, options),) = ({item: {}} if isinstance(item, str) else item).items()
+            if ":" not in name and name not in PROBES.names():
+                raise scenario_error(self.where, place, unknown("probe", name, PROBES.names()))
+            raw = self.mapping({} if options is None else options, f"{place}.{name}")
+            probe, settings = self.component(PROBES, name, raw, f"{place}.{name}", shared)
+            measured.append(MeasuredProbe(probe, getattr(settings, "every", 1)))
+        return tuple(measured)
 
     def arm(self, label: str, value: Any, training: Mapping[str, Any]) -> Arm:
+        """Validates an arm; `training` is the scenario's."""
         key = f"strategies.{label}"
-        if not label or "/" in label:
-            raise scenario_error(
-                self.where, "strategies", f"'{label}' cannot be a label: a label is text without a slash"
-            )
+        if not label or "/" in label or label == FIRST_PHASE:
+            why = "first phases are called so" if label == FIRST_PHASE else "a label is text without a slash"
+            raise scenario_error(self.where, "strategies", f"'{label}' cannot be a label: {why}")
         raw = self.mapping({} if value is None else value, key, "start", "a strategy's name, or a mapping")
         if "start" not in raw and label not in STRATEGIES.names():
             hint = f"unknown strategy '{label}'{nearest(label, STRATEGIES.names())}"
             names = ", ".join(STRATEGIES.names())
             raise scenario_error(self.where, key, f"{hint} (a label of your own needs `start:` with one of {names})")
-        start = raw.pop("start", label)
-        own = raw.pop("training", None)
-        own = {} if own is None else self.mapping(own, f"{key}.training")
+        start, own_training = raw.pop("start", label), raw.pop("training", None)
         parts = tuple(self.part(name, raw.pop(name), f"{key}.{name}") for name in PARTS.names() if name in raw)
-        return Arm(
-            label,
-            self.component(STRATEGIES, start, raw, key, arm_settings())[0],
-            parts,
-            validated(Training, _own_training(training, own), self.where, f"{key}.training" if own else "training"),
-        )
+        component, _ = self.component(STRATEGIES, start, raw, key, arm_settings())
+        return Arm(label, component, parts, self.own_training(own_training, training, key))
 
     def part(self, name: str, value: Any, key: str) -> Component:
-        if isinstance(value, list):  # augment: [random_crop, rotation] uses their default strength
-            value = dict.fromkeys(map(str, value), True)
+        """Validates the options of an arm's part."""
         if type(value) is PARTS.get(name):
             return from_object(PARTS, value, {})
+        if isinstance(value, list):  # augment: [random_crop, rotation] uses their default strength
+            value = dict.fromkeys(map(str, value), True)
         options = self.mapping(value, key, allowed="a list of names, or a mapping")
         return Component(name, model_to_dict(validated(PARTS.schema(name), options, self.where, key)))
 
+    def own_training(self, value: Any, shared: Mapping[str, Any], key: str) -> Training:
+        """Validates `training` of an arm or a source, merged over the scenario's.
 
-def _own_training(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Merges an arm's own training settings over the scenario's.
-
-    Each setting replaces the scenario's, so `until: {epochs: 50}` drops the scenario's other stop rules. An `optimizer`
-    or `schedule` without a `name` changes only the options that it gives.
-    """
-    merged = {**shared, **own}
-    for key in ("optimizer", "schedule"):
-        below, above = shared.get(key), own.get(key)
-        if isinstance(below, Mapping) and isinstance(above, Mapping) and "name" not in above:
-            merged[key] = {**below, **above}
-    return merged
+        Each setting replaces the scenario's, so `until: {epochs: 50}` drops the scenario's other stop rules. An
+        `optimizer` or `schedule` without a `name` changes only the options that it gives.
+        """
+        own = {} if value is None else self.mapping(value, f"{key}.training")
+        merged = {**shared, **own}
+        for name in ("optimizer", "schedule"):
+            below, above = shared.get(name), own.get(name)
+            if isinstance(below, dict) and isinstance(above, dict) and "name" not in above:
+                merged[name] = {**below, **above}
+        return validated(Training, merged, self.where, f"{key}.training" if own else "training")

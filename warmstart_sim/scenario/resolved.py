@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from warmstart_sim.results.store import drop_none
-from warmstart_sim.scenario.axes import settings_on
+from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.component import Component, model_to_dict, objects_to_names
 from warmstart_sim.scenario.parsing import Arm, Scenario
-from warmstart_sim.scenario.yaml_files import to_plain_values
+from warmstart_sim.scenario.yaml_files import mapping_or_empty, to_plain_values
 
 
 def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
@@ -22,44 +22,40 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
         scenario: The scenario that `plan` returned.
     """
     header = model_to_dict(scenario.header)
-    vary = objects_to_names(to_plain_values(raw.get("vary")) or {})
-    keys = settings_on(vary)
+    varied = {key for axis in axes_of(raw, scenario.header.name) for key in axis.keys}
+    written = objects_to_names(to_plain_values(raw))
 
     def section(key: str, component: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
-        if not {key, f"{key}.name"} & set(keys):
+        if not {key, f"{key}.name"} & varied:
             return {"name": component.name, **settings, **component.options}
-        written = objects_to_names(to_plain_values(raw[key])) if isinstance(raw.get(key), Mapping) else {}
-        return {"name": component.name, **drop_none(settings), **written}
+        return {"name": component.name, **drop_none(settings), **mapping_or_empty(written.get(key))}
 
+    stream = section("stream", scenario.stream, {"rounds": scenario.rounds})
+    if first := scenario.pretraining:
+        # The source is kept as written, because its defaults depend on the target.
+        source = mapping_or_empty(written.get("stream")).get("source")
+        checkpoint = first.checkpoint and str(first.checkpoint)
+        stream |= {"head": first.head, **drop_none({"checkpoint": checkpoint, "source": source})}
     return {
         **{key: header[key] for key in ("name", "title", "reproduces")},
         **({"rehearsal": True} if header["rehearsal"] else {}),
         "data": section("data", scenario.data, model_to_dict(scenario.data_settings)),
-        "stream": section("stream", scenario.stream, {"rounds": scenario.rounds})
-        | _resolved_first_phase(raw, scenario),
+        "stream": stream,
         "model": section("model", scenario.model, {}),
         "training": model_to_dict(scenario.training),
-        "strategies": {arm.label: _resolved_arm(arm, raw["strategies"][arm.label], vary) for arm in scenario.arms},
+        "strategies": {
+            arm.label: _resolved_arm(arm, written["strategies"][arm.label], varied) for arm in scenario.arms
+        },
         "seeds": header["seeds"],
-        **({"vary": vary} if vary else {}),
+        **({"vary": written["vary"]} if written.get("vary") else {}),
         "measure": header["measure"],
         "metric": scenario.metric,
     }
 
 
-def _resolved_first_phase(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, Any]:
-    """The pretraining keys of `stream`. The source is kept as written, because its defaults depend on the target."""
-    first = scenario.pretraining
-    if first is None:
-        return {}
-    checkpoint = {"checkpoint": str(first.checkpoint)} if first.checkpoint else {}
-    written = to_plain_values(raw["stream"]).get("source") if isinstance(raw.get("stream"), Mapping) else None
-    return {"head": first.head, **checkpoint, **({"source": objects_to_names(written)} if written else {})}
-
-
-def _resolved_arm(arm: Arm, raw: Any, vary: Mapping[str, Any]) -> dict[str, Any]:
-    written = to_plain_values(raw) if isinstance(raw, Mapping) else {}
-    if f"strategies.{arm.label}.start" in vary:
+def _resolved_arm(arm: Arm, value: Any, varied: Collection[str]) -> Mapping[str, Any]:
+    written = mapping_or_empty(value)
+    if f"strategies.{arm.label}.start" in varied:
         return written
     # The arm's training settings are kept as written, because an axis may set the rest.
     return {

@@ -47,15 +47,6 @@ def load_dataset(cell: Cell, data_root: Path) -> Dataset:
     return adapt_images(dataset, target.input_shape, cell.target.adapt)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The properties in which a first phase and its target must agree."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-
 def check_first_phase(cell: Cell, data_root: Path) -> None:
     """Checks that the source or the checkpoint of a cell's first phase exists and fits the cell's data set.
 
@@ -70,28 +61,29 @@ def check_first_phase(cell: Cell, data_root: Path) -> None:
     phase = cell.first_phase
     if phase is None or phase.target is None:
         return
-    source, target = (_inputs(each, cell.seed, data_root) for each in (phase.data, phase.target.data))
-    if "int64" in (source.dtype, target.dtype):
+    source, source_shape, source_dtype = _inputs(phase.data, cell.seed, data_root)
+    target, target_shape, target_dtype = _inputs(phase.target.data, cell.seed, data_root)
+    if "int64" in (source_dtype, target_dtype):
         raise WarmstartError(
-            f"stream.source: {source.name} for {target.name}: the words of two sets have different numbers, so that "
+            f"stream.source: {source} for {target}: the words of two sets have different numbers, so that "
             "an embedding of one means nothing to the other; give weights for the same words as stream.checkpoint"
         )
-    if phase.target.normalize and source.dtype != target.dtype:
+    if phase.target.normalize and source_dtype != target_dtype:
         raise WarmstartError(
-            f"stream.source.normalize: {source.name} has {source.dtype} inputs, the target {target.dtype} ones; one "
+            f"stream.source.normalize: {source} has {source_dtype} inputs, the target {target_dtype} ones; one "
             "normalisation fits both only where they are of one kind"
         )
-    check_adaptable(source.name, source.shape, target.shape, phase.target.adapt)
+    check_adaptable(source, source_shape, target_shape, phase.target.adapt)
 
 
-def _inputs(component: Component, seed: int, data_root: Path) -> _Inputs:
-    known = IMAGE_SETS.get(component.name)  # type: ignore[call-overload]
-    if known is not None:
-        return _Inputs(component.name, known.shape, known.dtype)
+def _inputs(component: Component, seed: int, data_root: Path) -> tuple[str, tuple[int, ...], str]:
+    """A data set's name, and the shape and dtype of its inputs."""
+    if known := IMAGE_SETS.get(component.name):  # type: ignore[call-overload]
+        return component.name, known.shape, known.dtype
     if component.name in TEXT_SETS:
-        return _Inputs(component.name, (), "int64")
+        return component.name, (), "int64"
     dataset = load_component(component, seed, data_root)
-    return _Inputs(dataset.name, dataset.input_shape, str(dataset.train.inputs.dtype))
+    return dataset.name, dataset.input_shape, str(dataset.train.inputs.dtype)
 
 
 def load_component(component: Component, seed: int, data_root: Path) -> Dataset:

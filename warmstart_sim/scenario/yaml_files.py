@@ -211,6 +211,11 @@ def to_plain_values(value: Any) -> Any:
     return value
 
 
+def mapping_or_empty(value: Any) -> Mapping[str, Any]:
+    """The value if it is a mapping, else an empty one; for what has not been validated yet."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def quoted(value: Any) -> str:
     """Quotes a value for a message: short, and as YAML would write it.
 
@@ -254,7 +259,7 @@ def split_key(raw: Any, key: str) -> list[str]:
     >>> split_key({"strategies": {"lambda=0.6": {}}}, "strategies.lambda=0.6.sigma")
     ['strategies', 'lambda=0.6', 'sigma']
     """
-    here = raw if isinstance(raw, Mapping) else {}
+    here = mapping_or_empty(raw)
     words = key.split(".")
     heads = [".".join(words[:count]) for count in range(len(words), 0, -1)]
     head = next((head for head in heads if head in here), words[0])

@@ -34,7 +34,7 @@ def run_cells(
     digests: Mapping[str, str],
     say: Callable[[str], None],
 ) -> None:
-    """Runs all tasks of a scheduler on a cluster, as `run_local` does on this machine.
+    """Runs all tasks of a scheduler on a cluster, as `run_slots` does in this process.
 
     Args:
         cluster: The cluster.
@@ -144,7 +144,7 @@ class RayExecutor:
         """Checkpoints of tasks, and the first phases that they start from, for workers that do not see the folder."""
         if self.cluster.options.ray_storage == "shared":
             return {}
-        phases = [Task(task.cell.first_phase, first_phase=True) for task in tasks if task.cell.first_phase]
+        phases = [Task(task.cell.first_phase) for task in tasks if task.cell.first_phase]
         return read_files(self.scheduler.queue.run, *tasks, *phases)
 
     def _wait(self) -> None:
