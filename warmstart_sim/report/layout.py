@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 
 from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Panel, line_axis, same_data
+from warmstart_sim.report.style import GREY
 from warmstart_sim.report.wording import arm_label, axis_names, format_value, readable
 from warmstart_sim.results.tables import Run
 
@@ -153,6 +155,43 @@ def _position(ax: Axes) -> SubplotSpec:
     position = ax.get_subplotspec()
     assert position is not None  # `make_subplots` puts every subplot into a grid
     return position
+
+
+def label_points(ax: Axes, points: np.ndarray, texts: Sequence[str], others: np.ndarray, corners: np.ndarray) -> None:
+    """Writes a text beside each point, if there is a place where it covers no point, line or other text.
+
+    Args:
+        ax: Its limits and labels are final.
+        points: In data coordinates, shape (n, 2), joined by a line through `corners`.
+        texts: One for each point.
+        others: Further points to keep free.
+        corners: The corners of the line, of which every other one is a point.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    points_per_pixel = 72 / figure.dpi
+    line = np.concatenate([np.linspace(*ends, 40) for ends in itertools.pairwise(corners)]) if len(corners) else corners
+    free = np.concatenate([others, line.reshape(-1, 2)])
+    taken = [np.concatenate([place - 4, place + 4]) for place in ax.transData.transform(free) * points_per_pixel]
+    inside = np.array(ax.bbox.extents) * points_per_pixel
+    turns = np.pi * np.array([0.75, 0.5, 0.25, 1, 0, 1.25, 1.5, 1.75])  # up and to the left first
+    for text, point in zip(texts, points, strict=True):
+        place = ax.transData.transform(point) * points_per_pixel
+        half = np.array([72 * LETTER * len(text) * 0.88, 13]) / 2
+        for distance, turn in itertools.product((4, 14, 26, 40), turns):
+            direction = np.array([np.cos(turn), np.sin(turn)])
+            offset = direction * (half + 5 + distance)
+            box = np.concatenate([place + offset - half, place + offset + half])
+            clear = all((box[:2] >= each[2:]).any() or (box[2:] <= each[:2]).any() for each in taken)
+            if clear and (box[:2] >= inside[:2]).all() and (box[2:] <= inside[2:]).all():
+                taken.append(box)
+                lead = {"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 6}
+                ax.annotate(
+                    text, tuple(point), tuple(offset), textcoords="offset points", ha="center", va="center", size=9,
+                    arrowprops=lead if distance > 4 else None,
+                )  # fmt: skip
+                break
 
 
 def panels_note(run: Run, panels: list[Panel], quantities: int = 1, drawn_axes: tuple[str, ...] = ()) -> str:
