@@ -34,7 +34,7 @@ from warmstart_sim.results.statistics import most_accurate
 from warmstart_sim.results.tables import load
 
 HEATMAPS = ["heatmap_accuracy", "heatmap_difference", "heatmap_time"]
-ALL = [*HEATMAPS, "grid_curves", "pareto"]
+ALL = [*HEATMAPS, "heatmap_epochs", "heatmap_flops", "grid_curves", "pareto", "pareto_flops"]
 
 
 def figures_of(folder: Path, **options: Any) -> dict[str, ReportFigure]:
@@ -281,7 +281,9 @@ def test_the_front_that_is_drawn_is_the_one_of_the_table(failing: tuple[Path, di
     cells = last_rounds(failing[0])
     means = cells.groupby(["strategy", "lambda", "sigma"], dropna=False)[["seconds", "test_accuracy"]].mean()
     found = [tuple(each) for each in means.to_numpy()]
-    best = sorted(one for one in found if not any(t <= one[0] and a >= one[1] and (t, a) != one for t, a in found))
+    sound = [tuple(each) for each in means[cells.groupby(means.index.names, dropna=False).size() == 3].to_numpy()]
+    assert len(sound) < len(found)  # a setting with a failed seed is drawn, but not on the front
+    best = sorted(one for one in sound if not any(t <= one[0] and a >= one[1] and (t, a) != one for t, a in sound))
     ax = failing[1]["pareto"].figure.axes[0]
     line = next(line for line in ax.lines if line.get_color() == style.INK and len(line.get_xdata()) == len(best))
     np.testing.assert_allclose(line.get_xydata(), [(time, 100 * accuracy) for time, accuracy in best])

@@ -95,10 +95,11 @@ def small_batch_note(run: Run) -> str:
     if not small.any():
         return ""
     counts = sorted(samples[small].unique())
-    rounds = join_words([f"{count:,.0f}" for count in counts[:MOST_SMALL]] + ["others"] * (len(counts) > MOST_SMALL))
+    rounds = f"{join_words([f'{count:,.0f}' for count in counts[:MOST_SMALL]])} samples"
+    rounds += ", and elsewhere," if len(counts) > MOST_SMALL else ""
     sizes = " to ".join(f"{size:.0f}" for size in dict.fromkeys([last[small].min(), last[small].max()]))
     return (
-        f" At {rounds} samples the last batch of each epoch has only {sizes} samples: so small a batch disturbs "
+        f" At {rounds} the last batch of each epoch has only {sizes} samples: so small a batch disturbs "
         "training, most of all with BatchNorm, and more epochs may be needed."
     )
 

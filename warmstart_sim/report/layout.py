@@ -169,29 +169,34 @@ def label_points(ax: Axes, points: np.ndarray, texts: Sequence[str], others: np.
     """
     figure = ax.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()
-    points_per_pixel = 72 / figure.dpi
-    line = np.concatenate([np.linspace(*ends, 40) for ends in itertools.pairwise(corners)]) if len(corners) else corners
-    free = np.concatenate([others, line.reshape(-1, 2)])
-    taken = [np.concatenate([place - 4, place + 4]) for place in ax.transData.transform(free) * points_per_pixel]
-    inside = np.array(ax.bbox.extents) * points_per_pixel
+    figure.draw_without_rendering()  # lays it out
+    unit = 72 / figure.dpi  # from pixels to points
+    line = np.linspace(corners[:-1], corners[1:], 40).reshape(-1, 2)
+    kept_free = unit * ax.transData.transform(np.concatenate([others, line]))
+    taken = np.hstack([kept_free - 4, kept_free + 4])
+    low, high = unit * np.array(ax.bbox.extents).reshape(2, 2)
     turns = np.pi * np.array([0.75, 0.5, 0.25, 1, 0, 1.25, 1.5, 1.75])  # up and to the left first
     for text, point in zip(texts, points, strict=True):
-        place = ax.transData.transform(point) * points_per_pixel
+        place = unit * ax.transData.transform(point)
         half = np.array([72 * LETTER * len(text) * 0.88, 13]) / 2
-        for distance, turn in itertools.product((4, 14, 26, 40), turns):
-            direction = np.array([np.cos(turn), np.sin(turn)])
-            offset = direction * (half + 5 + distance)
+        for distance, turn in itertools.product((0, 10, 22, 36), turns):
+            offset = np.array([np.cos(turn), np.sin(turn)]) * (half + 9 + distance)
             box = np.concatenate([place + offset - half, place + offset + half])
-            clear = all((box[:2] >= each[2:]).any() or (box[2:] <= each[:2]).any() for each in taken)
-            if clear and (box[:2] >= inside[:2]).all() and (box[2:] <= inside[2:]).all():
-                taken.append(box)
-                lead = {"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 6}
+            lead = place + np.outer(np.linspace(0.4, 1, 10), offset)
+            inside = (box[:2] >= low).all() and (box[2:] <= high).all()
+            if inside and not any(_overlaps(each, taken) for each in (box, *np.hstack([lead, lead]))):
+                taken = np.vstack([taken, box])
+                arrow = {"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 6}
                 ax.annotate(
                     text, tuple(point), tuple(offset), textcoords="offset points", ha="center", va="center", size=9,
-                    arrowprops=lead if distance > 4 else None,
+                    arrowprops=arrow if distance else None,
                 )  # fmt: skip
                 break
+
+
+def _overlaps(box: np.ndarray, taken: np.ndarray) -> bool:
+    """Whether a box (left, bottom, right, top) overlaps any of the others, shape (n, 4)."""
+    return bool(((box[:2] < taken[:, 2:]) & (box[2:] > taken[:, :2])).all(axis=1).any())
 
 
 def panels_note(run: Run, panels: list[Panel], quantities: int = 1, drawn_axes: tuple[str, ...] = ()) -> str:

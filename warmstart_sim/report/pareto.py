@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -129,14 +130,15 @@ def _label_front(run: Run, grid: Grid, axs: list[Axes], drawn: list[tuple[str, p
     """Labels the points of the fronts by their two values; returns a sentence of the caption on the labels."""
     for ax, (_, table) in zip(axs, drawn, strict=True):
         front = _front(table)
+        steps = front[["cost", "accuracy"]].to_numpy().repeat(2, axis=0)
+        corners = np.column_stack([steps[1:, 0], steps[:-1, 1]])
+        front = front.iloc[:: math.ceil(len(front) / MOST_RINGS) or 1]
         texts = [
             readable(row["strategy"])
             if is_empty(row[grid.row])
             else f"({format_value(row[grid.row])}, {format_value(row[grid.column])})"
             for row in _rows(front)
         ]
-        steps = front[["cost", "accuracy"]].to_numpy().repeat(2, axis=0)
-        corners = np.column_stack([steps[1:, 0], steps[:-1, 1]])
         label_points(ax, front[["cost", "accuracy"]].to_numpy(), texts, table[["cost", "accuracy"]].to_numpy(), corners)
     names = axis_names(run)
     return f" Labels: ({names[grid.row]}, {names[grid.column]}), where there is room."
