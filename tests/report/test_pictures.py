@@ -259,8 +259,9 @@ def test_each_panel_of_a_heatmap_names_its_own_random_init(tmp_path: Path):
 @pytest.mark.parametrize(
     ("batch", "words"),
     [
-        (142, " At 1,000 samples the last batch of each epoch has only 6 samples:"),
+        (142, " At 1,000 and 2,000 samples the last batch of each epoch has only 6 to 12 samples:"),
         (999, " At 2,000, 3,000, 4,000 and 5,000 samples, and elsewhere, the last batch of each epoch has only 2 to 6"),
+        (30, ""),
         (500, ""),
     ],
 )  # fmt: skip

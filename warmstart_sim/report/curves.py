@@ -18,7 +18,7 @@ from warmstart_sim.results.tables import Run
 
 FEWEST_ROUNDS = 3  # of a curve by round; with fewer, accuracy by epoch says more
 MOST_ROUNDS_BY_EPOCH = 3
-SMALL_BATCH = 8  # samples
+SMALL_BATCH = 16  # samples, at most, and at most an eighth of a full batch
 MOST_SMALL = 4  # rounds in a sentence
 FIRST_PHASE = "first phase (shared)"
 SAMPLES = "training samples so far"
@@ -91,7 +91,8 @@ def small_batch_note(run: Run) -> str:
     batch = run.rounds.get("training.batch_size", (run.scenario.get("training") or {}).get("batch_size", 1))
     samples = run.rounds["samples_seen"] / run.rounds["epochs"]
     last = samples % batch
-    small = (samples > batch) & (last > 1) & (last < SMALL_BATCH)  # a single last sample joins the batch before it
+    # A single last sample joins the batch before it.
+    small = (samples > batch) & (last > 1) & (last <= SMALL_BATCH) & (last <= batch / 8)
     if not small.any():
         return ""
     counts = sorted(samples[small].unique())
