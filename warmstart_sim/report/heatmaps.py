@@ -190,7 +190,7 @@ def _table(grid: Grid, settings: pd.DataFrame, quantity: Quantity) -> tuple[np.n
 
 def _norm(numbers: np.ndarray, quantity: Quantity) -> Normalize:
     if quantity.name not in ("accuracy", "difference"):
-        low, high = np.exp(without_outliers(np.log(numbers))) if len(numbers) else (1.0, 2.0)
+        low, high = (numbers.min(), numbers.max()) if len(numbers) else (1.0, 2.0)
         return LogNorm(low, high) if low < high else LogNorm(low / 2, high * 2)
     low, high = without_outliers(numbers) if len(numbers) else (0.0, 1.0)
     if quantity.name == "difference":  # zero is in the middle
