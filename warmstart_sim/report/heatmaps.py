@@ -64,12 +64,8 @@ def heatmaps(run: Run, grid: Grid) -> list[ReportFigure]:
     reference = grid.summary[(grid.summary["strategy"] == run.reference) & (grid.summary["seeds"] > 0)]
     table = pd.concat([grid.settings, reference[~reference.index.isin(grid.settings.index)]])
     shown = [*accuracies(run, table, grid.settings), *costs(run, table, "settings")]
-    return [_heatmap(run, grid, each) for each in shown if has_values(_of_grid(grid, each.rows), each.column)]
-
-
-def _of_grid(grid: Grid, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows that are settings of the grid, without the reference."""
-    return rows[rows.index.isin(grid.settings.index)]
+    own = [each.rows[each.rows.index.isin(grid.settings.index)] for each in shown]
+    return [_heatmap(run, grid, each) for each, rows in zip(shown, own, strict=True) if has_values(rows, each.column)]
 
 
 def _heatmap(run: Run, grid: Grid, quantity: Quantity) -> ReportFigure:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from warmstart_sim.report.style import DASHES, INK, MARKERS, PALETTE, LineStyle, add_hover, sequential_colors
-from warmstart_sim.report.wording import arm_label, axis_names, axis_values, is_empty, readable, setting_label
+from warmstart_sim.report.wording import arm_label, axis_names, axis_values, is_empty, setting_label
 from warmstart_sim.results.statistics import over_seeds
 from warmstart_sim.results.tables import Run
 
@@ -146,12 +146,9 @@ def draw_mean(run: Run, ax: Axes, line: Line, x: str, y: str, scale: float = 1.0
         zorder=3,
     )  # fmt: skip
     if len(table) <= MOST_HOVER_ROUNDS:
-        words = readable(x).replace("train samples", "samples")
-        texts = [
-            f"{line.label}, {at:,.0f} {words}: {plus_minus(*each)}"
-            for at, *each in zip(table[x], mean, half, strict=True)
-        ]
-        add_hover(ax, table[x], mean, texts)
+        where = [f"{at:,.0f} samples" if x == "train_samples" else f"{x} {at}" for at in table[x]]
+        values = zip(where, mean, half, strict=True)
+        add_hover(ax, table[x], mean, [f"{line.label}, {at}: {plus_minus(*each)}" for at, *each in values])
     if table["seeds"].max() >= FEWEST_SEEDS:
         ax.fill_between(table[x], mean - half, mean + half, color=style.color, alpha=BAND, lw=0)
         return

@@ -194,9 +194,9 @@ def _draw_points(ax: Axes, line: Line) -> None:
         ax.plot(
             rows["cost"], rows["accuracy"], marker=line.style.marker, color=line.style.color, linestyle="",
             markersize=9 if named else 2.5 if as_image else 5.5,
-            alpha=0.6 if line.style is OTHER_SETTINGS else None, zorder=4 if named else 3, rasterized=as_image,
-            **({"markerfacecolor": "none", "markeredgecolor": line.style.color, "markeredgewidth": 1.2} if hollow
-               else {"markeredgewidth": 0 if as_image else 0.6}),
+            markerfacecolor="none" if hollow else None, markeredgecolor=line.style.color if hollow else None,
+            markeredgewidth=1.2 if hollow else 0 if as_image else 0.6, zorder=4 if named else 3, rasterized=as_image,
+            alpha=0.6 if line.style is OTHER_SETTINGS else None,
         )  # fmt: skip
 
 
