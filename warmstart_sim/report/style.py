@@ -123,7 +123,7 @@ def _round_coordinates(attribute: re.Match[str]) -> str:
 
 # Matplotlib has no hover texts, but writes the address of a shape as a link around it.
 HOVER = re.compile(r'<a xlink:href="hover:([^"]*)"[^>]*>\s*<path d="([^"]*)" (clip-path="[^"]*" )?[^>]*/>\s*</a>')
-MOST_HOVERS = 150  # in one call; each takes about 150 bytes
+MOST_HOVERS = 150  # in one call; each takes about 220 bytes
 HOVER_POINTS = 14  # the width of what shows a point's text
 
 
