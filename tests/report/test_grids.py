@@ -482,12 +482,15 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_screen(failing: tuple[Path, dict[str, ReportFigure]], tmp_path: Path, width: int):
+def test_figures_are_readable_and_scroll_within_the_screen(
+    failing: tuple[Path, dict[str, ReportFigure]], tmp_path: Path, width: int
+):
     inside = f'<iframe width="{width}" height="900" srcdoc="{escape(page(failing[0]))}"></iframe>'
-    measure = "document.querySelector('iframe').contentDocument.documentElement"
-    script = (
-        f"<script>onload = () => {{ const e = {measure}; document.title = e.scrollWidth - e.clientWidth }}</script>"
-    )
+    script = """<script>onload = () => {
+        const d = document.querySelector('iframe').contentDocument, e = d.documentElement
+        const heights = [...d.querySelectorAll('figure svg text')].map(t => t.getBoundingClientRect().height)
+        document.title = `${e.scrollWidth - e.clientWidth} ${Math.min(...heights)}`
+    }</script>"""
     (tmp_path / "measured.html").write_text(f"<!DOCTYPE html><title>-</title>{inside}{script}", encoding="utf-8")
     done = subprocess.run(
         [
@@ -496,7 +499,9 @@ def test_nothing_is_wider_than_the_screen(failing: tuple[Path, dict[str, ReportF
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
-    assert "<title>0</title>" in done.stdout
+    wider, smallest = re.search("<title>(.*?)</title>", done.stdout)[1].split()
+    assert int(wider) == 0
+    assert float(smallest) >= 10  # pixels from line to line
 
 
 def test_grids_are_found_by_arm(tmp_path: Path):
