@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer import Argument, Option
@@ -141,13 +141,17 @@ def report(
     margin: Annotated[
         float, typer.Option(metavar="POINTS", min=0, help="The loss of accuracy that does not matter, in points.")
     ] = 1.0,
+    bands: Annotated[
+        Literal["ci", "std"],
+        Option(help="Around means: 95% confidence intervals, or standard deviations as in Ash & Adams."),
+    ] = "ci",
     traceback: Traceback = False,
 ) -> None:
     """Write a run's tables, figures and report.html again."""
     from warmstart_sim.execution import launch
 
     launch.collect(run_dir)
-    _report(run_dir, margin / 100)
+    _report(run_dir, margin / 100, bands)
 
 
 @app.command()
@@ -323,7 +327,7 @@ def _report_outcome(outcome: RunOutcome) -> None:
     outcome.raise_failures()
 
 
-def _report(folder: Path, margin: float = 0.01) -> None:
+def _report(folder: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "ci") -> None:
     from rich.console import Console
 
     from warmstart_sim import report as reports
@@ -331,7 +335,7 @@ def _report(folder: Path, margin: float = 0.01) -> None:
     from warmstart_sim.report.terminal import terminal_table
     from warmstart_sim.results.tables import load
 
-    path = reports.write(folder, margin)
+    path = reports.write(folder, margin, bands)
     stored = load(folder)
     in_pipe = not sys.stdout.isatty()  # where rich would take 80 columns, and cut names
     console = Console(width=140 if in_pipe else None)

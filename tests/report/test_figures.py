@@ -16,7 +16,7 @@ from warmstart_sim.report.figures import REHEARSAL, draw_figures
 from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.results.tables import Run, load
 
-CURVES = ["learning_curves", "paired_differences", "tradeoff", "train_time", "epochs_per_round"]
+CURVES = ["learning_curves", "difference_by_round", "paired_differences", "tradeoff", "train_time", "epochs_per_round"]
 SPLIT = ["accuracy_by_epoch", "paired_differences", "tradeoff"]
 LAMBDA = {"strategies.shrink_perturb.lambda": [1, 0.6, 0]}
 
@@ -80,7 +80,7 @@ def test_learning_curves_are_means_over_seeds_in_per_cent(online: tuple[Run, dic
         drawn = lines(figure)[colour]
         np.testing.assert_allclose(drawn.get_xdata(), expected["train_samples"])
         np.testing.assert_allclose(drawn.get_ydata(), 100 * expected["validation_accuracy"])
-    assert "Mean over 5 seeds; the band is the 95 % interval" in figure.caption
+    assert "Mean over 5 seeds; the band is the 95 % confidence interval" in figure.caption
 
 
 def test_lines_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 # Matplotlib logs that it builds its font cache when it is first imported, which does not concern a user of the report.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
-def write(run_dir: Path, margin: float = 0.01) -> Path:
+def write(run_dir: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "ci") -> Path:
     """Writes summary.csv, figures/*.svg and *.png, and report.html into a run folder; the run may be unfinished.
 
     Every file is replaced atomically, report.html last.
@@ -17,6 +19,8 @@ def write(run_dir: Path, margin: float = 0.01) -> Path:
     Args:
         run_dir: The run folder.
         margin: The loss of accuracy that does not matter when a start is recommended, as a fraction.
+        bands: What figures draw around means over seeds: "ci", the 95 % confidence interval of the mean, or "std", one
+            standard deviation to each side, as in Ash & Adams.
 
     Returns:
         The path of report.html.
@@ -32,7 +36,7 @@ def write(run_dir: Path, margin: float = 0.01) -> Path:
 
     run_dir = Path(run_dir)
     summary = write_summary(run_dir)
-    run = load(run_dir)
+    run = replace(load(run_dir), bands=bands)
     figures = draw_figures(run)
     svgs = {figure.name: style.to_svg(figure) for figure in figures}
     for figure in figures:

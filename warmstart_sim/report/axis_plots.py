@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.ticker import NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from warmstart_sim.report.comparisons import complete_cells
 from warmstart_sim.report.layout import (
@@ -24,18 +25,21 @@ from warmstart_sim.report.panels import (
     BAND,
     Line,
     Panel,
-    error_bars,
+    bands_name,
+    half_width,
     has_values,
     is_number,
+    plus_minus,
     same_data,
     split_into_panels,
 )
-from warmstart_sim.report.quantities import Quantity, quantities
-from warmstart_sim.report.style import INK, ReportFigure, styled
-from warmstart_sim.report.wording import TARGET_FRACTION, axis_names, capitalized, join_words
+from warmstart_sim.report.quantities import Quantity, accuracies, costs
+from warmstart_sim.report.style import INK, ReportFigure, add_hover, styled
+from warmstart_sim.report.wording import TARGET_FRACTION, axis_names, capitalized, format_value, join_words
 from warmstart_sim.results.statistics import over_seeds, paired
 from warmstart_sim.results.tables import Run
 
+DODGE, MOST_DODGE = 5, 20  # points between two lines at the same value, and in all
 LABELS = {TARGET_FRACTION: "fraction p of the target data"}  # longer than the key's name, where there is room
 
 
@@ -49,7 +53,8 @@ def plot_against_axis(run: Run, axis: str) -> list[ReportFigure]:
     if not is_number(complete, axis) or not has_values(complete, "final_accuracy"):
         return []
     pairs = paired(complete, run.axes, run.reference)
-    shown = [each for each in quantities(run, complete, pairs, "cells") if has_values(each.rows, axis)]
+    found = [*accuracies(run, complete, pairs), costs(run, complete, "cells")[0]]
+    shown = [each for each in found if has_values(each.rows, axis)]
     if len(split_into_panels(run, complete, drawn_axes=(axis,))) <= MOST_COLUMNS:
         return [_plot(run, axis, shown)]
     return [_plot(run, axis, [quantity], f"_{quantity.name}") for quantity in shown]
@@ -63,9 +68,12 @@ def _plot(run: Run, axis: str, shown: Sequence[Quantity], suffix: str = "") -> R
     for axs, quantity in zip(by_quantity, shown, strict=True):
         ax_of_panel = dict(zip([panel.title for panel in panels], axs, strict=False))
         for panel in split_into_panels(run, quantity.rows, drawn_axes=(axis,)):
-            for line in panel.lines if panel.title in ax_of_panel else ():
-                _draw_line(ax_of_panel[panel.title], line, axis, quantity)
+            lines = panel.lines if panel.title in ax_of_panel else []
+            for index, line in enumerate(lines):
+                shift = min(DODGE, MOST_DODGE / len(lines)) * (index - (len(lines) - 1) / 2)
+                _draw_line(run, ax_of_panel[panel.title], line, axis, quantity, shift)
         for ax in axs:
+            ax.margins(x=0.08)
             _scale_x(ax, values)
             set_x_ticks(ax, values, subplot_width(figure, ax))
             ax.xaxis.set_minor_locator(NullLocator())
@@ -78,28 +86,38 @@ def _plot(run: Run, axis: str, shown: Sequence[Quantity], suffix: str = "") -> R
     label = LABELS.get(name, name)
     label_x([ax for axs in by_quantity for ax in axs], label)
     title = capitalized(f"{join_words([quantity.title for quantity in shown])} against {label}")
-    caption = _caption(shown, panels, axis, name, label) + panels_note(run, panels, count, (axis,))
+    caption = _caption(run, shown, panels, axis, name, label) + panels_note(run, panels, count, (axis,))
     return ReportFigure(f"along_{axis.replace('.', '_')}{suffix}", title, caption, figure)
 
 
-def _caption(shown: Sequence[Quantity], panels: list[Panel], axis: str, name: str, label: str) -> str:
+def _caption(run: Run, shown: Sequence[Quantity], panels: list[Panel], axis: str, name: str, label: str) -> str:
     what = capitalized(join_words([quantity.description for quantity in shown]))
-    text = f"{what} against {label}. Mean over seeds; bars are 95 % intervals, drawn for three seeds or more."
+    text = (
+        f"{what} against {label}. Mean over seeds; bars, for three seeds or more: {bands_name(run)}. Arms stand side "
+        "by side at each value."
+    )
     if any(line.rows[axis].isna().all() for panel in panels for line in panel.lines):
         text += f" An arm without {name} is a horizontal line."
     return text + "".join(quantity.note for quantity in shown)
 
 
-def _draw_line(ax: Axes, line: Line, axis: str, quantity: Quantity) -> None:
+def _draw_line(run: Run, ax: Axes, line: Line, axis: str, quantity: Quantity, shift_points: float) -> None:
+    """Draws the means of a line with their bars, moved to the side so that the bars of several lines stay apart."""
     style = line.style
     horizontal = bool(line.rows[axis].isna().all())
     table = over_seeds(line.rows, ["strategy" if horizontal else axis], quantity.column)
-    mean, half = quantity.scale * table["mean"], quantity.scale * error_bars(table)
+    mean, half = quantity.scale * table["mean"], quantity.scale * half_width(run, table)
     if not horizontal:
-        ax.errorbar(
+        shift = ScaledTranslation(shift_points / 72, 0, ax.figure.dpi_scale_trans)
+        drawn = ax.errorbar(
             table[axis], mean, yerr=half, color=style.color, marker=style.marker, linestyle=style.linestyle,
             elinewidth=2.4, ecolor=to_rgba(style.color, 0.45),
         )  # fmt: skip
+        for artist in drawn.get_children():
+            artist.set_transform(ax.transData + shift)
+        values = zip(table[axis], mean, half, strict=True)
+        texts = [f"{line.label}, {format_value(at)}: {plus_minus(*each)}" for at, *each in values]
+        add_hover(ax, table[axis], mean, texts, shift)
         return
     ax.axhline(mean[0], color=style.color, linestyle=style.linestyle)
     if half.notna()[0]:

@@ -11,16 +11,18 @@ from warmstart_sim.report.layout import LETTER, MOST_COLUMNS, label_outer, make_
 from warmstart_sim.report.panels import (
     Line,
     arm_styles,
-    error_bars,
+    bands_name,
+    half_width,
     has_values,
     is_number,
+    plus_minus,
     same_data,
     split_into_panels,
 )
 from warmstart_sim.report.quantities import accuracy_label
-from warmstart_sim.report.style import GREY, INK, ReportFigure, styled
-from warmstart_sim.report.timing import ComparableTimes, comparable_times, train_time_name
-from warmstart_sim.report.wording import arm_label, axis_names, points, readable, setting_label
+from warmstart_sim.report.style import GREY, INK, ReportFigure, add_hover, styled
+from warmstart_sim.report.timing import comparable_times, train_time_name
+from warmstart_sim.report.wording import arm_label, axis_names, duration, points, readable, setting_label
 from warmstart_sim.results.statistics import cells, over_seeds, paired
 from warmstart_sim.results.tables import Run
 
@@ -46,41 +48,33 @@ def tradeoff(run: Run) -> ReportFigure | None:
     figure, (axs,) = make_subplots(panels, share_x=same_data(run), share_y=same_data(run))
     for ax, panel in zip(axs, panels, strict=False):
         for line in panel.lines:
-            _draw_point(ax, line, times.unit_seconds)
+            _draw_point(run, ax, line, times.unit_seconds)
         _join_values(ax, panel.lines, times.unit_seconds)
     for ax, right in [(ax, ax.get_xlim()[1]) for ax in axs]:  # read all limits before setting any: axes may be shared
         ax.set_xlim(0, 1.04 * right)
-    label_time_and_accuracy(run, axs, times)
+    label_outer(axs, times.axis_label(train_time_name(run)), accuracy_label(run))
     caption = (
-        f"{time_and_accuracy(run, times)} Large points: mean over seeds, with 95 % intervals in both directions for "
-        "three seeds or more. Faint points: each seed. Up and to the left is better."
+        f"Final {readable(run.metric)} against the {train_time_name(run)}, {times.in_full}. Large points: mean "
+        f"over seeds; bars, drawn for three seeds or more: "
+        f"{bands_name(run)}. Faint points: each seed. Up and to the left is better."
     )
     caption += times.note("cells") + panels_note(run, panels)
     return ReportFigure("tradeoff", "Accuracy and time", caption, figure)
 
 
-def label_time_and_accuracy(run: Run, axs: list[Axes], times: ComparableTimes) -> None:
-    """Labels the axes of a plot of final accuracy against train time."""
-    label_outer(axs, times.axis_label(train_time_name(run)), accuracy_label(run))
-
-
-def time_and_accuracy(run: Run, times: ComparableTimes) -> str:
-    """The first sentence of the caption of a plot of final accuracy against train time."""
-    return f"Final {readable(run.metric)} against the {train_time_name(run)}, {times.in_full}."
-
-
-def _draw_point(ax: Axes, line: Line, unit_seconds: float) -> None:
+def _draw_point(run: Run, ax: Axes, line: Line, unit_seconds: float) -> None:
     rows, style = line.rows, line.style
     time, accuracy = (over_seeds(rows, ["strategy"], column) for column in ("compared_seconds", "final_accuracy"))
     ax.plot(
         rows["compared_seconds"] / unit_seconds, 100 * rows["final_accuracy"], style.marker, color=style.color,
         alpha=0.35, markersize=4.5, markeredgewidth=0, zorder=2,
     )  # fmt: skip
+    x, y = time["mean"] / unit_seconds, 100 * accuracy["mean"]
+    x_half, y_half = half_width(run, time) / unit_seconds, 100 * half_width(run, accuracy)
     ax.errorbar(
-        time["mean"] / unit_seconds, 100 * accuracy["mean"], xerr=error_bars(time) / unit_seconds,
-        yerr=100 * error_bars(accuracy), color=style.color, marker=style.marker, markersize=10, elinewidth=1.8,
-        zorder=4,
-    )  # fmt: skip
+        x, y, xerr=x_half, yerr=y_half, color=style.color, marker=style.marker, markersize=10, elinewidth=1.8, zorder=4
+    )
+    add_hover(ax, x, y, [f"{line.label}: {plus_minus(y[0], y_half[0])} %, {duration(time['mean'][0])}"])
 
 
 def _join_values(ax: Axes, lines: list[Line], unit_seconds: float) -> None:
@@ -108,7 +102,8 @@ def paired_differences(run: Run) -> ReportFigure | None:
     ax = figure.subplots()
     ax.axvline(0, color=INK, linewidth=1.2)
     ax.grid(axis="y", visible=False)
-    for row, arm in enumerate(table.to_dict("records")):
+    half = half_width(run, table)
+    for row, arm in enumerate(table.assign(low=table["mean"] - half, high=table["mean"] + half).to_dict("records")):
         style = styles[arm["strategy"]]
         seeds = 100 * pairs.loc[pairs["row"] == row, "difference"]
         below = [row + 0.27] * len(seeds)
@@ -117,7 +112,9 @@ def paired_differences(run: Run) -> ReportFigure | None:
             [100 * arm["mean"]], [row], xerr=[100 * (arm["high"] - arm["mean"])], color=style.color,
             marker=style.marker, markersize=9, elinewidth=2.2, zorder=4,
         )  # fmt: skip
-        text = points(arm["mean"], arm["low"], arm["high"]) + (" (one seed)" if arm["seeds"] == 1 else "")
+        seeds_word = {1: " (one seed)", 2: " (two seeds)"}.get(arm["seeds"], "")
+        text = points(arm["mean"], arm["low"], arm["high"]) + seeds_word
+        add_hover(ax, [100 * arm["mean"]], [row], [f"{names[row]}: {text}".replace("\n", ", ")])
         ax.text(1.02, row, text, transform=ax.get_yaxis_transform(), va="center", size=10)
     ax.set_yticks(range(len(table)), names)
     ax.set_ylim(len(table) - 0.5, -0.5)
@@ -127,8 +124,8 @@ def paired_differences(run: Run) -> ReportFigure | None:
     ax.set_xlabel(f"difference from {reference}\n(points of final {readable(run.metric)})")
     caption = (
         f"Final {readable(run.metric)} minus that of {reference} with the same seed, which has the same data, order "
-        "and fresh weights. Large points: the mean, with the 95 % t-interval of the paired differences. Faint points: "
-        "each seed. The line marks zero."
+        f"and fresh weights. Large points: the mean; bars and brackets, for three seeds or more: "
+        f"{bands_name(run)}. Faint points: each seed. The line marks zero."
     )
     if len(table) > 1:
         caption += f" The {len(table)} intervals are not corrected for their number."

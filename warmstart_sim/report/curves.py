@@ -12,12 +12,14 @@ from warmstart_sim.report.layout import label_outer, make_subplots, panels_note,
 from warmstart_sim.report.panels import Line, Panel, draw_mean, has_values, same_data, seeds_note, split_into_panels
 from warmstart_sim.report.style import GREY, INK, LineStyle, ReportFigure, styled
 from warmstart_sim.report.timing import comparable_times
-from warmstart_sim.report.wording import capitalized, readable
+from warmstart_sim.report.wording import capitalized, join_words, readable
 from warmstart_sim.results.statistics import counted_seconds
 from warmstart_sim.results.tables import Run
 
 FEWEST_ROUNDS = 3  # of a curve by round; with fewer, accuracy by epoch says more
 MOST_ROUNDS_BY_EPOCH = 3
+SMALL_BATCH = 16  # samples, at most, and at most an eighth of a full batch
+MOST_SMALL = 4  # rounds in a sentence
 FIRST_PHASE = "first phase (shared)"
 SAMPLES = "training samples so far"
 
@@ -27,11 +29,32 @@ def learning_curves(run: Run) -> ReportFigure | None:
     """Plots accuracy against the training samples so far, a line for each arm (Ash & Adams, Figures 2 left and 7)."""
     if not has_curve(run) or not has_values(run.rounds, run.metric):
         return None
-    caption = f"{capitalized(run.metric)} after each round, against the {SAMPLES}. {seeds_note(run)}"
+    caption = (
+        f"{capitalized(run.metric)} after each round, against the {SAMPLES}. {seeds_note(run)}{small_batch_note(run)}"
+    )
     label = f"{readable(run.metric)} (%)"
     return _plot_by_round(
         run, run.rounds, "learning_curves", "Accuracy as data arrive", caption, run.metric, 100, label
     )
+
+
+@styled
+def difference_by_round(run: Run) -> ReportFigure | None:
+    """Plots the difference in accuracy from the reference with the same seed after each round."""
+    own = run.rounds[~run.rounds["shared"].astype(bool)]
+    base = own[own["strategy"] == run.reference]
+    on = ["seed", "round", *(axis for axis in run.axes if base[axis].notna().any())]
+    pairs = own[own["strategy"] != run.reference].merge(base[[*on, run.metric]], on=on, suffixes=("", "_reference"))
+    pairs["difference"] = pairs[run.metric] - pairs[f"{run.metric}_reference"]
+    if not has_curve(run) or not has_values(pairs, "difference"):
+        return None
+    reference = readable(run.reference)
+    caption = (
+        f"{capitalized(run.metric)} after each round minus that of {reference} with the same seed, against the "
+        f"{SAMPLES}. {seeds_note(replace(run, rounds=pairs))} The line marks zero."
+    )
+    title, label = f"Difference from {reference} by round", f"difference from\n{reference} (points)"
+    return _plot_by_round(run, pairs, "difference_by_round", title, caption, "difference", 100, label)
 
 
 @styled
@@ -42,7 +65,7 @@ def train_time(run: Run) -> ReportFigure | None:
     times = comparable_times(counted_seconds(run.rounds))
     caption = (
         f"Train time of each round, without evaluation and checks of the stop rule, {times.in_full}. "
-        f"{seeds_note(replace(run, rounds=times.rows))}{times.note('rounds')}"
+        f"{seeds_note(replace(run, rounds=times.rows))}{small_batch_note(run)}{times.note('rounds')}"
     )
     label = times.axis_label("train time per round")
     return _plot_by_round(
@@ -55,11 +78,30 @@ def epochs_per_round(run: Run) -> ReportFigure | None:
     """Plots the epochs that each round needed to meet the stop rule."""
     if not has_curve(run):
         return None
-    caption = f"Epochs of each round until the stop rule was met. {seeds_note(run)}"
+    caption = f"Epochs of each round until the stop rule was met. {seeds_note(run)}{small_batch_note(run)}"
     if capped := int((run.rounds["status"] == "capped").sum()):
         caption += f" {capped} of {len(run.rounds)} rounds reached the cap instead."
     return _plot_by_round(
         run, run.rounds, "epochs_per_round", "Epochs per round", caption, "epochs", 1, "epochs per round"
+    )
+
+
+def small_batch_note(run: Run) -> str:
+    """A caption's sentence on rounds whose epochs end in a batch of few samples, or nothing."""
+    batch = run.rounds.get("training.batch_size", (run.scenario.get("training") or {}).get("batch_size", 1))
+    samples = run.rounds["samples_seen"] / run.rounds["epochs"]
+    last = samples % batch
+    # A single last sample joins the batch before it.
+    small = (samples > batch) & (last > 1) & (last <= SMALL_BATCH) & (last <= batch / 8)
+    if not small.any():
+        return ""
+    counts = sorted(samples[small].unique())
+    rounds = f"{join_words([f'{count:,.0f}' for count in counts[:MOST_SMALL]])} samples"
+    rounds += ", and elsewhere," if len(counts) > MOST_SMALL else ""
+    sizes = " to ".join(f"{size:.0f}" for size in dict.fromkeys([last[small].min(), last[small].max()]))
+    return (
+        f" At {rounds} the last batch of each epoch has only {sizes} samples: so small a batch disturbs "
+        "training, most of all with BatchNorm, and more epochs may be needed."
     )
 
 
@@ -74,17 +116,19 @@ def _plot_by_round(
     panels = split_into_panels(run, rounds)
     figure, (axs,) = make_subplots(panels, share_x=same_data(run), share_y=same_data(run))
     for ax, panel in zip(axs, panels, strict=False):
-        draw_by_round(ax, panel, column, scale)
-        if column != run.metric:
+        draw_by_round(run, ax, panel, column, scale)
+        if column == "difference":
+            ax.axhline(0, color=INK, linewidth=1)
+        elif column != run.metric:
             ax.set_ylim(bottom=0)
     label_outer(axs, SAMPLES, label)
     return ReportFigure(name, title, caption + panels_note(run, panels), figure)
 
 
-def draw_by_round(ax: Axes, panel: Panel, column: str, scale: float = 1) -> None:
+def draw_by_round(run: Run, ax: Axes, panel: Panel, column: str, scale: float = 1) -> None:
     """Draws a column of rounds against the training samples so far."""
     for line in panel.lines:
-        draw_mean(ax, line, "train_samples", column, scale)
+        draw_mean(run, ax, line, "train_samples", column, scale)
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
@@ -97,11 +141,12 @@ def accuracy_by_epoch(run: Run) -> ReportFigure | None:
     epochs = own_epochs(run)
     panels = panels_by_epoch(run, epochs)
     figure, (axs,) = make_subplots(panels, share_x=same_data(run), share_y=same_data(run))
-    ends = [draw_by_epoch(ax, panel, run.metric, 100) for ax, panel in zip(axs, panels, strict=False)]
+    ends = [draw_by_epoch(run, ax, panel, run.metric, 100) for ax, panel in zip(axs, panels, strict=False)]
     for ax, end in zip(axs, ends, strict=True):
         ax.set_xlim(0, 1 + (max(ends) if same_data(run) else end))
     label_outer(axs, "epoch", f"{readable(run.metric)} (%)")
     caption = f"{capitalized(run.metric)} after each epoch. {seeds_note(run)} {epochs_note(run, epochs, panels)}"
+    caption += small_batch_note(run)
     return ReportFigure("accuracy_by_epoch", "Accuracy by epoch", caption + panels_note(run, panels), figure)
 
 
@@ -135,7 +180,7 @@ def _with_first_phase(panel: Panel) -> Panel:
     return Panel(panel.title, [first, *(line for line in own if len(line.rows))])
 
 
-def draw_by_epoch(ax: Axes, panel: Panel, column: str, scale: float = 1) -> int:
+def draw_by_epoch(run: Run, ax: Axes, panel: Panel, column: str, scale: float = 1) -> int:
     """Draws a column of epochs, round after round, each as long as its longest cell; returns the number of epochs."""
     start = 0
     if panel.title:
@@ -145,7 +190,7 @@ def draw_by_epoch(ax: Axes, panel: Panel, column: str, scale: float = 1) -> int:
         for line in panel.lines:
             part = line.rows[line.rows["round"] == index]
             if has_values(part, column):
-                draw_mean(ax, replace(line, rows=_carry_on(part, column, start)), "epoch", column, scale, [-1])
+                draw_mean(run, ax, replace(line, rows=_carry_on(part, column, start)), "epoch", column, scale, [-1])
         if start:
             ax.axvline(start + 0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         length = int(of_round["epoch"].max())

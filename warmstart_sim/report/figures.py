@@ -7,7 +7,13 @@ from dataclasses import replace
 
 from warmstart_sim.report.axis_plots import plot_against_axis
 from warmstart_sim.report.comparisons import paired_differences, tradeoff
-from warmstart_sim.report.curves import accuracy_by_epoch, epochs_per_round, learning_curves, train_time
+from warmstart_sim.report.curves import (
+    accuracy_by_epoch,
+    difference_by_round,
+    epochs_per_round,
+    learning_curves,
+    train_time,
+)
 from warmstart_sim.report.grid_curves import grid_curves
 from warmstart_sim.report.grids import grids_of
 from warmstart_sim.report.heatmaps import heatmaps
@@ -24,6 +30,7 @@ REHEARSAL = "REHEARSAL: synthetic data, reduced size"
 FIGURES: tuple[Callable[[Run], ReportFigure | None], ...] = (
     learning_curves,
     accuracy_by_epoch,
+    difference_by_round,
     paired_differences,
     tradeoff,
     train_time,
@@ -42,7 +49,8 @@ def draw_figures(run: Run) -> list[ReportFigure]:
     kept, note = _without_failed(run)
     grids = grids_of(run)
     with_failed = [figure for grid in grids for figure in (*heatmaps(run, grid), grid_curves(run, grid))]
-    plain = [pareto(kept, grid) for grid in grids] + [draw(kept) for draw in (_beside_grids(run) if grids else FIGURES)]
+    fronts = [figure for grid in grids for figure in pareto(kept, grid)]
+    plain = [*fronts, *(draw(kept) for draw in (_beside_grids(run) if grids else FIGURES))]
     # The heatmaps of a grid replace plots against its axes, except for the fraction that pre-training is about.
     axes = run.axes if not grids else [axis for axis in run.axes if run.pretrained and axis == "stream.fraction"]
     by_axis = [figure for axis in axes for figure in plot_against_axis(kept, axis)]

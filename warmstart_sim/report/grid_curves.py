@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
 from warmstart_sim.report.curves import FEWEST_ROUNDS, SAMPLES
-from warmstart_sim.report.grids import Grid, GridPanel
+from warmstart_sim.report.grids import Grid, GridPanel, without_outliers
 from warmstart_sim.report.layout import label_outer, make_subplots, scale_note
 from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Line, Panel, evenly_spread, has_values, same_data
-from warmstart_sim.report.style import GREY, LineStyle, ReportFigure, sequential_colors, styled
+from warmstart_sim.report.style import GREY, LineStyle, ReportFigure, add_hover, sequential_colors, styled
 from warmstart_sim.report.wording import axis_names, axis_values, capitalized, is_empty, readable
 from warmstart_sim.results.statistics import FAILED, cells
 from warmstart_sim.results.tables import Run
@@ -44,8 +45,9 @@ def grid_curves(run: Run, grid: Grid) -> ReportFigure | None:
         for line in panel.lines:
             _draw_line(ax, line, run.metric)
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    outside = _limit(axs, panels, run.metric, same_data(run))
     label_outer(axs, SAMPLES, f"{readable(run.metric)} (%)")
-    caption = _caption(run, grid, rounds, len(panels), len(grid_panels) * len(grid.rows), len(columns))
+    caption = _caption(run, grid, rounds, len(panels), len(grid_panels) * len(grid.rows), len(columns)) + outside
     name = f"grid_curves{grid.suffix}"
     return ReportFigure(name, "Learning curves of the grid", caption, figure)
 
@@ -66,13 +68,42 @@ def _lines(
     return lines
 
 
+def _mean(line: Line, metric: str) -> pd.Series[float]:
+    """The mean over complete seeds in per cent, by the training samples."""
+    sound = line.rows[~line.rows["state"].isin(FAILED)]
+    return 100 * sound.groupby("train_samples")[metric].mean().dropna()
+
+
+def _limit(axs: list[Axes], panels: list[Panel], metric: str, shared: bool) -> str:
+    """Limits the y axes to the settings that trained; returns a caption's sentence on what lies outside."""
+    outside: list[float] = []  # the lowest value of each curve that leaves its panel
+    for index, (ax, panel) in enumerate(zip(axs, panels, strict=True)):
+        lines = [line for each in (panels if shared else [panel]) for line in each.lines]
+        means = [mean for line in lines if len(mean := _mean(line, metric))]
+        if means and (index == 0 or not shared):
+            low, high = without_outliers(np.array([mean.iloc[-1] for mean in means]))
+            kept = pd.concat([mean for mean in means if low <= mean.iloc[-1] <= high])
+            margin = 0.05 * (kept.max() - kept.min()) or 1
+            ax.set_ylim(kept.min() - margin, kept.max() + margin)
+        curves = [_mean(line, metric) for line in panel.lines]
+        for line in panel.lines:
+            failed = line.rows[line.rows["state"].isin(FAILED)]
+            curves += [100 * seed[metric].dropna() for _, seed in failed.groupby("seed")]
+        bottom, top = ax.get_ylim()
+        outside += [curve.min() for curve in curves if curve.min() < bottom or curve.max() > top]
+    if not outside:
+        return ""
+    return f" Partly outside: {len(outside)} curves of failed cells or of outliers, down to {min(outside):.1f} %."
+
+
 def _draw_line(ax: Axes, line: Line, metric: str) -> None:
     """Draws the mean over complete seeds, and each failed seed up to its last round, marked by a cross."""
     style = line.style
     failed = line.rows["state"].isin(FAILED)
-    mean = line.rows[~failed].groupby("train_samples")[metric].mean()
+    mean = _mean(line, metric)
     width = 2.4 if style is REFERENCE else 1.6
-    ax.plot(mean.index, 100 * mean, color=style.color, linestyle=style.linestyle, linewidth=width, zorder=3)
+    ax.plot(mean.index, mean, color=style.color, linestyle=style.linestyle, linewidth=width, zorder=3)
+    add_hover(ax, mean.index[-1:], mean[-1:], [f"{line.label}: {value:.1f} %" for value in mean[-1:]])
     for _, seed in line.rows[failed].dropna(subset=metric).groupby("seed"):
         ax.plot(
             seed["train_samples"], 100 * seed[metric], color=style.color, linewidth=1.1, marker="x", markevery=[-1],

@@ -38,6 +38,7 @@ class Grid:
         facets: The other varied keys of these arms.
         rows: The values of the rows from top to bottom: in descending order, as in Ash & Adams's Figure 8.
         columns: The values of the columns from left to right: in ascending order, but sigma descending, as there.
+        summary: The run's summary: `Run.summary`.
         settings: One row for each setting of these arms, as in `Run.summary`, with its `state`: complete if any seed
             is, otherwise the most frequent state of its seeds.
         suffix: Added to the names of figures; empty if the run has one grid.
@@ -49,6 +50,7 @@ class Grid:
     facets: tuple[str, ...]
     rows: tuple[float, ...]
     columns: tuple[float, ...]
+    summary: pd.DataFrame
     settings: pd.DataFrame
     suffix: str
 
@@ -104,7 +106,7 @@ def _grid(run: Run, summary: pd.DataFrame, row: str, column: str, arms: tuple[st
     state = counts.idxmax(axis=1).where(settings["seeds"] == 0, "complete")
     ordered = columns[::-1] if column == SIGMA else columns
     suffix = f"_{row}_{column}".replace(".", "_") if several else ""
-    return Grid(arms, row, column, facets, rows[::-1], ordered, settings.assign(state=state), suffix)
+    return Grid(arms, row, column, facets, rows[::-1], ordered, summary, settings.assign(state=state), suffix)
 
 
 def _values(run: Run, settings: pd.DataFrame, axis: str) -> tuple[float, ...]:

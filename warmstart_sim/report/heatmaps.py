@@ -1,4 +1,4 @@
-"""Heatmaps of a grid: final accuracy, the difference from the reference, and train time (Ash & Adams, Figs. 8, 15)."""
+"""Heatmaps of a grid: final accuracy, the difference from the reference, and costs (Ash & Adams, Figures 8 and 15)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,42 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from warmstart_sim.report.grids import Grid, without_outliers
+from warmstart_sim.report.grids import Grid, GridPanel, without_outliers
 from warmstart_sim.report.layout import add_legend, columns_for, cut_note, scale_note, set_x_ticks, wrap_title
-from warmstart_sim.report.panels import MOST_PANELS, evenly_spread, same_data
-from warmstart_sim.report.quantities import Quantity, quantities
-from warmstart_sim.report.style import DIVERGING, GREY, INK, PAPER, SEQUENTIAL, ReportFigure, styled, text_color
-from warmstart_sim.report.wording import axis_names, capitalized, format_value, join_words, signed
+from warmstart_sim.report.panels import MOST_PANELS, evenly_spread, has_values, same_data
+from warmstart_sim.report.quantities import Quantity, accuracies, costs
+from warmstart_sim.report.style import (
+    COST,
+    DIVERGING,
+    GREY,
+    INK,
+    PAPER,
+    SEQUENTIAL,
+    ReportFigure,
+    add_cell_hover,
+    styled,
+    text_color,
+)
+from warmstart_sim.report.wording import (
+    axis_names,
+    capitalized,
+    format_value,
+    is_empty,
+    join_words,
+    readable,
+    setting_label,
+    signed,
+)
 from warmstart_sim.results.tables import Run
 
 MOST_NUMBERS = 12  # rows, or columns, with room for a number in each cell
@@ -31,14 +54,18 @@ LEAST_CORNER = 0.025  # of the heatmap's width and height
 HATCHES = {"gave_up": "///", "diverged": "xxx", "unfinished": "..", "missing": ""}
 STATE_NAMES = {"gave_up": "gave up", "diverged": "diverged", "unfinished": "not finished", "missing": "not run yet"}
 SOME_FAILED = "some seeds gave up or diverged"
+MARK: dict[str, Any] = {"marker": "D", "markersize": 7, "markeredgewidth": 1.4, "color": INK, "linestyle": ""}
 CORNER_LINES: dict[str, Any] = {"random init": "-", "warm start": (0, (1.5, 1))}
 
 
 @styled
 def heatmaps(run: Run, grid: Grid) -> list[ReportFigure]:
     """Draws the heatmaps of a grid: one for each quantity that has values."""
-    shown = quantities(run, grid.settings, grid.settings, "settings")
-    return [_heatmap(run, grid, quantity) for quantity in shown if quantity.rows[quantity.column].notna().any()]
+    reference = grid.summary[(grid.summary["strategy"] == run.reference) & (grid.summary["seeds"] > 0)]
+    table = pd.concat([grid.settings, reference[~reference.index.isin(grid.settings.index)]])
+    shown = [*accuracies(run, table, grid.settings), *costs(run, table, "settings")]
+    own = [each.rows[each.rows.index.isin(grid.settings.index)] for each in shown]
+    return [_heatmap(run, grid, each) for each, rows in zip(shown, own, strict=True) if has_values(rows, each.column)]
 
 
 def _heatmap(run: Run, grid: Grid, quantity: Quantity) -> ReportFigure:
@@ -47,35 +74,85 @@ def _heatmap(run: Run, grid: Grid, quantity: Quantity) -> ReportFigure:
     figure, axs, width = _make_subplots(grid, len(shown))
     tables = [_table(grid, panel.settings, quantity) for panel in shown]
     every_value = np.concatenate([numbers[np.isfinite(numbers)] for numbers, _, _ in tables])
-    colors = DIVERGING if quantity.name == "difference" else SEQUENTIAL
+    references = np.array([_reference_value(run, panel, quantity) for panel in shown])
     shared_scale = same_data(run)
     states: dict[str, bool] = {}  # that occur, in the order of the legend
     outliers = False
-    for ax, panel, (numbers, state, some_failed) in zip(axs, shown, tables, strict=True):
-        ax.set_title(wrap_title(panel.title), loc="left")
+    for ax, panel, (numbers, state, some_failed), reference in zip(axs, shown, tables, references, strict=True):
+        title = [wrap_title(panel.title)]
+        if len(shown) > 1 and np.isfinite(reference):
+            title.append(f"{readable(run.reference)}: {_number(reference, quantity)}")
+        ax.set_title("\n".join(title), loc="left")
         scaled = every_value if shared_scale else numbers[np.isfinite(numbers)]
         norm = _norm(scaled, quantity)
-        _draw_values(ax, numbers, norm, colors, quantity, width / len(grid.columns))
+        _draw_values(ax, numbers, norm, quantity, width / len(grid.columns))
         _draw_states(ax, state, some_failed, width / len(grid.columns))
+        _add_hovers(ax, run, grid, quantity, numbers, state)
         _frame_corners(ax, grid)
         _label(ax, run, grid, width)
         states |= dict.fromkeys([each for each in HATCHES if (state == each).any()], True)
         states |= {SOME_FAILED: True} if some_failed.any() else {}
-        if not shared_scale or ax is axs[-1]:
-            below, above = bool((scaled < norm.vmin).any()), bool((scaled > norm.vmax).any())
-            outliers |= below or above
-            extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, above), "both")
-            bar = figure.colorbar(
-                ScalarMappable(norm, ListedColormap(colors)), ax=axs if shared_scale else ax, label=quantity.label,
-                aspect=24, pad=0.02, extend=extend,
-            )  # fmt: skip
-            bar.ax.grid(visible=False)
-    add_legend(figure, _legend_handles(grid, list(states)))
-    names = axis_names(run)
-    title = capitalized(f"{quantity.title} by {names[grid.row]} and {names[grid.column]}")
+        if not shared_scale:
+            outliers |= _draw_bar([ax], norm, quantity, scaled, references[[axs.index(ax)]])
+    if shared_scale:
+        outliers = _draw_bar(axs, norm, quantity, every_value, references)
+    handles: dict[str, Artist] = {**_legend_handles(grid, list(states))}
     caption = _caption(run, grid, quantity, states, outliers, len(panels))
+    if np.isfinite(references).any():
+        number = f": {_number(references[0], quantity)}" if len(shown) == 1 else ""
+        handles[f"{readable(run.reference)}{number}"] = Line2D([], [], **MARK)
+        caption += f" The diamond on the colour bar is {readable(run.reference)}."
+    add_legend(figure, handles)
+    names = axis_names(run)
+    title_words = f"{quantity.title} by {names[grid.row]} and {names[grid.column]}"
     name = f"heatmap_{quantity.name.removeprefix('train_')}{grid.suffix}"
-    return ReportFigure(name, title, caption, figure)
+    return ReportFigure(name, capitalized(title_words), caption, figure)
+
+
+def _draw_bar(axs: list[Axes], norm: Normalize, quantity: Quantity, scaled: np.ndarray, references: np.ndarray) -> bool:
+    """Draws the colour bar of these subplots, with a mark at each reference; returns whether values lie outside it."""
+    below, above = bool((scaled < norm.vmin).any()), bool((scaled > norm.vmax).any())
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, above), "both")
+    bar = axs[0].figure.colorbar(
+        ScalarMappable(norm, ListedColormap(_colors(quantity))), ax=axs, label=quantity.label, aspect=24, pad=0.02,
+        extend=extend,
+    )  # fmt: skip
+    bar.ax.grid(visible=False)
+    if isinstance(norm, LogNorm):
+        wide = scaled.max() > 10 * scaled.min()
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 5, 10]))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar.ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    for reference in references[np.isfinite(references)].clip(norm.vmin, norm.vmax):
+        bar.ax.plot(0.5, reference, clip_on=False, **MARK)
+    return below or above
+
+
+def _colors(quantity: Quantity) -> tuple[str, ...]:
+    return {"accuracy": SEQUENTIAL, "difference": DIVERGING}.get(quantity.name, COST)
+
+
+def _reference_value(run: Run, panel: GridPanel, quantity: Quantity) -> float:
+    """The reference's value at the other varied values of a panel; nan if it has none, or is in the grid itself."""
+    rows = quantity.rows[quantity.rows["strategy"] == run.reference]
+    for axis, value in panel.other_values.items():
+        if not is_empty(value):
+            rows = rows[rows[axis].isna() | (rows[axis] == value)]
+    if panel.arm == run.reference or len(rows) != 1:
+        return np.nan
+    return quantity.scale * float(rows[quantity.column].iloc[0])
+
+
+def _add_hovers(ax: Axes, run: Run, grid: Grid, quantity: Quantity, numbers: np.ndarray, states: np.ndarray) -> None:
+    """Adds to each cell its setting with the value, or the reason why there is none."""
+    names = {key: axis_names(run)[key] for key in (grid.row, grid.column)}
+    texts = {}
+    for (row, column), number in np.ndenumerate(numbers):
+        value = f"{_number(number, quantity)} {quantity.unit}"
+        without = STATE_NAMES.get(str(states[row, column]), "timed otherwise")
+        setting = setting_label({grid.row: grid.rows[row], grid.column: grid.columns[column]}, names)
+        texts[row, column] = f"{setting}: {without if np.isnan(number) else value}"
+    add_cell_hover(ax, texts)
 
 
 def _make_subplots(grid: Grid, count: int) -> tuple[Figure, list[Axes], float]:
@@ -108,6 +185,9 @@ def _table(grid: Grid, settings: pd.DataFrame, quantity: Quantity) -> tuple[np.n
 
 
 def _norm(numbers: np.ndarray, quantity: Quantity) -> Normalize:
+    if quantity.name not in ("accuracy", "difference"):
+        low, high = (numbers.min(), numbers.max()) if len(numbers) else (1.0, 2.0)
+        return LogNorm(low, high) if low < high else LogNorm(low / 2, high * 2)
     low, high = without_outliers(numbers) if len(numbers) else (0.0, 1.0)
     if quantity.name == "difference":  # zero is in the middle
         high = max(abs(low), abs(high), 0.1)
@@ -117,10 +197,9 @@ def _norm(numbers: np.ndarray, quantity: Quantity) -> Normalize:
     return Normalize(low, high)
 
 
-def _draw_values(
-    ax: Axes, numbers: np.ndarray, norm: Normalize, colors: Sequence[str], quantity: Quantity, cell_width: float
-) -> None:
+def _draw_values(ax: Axes, numbers: np.ndarray, norm: Normalize, quantity: Quantity, cell_width: float) -> None:
     """Draws colours, and numbers if they fit into cells `cell_width` inches wide."""
+    colors = _colors(quantity)
     rows, columns = numbers.shape
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     if numbers.size > MOST_SHAPES:
@@ -142,12 +221,12 @@ def _draw_values(
 
 
 def _number(number: float, quantity: Quantity) -> str:
-    """A value in a cell: times with three digits, accuracies and differences with one decimal."""
+    """A value in a cell: costs with three digits, accuracies and differences with one decimal."""
     if quantity.name == "difference":
         return signed(number, 1)
     if quantity.name == "accuracy":
         return f"{number:.1f}"
-    return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f}" if 0.01 <= number < 100 else f"{number:.0f}"
+    return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f}" if 0.01 <= number < 100 else f"{number:,.0f}"
 
 
 def _levels(numbers: np.ndarray, norm: Normalize, count: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 
 from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Panel, line_axis, same_data
+from warmstart_sim.report.style import GREY
 from warmstart_sim.report.wording import arm_label, axis_names, format_value, readable
 from warmstart_sim.results.tables import Run
 
@@ -153,6 +155,48 @@ def _position(ax: Axes) -> SubplotSpec:
     position = ax.get_subplotspec()
     assert position is not None  # `make_subplots` puts every subplot into a grid
     return position
+
+
+def label_points(ax: Axes, points: np.ndarray, texts: Sequence[str], others: np.ndarray, corners: np.ndarray) -> None:
+    """Writes a text beside each point, if there is a place where it covers no point, line or other text.
+
+    Args:
+        ax: Its limits and labels are final.
+        points: In data coordinates, shape (n, 2), joined by a line through `corners`.
+        texts: One for each point.
+        others: Further points to keep free.
+        corners: The corners of the line, of which every other one is a point.
+    """
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # lays it out
+    unit = 72 / figure.dpi  # from pixels to points
+    line = np.linspace(corners[:-1], corners[1:], 40).reshape(-1, 2)
+    kept_free = unit * ax.transData.transform(np.concatenate([others, line]))
+    taken = np.hstack([kept_free - 4, kept_free + 4])
+    low, high = unit * np.array(ax.bbox.extents).reshape(2, 2)
+    turns = np.pi * np.array([0.75, 0.5, 0.25, 1, 0, 1.25, 1.5, 1.75])  # up and to the left first
+    for text, point in zip(texts, points, strict=True):
+        place = unit * ax.transData.transform(point)
+        half = np.array([72 * LETTER * len(text) * 0.88, 13]) / 2
+        for distance, turn in itertools.product((0, 10, 22, 36), turns):
+            offset = np.array([np.cos(turn), np.sin(turn)]) * (half + 9 + distance)
+            box = np.concatenate([place + offset - half, place + offset + half])
+            lead = place + np.outer(np.linspace(0.4, 1, 10), offset)
+            inside = (box[:2] >= low).all() and (box[2:] <= high).all()
+            if inside and not any(_overlaps(each, taken) for each in (box, *np.hstack([lead, lead]))):
+                taken = np.vstack([taken, box])
+                arrow = {"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 6}
+                ax.annotate(
+                    text, tuple(point), tuple(offset), textcoords="offset points", ha="center", va="center", size=9,
+                    arrowprops=arrow if distance else None,
+                )  # fmt: skip
+                break
+
+
+def _overlaps(box: np.ndarray, taken: np.ndarray) -> bool:
+    """Whether a box (left, bottom, right, top) overlaps any of the others, shape (n, 4)."""
+    return bool(((box[:2] < taken[:, 2:]) & (box[2:] > taken[:, :2])).all(axis=1).any())
 
 
 def panels_note(run: Run, panels: list[Panel], quantities: int = 1, drawn_axes: tuple[str, ...] = ()) -> str:

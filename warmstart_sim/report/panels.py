@@ -16,13 +16,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from warmstart_sim.report.style import DASHES, INK, MARKERS, PALETTE, LineStyle, sequential_colors
+from warmstart_sim.report.style import DASHES, INK, MARKERS, PALETTE, LineStyle, add_hover, sequential_colors
 from warmstart_sim.report.wording import arm_label, axis_names, axis_values, is_empty, setting_label
 from warmstart_sim.results.statistics import over_seeds
 from warmstart_sim.results.tables import Run
 
 FEWEST_SEEDS = 3  # for an interval; with two seeds it is 12.7 standard errors wide and would hide everything else
 MOST_PANELS = 12  # in a figure
+MOST_HOVER_ROUNDS = 50  # points of a line with hover texts
 MOST_LINES = 12  # in a panel, for the values of one varied key; a reader cannot follow more
 BAND = 0.16  # the opacity of a band
 
@@ -96,7 +97,7 @@ def arm_styles(run: Run) -> dict[str, LineStyle]:
     others = [str(arm) for arm in run.rounds["strategy"].cat.categories if arm != run.reference]
     cycle = len(PALETTE)
     styles = {
-        arm: LineStyle(PALETTE[i % cycle], MARKERS[i % cycle], DASHES[i // cycle % len(DASHES)])
+        arm: LineStyle(PALETTE[i % cycle], MARKERS[i % len(MARKERS)], DASHES[i // cycle % len(DASHES)])
         for i, arm in enumerate(others)
     }
     return styles | {run.reference: LineStyle(INK, "o")}
@@ -132,27 +133,49 @@ def evenly_spread(values: tuple[Any, ...], most: int) -> tuple[Any, ...]:
     return tuple(values[index] for index in np.linspace(0, len(values) - 1, most).round().astype(int))
 
 
-def draw_mean(ax: Axes, line: Line, x: str, y: str, scale: float = 1.0, mark_every: Any = None) -> None:
-    """Draws the mean over seeds with a band for its 95 % interval, or with fewer than three seeds each seed thinly."""
+def draw_mean(run: Run, ax: Axes, line: Line, x: str, y: str, scale: float = 1.0, mark_every: Any = None) -> None:
+    """Draws the mean over seeds with a band of `half_width`, or with fewer than three seeds each seed thinly."""
     rows = line.rows.dropna(subset=y)
     table = over_seeds(rows, [x], y)
+    mean, half = scale * table["mean"], scale * half_width(run, table)
     if mark_every is None:
         mark_every = max(1, len(table) // 8)  # a marker at every point would hide a long line
     style = line.style
     ax.plot(
-        table[x], table["mean"] * scale, color=style.color, marker=style.marker, linestyle=style.linestyle,
-        markevery=mark_every, zorder=3,
+        table[x], mean, color=style.color, marker=style.marker, linestyle=style.linestyle, markevery=mark_every,
+        zorder=3,
     )  # fmt: skip
+    if len(table) <= MOST_HOVER_ROUNDS:
+        where = [f"{at:,.0f} samples" if x == "train_samples" else f"{x} {at}" for at in table[x]]
+        values = zip(where, mean, half, strict=True)
+        add_hover(ax, table[x], mean, [f"{line.label}, {at}: {plus_minus(*each)}" for at, *each in values])
     if table["seeds"].max() >= FEWEST_SEEDS:
-        ax.fill_between(table[x], table["low"] * scale, table["high"] * scale, color=style.color, alpha=BAND, lw=0)
+        ax.fill_between(table[x], mean - half, mean + half, color=style.color, alpha=BAND, lw=0)
         return
     for _, seed in rows.groupby("seed"):
         ax.plot(seed[x], seed[y] * scale, color=style.color, linewidth=0.8, alpha=0.5, zorder=2)
 
 
-def error_bars(table: pd.DataFrame) -> pd.Series[float]:
-    """Half of each interval of a table from `over_seeds`; empty with fewer than three seeds."""
-    return (table["high"] - table["mean"]).where(table["seeds"] >= FEWEST_SEEDS)
+def half_width(run: Run, table: pd.DataFrame) -> pd.Series[float]:
+    """Half of the bar or band around each mean of a table from `over_seeds`; empty with fewer than three seeds."""
+    half = table["std"] if run.bands == "std" else table["high"] - table["mean"]
+    return half.where(table["seeds"] >= FEWEST_SEEDS)
+
+
+def bands_name(run: Run) -> str:
+    """The words of a caption for what `half_width` gives."""
+    if run.bands == "std":
+        return "one standard deviation over seeds to each side, as in Ash & Adams"
+    return "the 95 % confidence interval of the mean (Ash & Adams show standard deviations)"
+
+
+def plus_minus(mean: float, half: float) -> str:
+    """A mean with its bar or band, for hover texts.
+
+    >>> plus_minus(61.234, 0.52), plus_minus(2.281, float("nan"))
+    ('61.23 ± 0.52', '2.281')
+    """
+    return f"{mean:.4g}" if is_empty(half) else f"{mean:.4g} ± {half:.2g}"
 
 
 def seeds_note(run: Run) -> str:
@@ -164,6 +187,6 @@ def seeds_note(run: Run) -> str:
     mean = f"Mean over {most} seeds" if fewest == most else f"Mean over {fewest} to {most} seeds"
     if most < FEWEST_SEEDS:
         return f"{mean}; thin lines show each seed (too few for a useful interval)."
-    return f"{mean}; the band is the 95 % interval of the mean" + (
+    return f"{mean}; the band is {bands_name(run)}" + (
         "." if fewest >= FEWEST_SEEDS else f", drawn for {FEWEST_SEEDS} seeds or more."
     )

@@ -1,26 +1,26 @@
-"""The Pareto front of a grid: the settings that no other one beats in both accuracy and train time."""
+"""The Pareto front of a grid: the settings that no other one beats in both accuracy and cost."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from warmstart_sim.report.comparisons import complete_cells, label_time_and_accuracy, time_and_accuracy
 from warmstart_sim.report.grids import Grid, without_outliers
-from warmstart_sim.report.layout import cut_note, make_subplots
+from warmstart_sim.report.layout import cut_note, label_outer, label_points, make_subplots
 from warmstart_sim.report.panels import MOST_PANELS, Line, Panel, arm_styles, has_values, same_data
-from warmstart_sim.report.style import GREY, INK, PALETTE, LineStyle, ReportFigure, sequential_colors, styled
-from warmstart_sim.report.timing import comparable_times
+from warmstart_sim.report.quantities import Quantity, accuracy_label, costs
+from warmstart_sim.report.style import GREY, INK, PALETTE, LineStyle, ReportFigure, add_hover, sequential_colors, styled
 from warmstart_sim.report.wording import (
     arm_label,
     axis_names,
     axis_values,
-    duration,
     format_value,
-    percent,
+    is_empty,
     readable,
     setting_label,
 )
@@ -31,7 +31,7 @@ MOST_SHAPES = 2000  # points drawn as shapes; more become one image
 MOST_RINGS = 12  # with room around their points
 MOST_LISTED = 6  # settings of the front in the caption
 OTHER_SETTINGS = LineStyle(GREY, "o", "")
-FRONT = Line("", "Pareto front", LineStyle(INK, ""), pd.DataFrame(columns=["compared_seconds", "final_accuracy"]))
+FRONT = Line("", "Pareto front", LineStyle(INK, ""), pd.DataFrame(columns=["cost", "accuracy", "failed"]))
 
 
 def pareto_front(times: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
@@ -57,18 +57,26 @@ def pareto_front(times: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
 
 
 def _front(settings: pd.DataFrame) -> pd.DataFrame:
-    return settings.iloc[pareto_front(settings["compared_seconds"].to_numpy(), settings["final_accuracy"].to_numpy())]
+    """The settings of the front; one of which seeds failed is none of them, for its mean leaves those seeds out."""
+    sound = settings[settings["failed"] == 0]
+    return sound.iloc[pareto_front(sound["cost"].to_numpy(), sound["accuracy"].to_numpy())]
 
 
 @styled
-def pareto(run: Run, grid: Grid) -> ReportFigure | None:
-    """Plots final accuracy against train time of every setting, with the Pareto front."""
-    times = comparable_times(complete_cells(run))
-    if not has_values(times.rows, "final_accuracy"):
-        return None
-    keys = ["strategy", *run.axes]
-    grouped = times.rows.dropna(subset="final_accuracy").groupby(keys, dropna=False, observed=True)
-    settings = grouped[["compared_seconds", "final_accuracy"]].mean().reset_index()
+def pareto(run: Run, grid: Grid) -> list[ReportFigure]:
+    """Plots final accuracy against train time of every setting, with the Pareto front; and against FLOPs or epochs."""
+    times, epochs, flops = costs(run, grid.summary, "settings")
+    second = flops if has_values(flops.rows, flops.column) else epochs
+    return [_plot(run, grid, each) for each in (times, second) if has_values(each.rows, "final_accuracy")]
+
+
+def _plot(run: Run, grid: Grid, cost: Quantity) -> ReportFigure:
+    settings = cost.rows.dropna(subset="final_accuracy")
+    settings = settings.assign(
+        cost=settings[cost.column] * cost.scale,
+        accuracy=100 * settings["final_accuracy"],
+        failed=settings["gave_up"] + settings["diverged"],
+    )
     tables = _tables(run, grid, settings)
     drawn = tables[:MOST_PANELS]
     by_row = len(grid.rows) <= MOST_COLORS and len(settings) <= MOST_SHAPES
@@ -77,23 +85,63 @@ def pareto(run: Run, grid: Grid) -> ReportFigure | None:
     figure.set_dpi(200)  # of points drawn as an image
     for ax, panel, (_, table) in zip(axs, panels, drawn, strict=True):
         for line in panel.lines:
-            _draw_points(ax, line, times.unit_seconds)
+            _draw_points(ax, line)
         front = _front(table)
-        x, y = front["compared_seconds"] / times.unit_seconds, 100 * front["final_accuracy"]
-        ax.plot(x, y, color=INK, linewidth=1.3, zorder=2.5)
+        ax.plot(front["cost"], front["accuracy"], color=INK, linewidth=1.3, zorder=2.5, drawstyle="steps-post")
         size = 12 if len(front) <= MOST_RINGS else 5
-        ax.plot(x, y, "o", markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.2, markersize=size, zorder=5)
-    outside = _limit(grid, axs, [table for _, table in drawn], times.unit_seconds, same_data(run))
-    label_time_and_accuracy(run, axs, times)
+        ax.plot(
+            front["cost"], front["accuracy"], "o", markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.2,
+            markersize=size, zorder=5,
+        )  # fmt: skip
+        add_hover(ax, table["cost"], table["accuracy"], _described(run, table, cost))
+    outside = _limit(grid, axs, [table for _, table in drawn], same_data(run))
+    label_outer(axs, cost.label, accuracy_label(run))
     caption = (
-        f"{time_and_accuracy(run, times)} Each point is a setting, mean over its seeds. Joined and ringed: the Pareto "
-        "front, the settings that no other one beats in both. Up and to the left is better. The front is chosen by the "
-        f"same numbers that it shows, so it lies slightly too high.{_list_front(run, drawn)}{times.note('cells')}"
+        f"Final {readable(run.metric)} against the {cost.description}. Each point is a setting, mean over its seeds. "
+        "Ringed, and joined in steps: the Pareto front, the settings that no other one beats in both. Up and to the "
+        "left is better. The front is chosen by the same numbers that it shows, so it lies slightly too high."
+        f"{_label_front(run, grid, axs, drawn)}{_list_front(run, cost, drawn)}{cost.note}"
     )
+    if settings["failed"].any():
+        caption += " Hollow, and never on the front: settings of which some seeds gave up or diverged."
     if outside:
         caption += f" {outside} {'setting lies' if outside == 1 else 'settings lie'} outside, far from all others."
     caption += cut_note(len(drawn), len(tables))
-    return ReportFigure(f"pareto{grid.suffix}", "Accuracy and time of the grid", caption, figure)
+    name = "pareto" if cost.name == "train_time" else f"pareto_{cost.name}"
+    return ReportFigure(f"{name}{grid.suffix}", f"Accuracy and {cost.title} of the grid", caption, figure)
+
+
+def _rows(settings: pd.DataFrame) -> list[dict[Any, Any]]:
+    return settings.astype({"strategy": str}).to_dict("records")
+
+
+def _described(run: Run, settings: pd.DataFrame, cost: Quantity) -> list[str]:
+    """Each setting with its accuracy and its cost."""
+    names = axis_names(run)
+    return [
+        readable(row["strategy"])
+        + (f" ({values})" if (values := setting_label(row, names)) else "")
+        + f": {row['accuracy']:.1f} % at {row['cost']:.3g} {cost.unit}"
+        for row in _rows(settings)
+    ]
+
+
+def _label_front(run: Run, grid: Grid, axs: list[Axes], drawn: list[tuple[str, pd.DataFrame]]) -> str:
+    """Labels the points of the fronts by their two values; returns a sentence of the caption on the labels."""
+    for ax, (_, table) in zip(axs, drawn, strict=True):
+        front = _front(table)
+        steps = front[["cost", "accuracy"]].to_numpy().repeat(2, axis=0)
+        corners = np.column_stack([steps[1:, 0], steps[:-1, 1]])
+        front = front.iloc[:: math.ceil(len(front) / MOST_RINGS) or 1]
+        texts = [
+            readable(row["strategy"])
+            if is_empty(row[grid.row])
+            else f"({format_value(row[grid.row])}, {format_value(row[grid.column])})"
+            for row in _rows(front)
+        ]
+        label_points(ax, front[["cost", "accuracy"]].to_numpy(), texts, table[["cost", "accuracy"]].to_numpy(), corners)
+    names = axis_names(run)
+    return f" Labels: ({names[grid.row]}, {names[grid.column]}), where there is room."
 
 
 def _tables(run: Run, grid: Grid, settings: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -138,15 +186,18 @@ def _lines(run: Run, grid: Grid, settings: pd.DataFrame, by_row: bool) -> list[L
     return [*lines, FRONT]
 
 
-def _draw_points(ax: Axes, line: Line, unit_seconds: float) -> None:
+def _draw_points(ax: Axes, line: Line) -> None:
     named = line.style.marker != "D" and line.style is not OTHER_SETTINGS
     as_image = len(line.rows) > MOST_SHAPES
-    ax.plot(
-        line.rows["compared_seconds"] / unit_seconds, 100 * line.rows["final_accuracy"], marker=line.style.marker,
-        color=line.style.color, linestyle="", markersize=9 if named else 2.5 if as_image else 5.5,
-        markeredgewidth=0 if as_image else 0.6, alpha=0.6 if line.style is OTHER_SETTINGS else None,
-        zorder=4 if named else 3, rasterized=as_image,
-    )  # fmt: skip
+    failed = line.rows["failed"] > 0
+    for rows, hollow in ((line.rows[~failed], False), (line.rows[failed], True)):
+        ax.plot(
+            rows["cost"], rows["accuracy"], marker=line.style.marker, color=line.style.color, linestyle="",
+            markersize=9 if named else 2.5 if as_image else 5.5,
+            markerfacecolor="none" if hollow else None, markeredgecolor=line.style.color if hollow else None,
+            markeredgewidth=1.2 if hollow else 0 if as_image else 0.6, zorder=4 if named else 3, rasterized=as_image,
+            alpha=0.6 if line.style is OTHER_SETTINGS else None,
+        )  # fmt: skip
 
 
 def _always_shown(grid: Grid, settings: pd.DataFrame) -> pd.DataFrame:
@@ -157,23 +208,23 @@ def _always_shown(grid: Grid, settings: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([settings[shown], _front(settings)])
 
 
-def _limit(grid: Grid, axs: list[Axes], tables: list[pd.DataFrame], unit_seconds: float, shared: bool) -> int:
-    """Limits the axes to a range without outliers, with times from zero; returns how many settings lie outside."""
+def _limit(grid: Grid, axs: list[Axes], tables: list[pd.DataFrame], shared: bool) -> int:
+    """Limits the axes to a range without outliers, with costs from zero; returns how many settings lie outside."""
     outside = 0
     for index, (ax, table) in enumerate(zip(axs, tables, strict=True)):
         in_range = tables if shared else [table]
         settings, needed = pd.concat(in_range), pd.concat([_always_shown(grid, each) for each in in_range])
-        right = max(without_outliers(settings["compared_seconds"].to_numpy())[1], needed["compared_seconds"].max())
-        low = min(without_outliers(settings["final_accuracy"].to_numpy())[0], needed["final_accuracy"].min())
-        high = settings["final_accuracy"].max()
-        margin = 0.05 * (high - low) or 0.01
+        right = max(without_outliers(settings["cost"].to_numpy())[1], needed["cost"].max())
+        low = min(without_outliers(settings["accuracy"].to_numpy())[0], needed["accuracy"].min())
+        high = settings["accuracy"].max()
+        margin = 0.08 * (high - low) or 1
         if index == 0 or not shared:
-            ax.set(xlim=(0, 1.06 * right / unit_seconds), ylim=(100 * (low - margin), 100 * (high + margin)))
-        outside += int(((table["compared_seconds"] > right) | (table["final_accuracy"] < low)).sum())
+            ax.set(xlim=(0, 1.06 * right), ylim=(low - margin, high + margin))
+        outside += int(((table["cost"] > right) | (table["accuracy"] < low)).sum())
     return outside
 
 
-def _list_front(run: Run, drawn: list[tuple[str, pd.DataFrame]]) -> str:
+def _list_front(run: Run, cost: Quantity, drawn: list[tuple[str, pd.DataFrame]]) -> str:
     """A sentence that lists the settings of the front, if there is one panel and they are few."""
     if len(drawn) != 1:
         return ""
@@ -181,11 +232,4 @@ def _list_front(run: Run, drawn: list[tuple[str, pd.DataFrame]]) -> str:
     front = _front(table)
     if len(front) > MOST_LISTED:
         return f" It has {len(front)} of {len(table)} settings."
-    names = axis_names(run)
-    settings = [
-        readable(str(row["strategy"]))
-        + (f" ({values})" if (values := setting_label(row, names)) else "")
-        + f": {percent(row['final_accuracy'])} in {duration(row['compared_seconds'])}"
-        for row in front.to_dict("records")
-    ]
-    return f" In the order of time: {'; '.join(settings)}."
+    return f" From left to right: {'; '.join(_described(run, front, cost))}."

@@ -20,14 +20,15 @@ from warmstart_sim.report.layout import label_outer, make_subplots, panels_note
 from warmstart_sim.report.panels import (
     MOST_PANELS,
     Panel,
-    error_bars,
     evenly_spread,
+    half_width,
     has_values,
+    plus_minus,
     same_data,
     seeds_note,
     split_into_panels,
 )
-from warmstart_sim.report.style import ReportFigure, styled
+from warmstart_sim.report.style import ReportFigure, add_hover, styled
 from warmstart_sim.report.wording import capitalized, readable
 from warmstart_sim.results.statistics import over_seeds
 from warmstart_sim.results.tables import Run
@@ -70,11 +71,11 @@ def _plot(run: Run, table_name: str, table: pd.DataFrame, title: str, panels: li
     figure, (axs,) = make_subplots(only_panels, share_x=same_data(run), share_y=one_column and same_data(run))
     for ax, (panel, column) in zip(axs, panels, strict=False):
         if table_name == "epochs":
-            draw_by_epoch(ax, panel, column)
+            draw_by_epoch(run, ax, panel, column)
         elif has_curve(run):
-            draw_by_round(ax, panel, column)
+            draw_by_round(run, ax, panel, column)
         else:
-            _draw_few_rounds(ax, panel, column)
+            _draw_few_rounds(run, ax, panel, column)
     by = "epoch" if table_name == "epochs" else "round"
     x_label = SAMPLES if by == "round" and has_curve(run) else by
     label_outer(axs, x_label, _label(run, panels[0][1]) if one_column else "")
@@ -97,14 +98,17 @@ def _label(run: Run, column: str) -> str:
     return f"{readable(column)} ({unit})" if unit else readable(column)
 
 
-def _draw_few_rounds(ax: Axes, panel: Panel, column: str) -> None:
+def _draw_few_rounds(run: Run, ax: Axes, panel: Panel, column: str) -> None:
     """Draws the means of one or two rounds as points with error bars, the lines side by side."""
     step = 0.6 / max(1, len(panel.lines))
     for index, line in enumerate(panel.lines):
         table = over_seeds(line.rows.dropna(subset=column), ["round"], column)
         x = table["round"] + step * (index - (len(panel.lines) - 1) / 2)
+        half = half_width(run, table)
+        texts = [f"{line.label}: {plus_minus(*each)}" for each in zip(table["mean"], half, strict=True)]
+        add_hover(ax, x, table["mean"], texts)
         ax.errorbar(
-            x, table["mean"], yerr=error_bars(table), color=line.style.color, marker=line.style.marker, markersize=9,
+            x, table["mean"], yerr=half, color=line.style.color, marker=line.style.marker, markersize=9,
             linestyle="", elinewidth=1.8,
         )  # fmt: skip
     rounds = sorted({each for line in panel.lines for each in line.rows["round"].unique()})

@@ -6,19 +6,23 @@ import colorsys
 import io
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 INK, GRID, PAPER, GREY = "#22272e", "#d5dae0", "#ffffff", "#808080"  # GREY is readable on white and on black
 # The colours of Okabe & Ito, which colour-blind readers can tell apart, without the yellow, which is faint on white.
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MARKERS = ("s", "^", "D", "v", "P", "X")
+MARKERS = ("s", "^", "D", "v", "P", "X", "p", "<", "*", ">", "h")  # eleven: 66 pairs with the six colours
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 # Colours of heatmaps. They stay as they are on a dark page, because their lightness carries the value. There are only
@@ -30,8 +34,9 @@ DIVERGING = tuple(  # from orange over a pale zero to blue
         np.linspace(0, 1, 49)
     )
 )
+COST = tuple(to_hex(color) for color in matplotlib.colormaps["BuPu"](np.linspace(0.08, 1, 48)))  # pale: cheap
 DARK_TEXT, LIGHT_TEXT = "#101214", "#fcfcfd"  # in cells of heatmaps
-HEATMAP_COLORS = frozenset({*SEQUENTIAL, *DIVERGING, DARK_TEXT, LIGHT_TEXT})
+HEATMAP_COLORS = frozenset({*SEQUENTIAL, *DIVERGING, *COST, DARK_TEXT, LIGHT_TEXT})
 
 STYLE: Any = {
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "figure.dpi": 100,
@@ -107,12 +112,38 @@ def to_svg(figure: ReportFigure) -> str:
     with io.StringIO() as file, warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": figure.name}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        return re.sub(r'\b(d|transform|points)="[^"]*"', _round_coordinates, file.getvalue())
+        text = HOVER.sub(r'<path d="\2" \3fill="none" pointer-events="all"><title>\1</title></path>', file.getvalue())
+        return re.sub(r'\b(d|transform|points)="[^"]*"', _round_coordinates, text)
 
 
 def _round_coordinates(attribute: re.Match[str]) -> str:
     """Cuts coordinates to a hundredth of a point: half the bytes, the same picture."""
     return re.sub(r"(\.\d\d)\d+", r"\1", attribute.group())
+
+
+# Matplotlib has no hover texts, but writes the address of a shape as a link around it.
+HOVER = re.compile(r'<a xlink:href="hover:([^"]*)"[^>]*>\s*<path d="([^"]*)" (clip-path="[^"]*" )?[^>]*/>\s*</a>')
+MOST_HOVERS = 150  # in one call; each takes about 220 bytes
+HOVER_POINTS = 14  # the width of what shows a point's text
+
+
+def add_hover(ax: Axes, x: ArrayLike, y: ArrayLike, texts: Iterable[str], shift: Any = None) -> None:
+    """Gives points a text, which browsers show while the pointer is over them; `shift` moves them on the screen."""
+    urls = [f"hover:{text}" for text in texts]
+    if len(urls) <= MOST_HOVERS:
+        points = ax.scatter(x, y, HOVER_POINTS**2, color="none", marker="s", urls=urls)
+        points.set_in_layout(False)
+        if shift:
+            points.set_offset_transform(ax.transData + shift)
+
+
+def add_cell_hover(ax: Axes, texts: Mapping[tuple[int, int], str]) -> None:
+    """Gives the cells (row, column) of a heatmap a text, as `add_hover` does."""
+    if len(texts) <= MOST_HOVERS:
+        corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+        boxes = [corners + np.array([column, row]) for row, column in texts]
+        urls = [f"hover:{text}" for text in texts.values()]
+        ax.add_collection(PolyCollection(boxes, facecolors="none", edgecolors="none", urls=urls), autolim=False)
 
 
 def inline_svg(svg: str, name: str, label: str) -> str:

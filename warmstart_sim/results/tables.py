@@ -32,6 +32,7 @@ class Run:
             Columns of bundles hold labels, in the scenario's order.
         failures: For each cell that ended in an error, the name of its folder and the reason.
         columns: The probe and the unit of each column that a probe added; empty in runs of earlier versions.
+        bands: What figures draw around means over seeds: their 95 % confidence intervals, or standard deviations.
     """
 
     scenario: Mapping[str, Any]
@@ -41,6 +42,7 @@ class Run:
     axes: tuple[str, ...]
     failures: Mapping[str, str]
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    bands: Literal["ci", "std"] = "ci"
 
     @property
     def metric(self) -> str:
