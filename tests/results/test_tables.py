@@ -181,7 +181,7 @@ def test_estimates_above_what_was_measured_are_not_compared():
     sound = [beside(arm, seed, 1.0) for arm in ("random_init", "warm_start") for seed in range(5)]
     one = summary(table(*sound[:-1], beside("warm_start", 4, 2.2)), [], METRIC, "random_init")
     warm = row(one, "warm_start")
-    assert (warm["timing"], warm["pairs"], warm["timed_pairs"]) == ("mixed", 5, 4)
+    assert (warm["timing"], warm["compared_seconds"], warm["pairs"], warm["timed_pairs"]) == ("estimated", 1.0, 5, 4)
     many = table(*sound[:7], *(beside("warm_start", seed, 2.2) for seed in (2, 3, 4)))
     assert set(summary(many, [], METRIC, "random_init")["timing"]) == {"concurrent"}
     assert row(summary(many, [], METRIC, "random_init"), "warm_start")["time_ratio"] == 1

@@ -48,15 +48,16 @@ def counted_seconds(rounds: pd.DataFrame) -> pd.DataFrame:
         The same rows, with `timing`:
 
         - isolated: measured alone on the device;
-        - estimated: `estimated_isolated_seconds`, for rounds that ran beside other cells;
-        - concurrent: measured beside other cells, because there is no estimate or an impossible one; if the estimates
-          of many cells are impossible, those of the run are not used.
+        - estimated: `estimated_isolated_seconds`, for rounds that ran beside other cells; empty for cells whose
+          estimates are impossible;
+        - concurrent: measured beside other cells, because there is no estimate, or because the estimates of so many
+          cells are impossible that none of the run is used.
     """
     alone = estimates(rounds)
     impossible, cells = impossible_estimates(rounds), count_impossible_estimates(rounds)
-    known = (rounds["timing"] == CONCURRENT) & alone.notna() & ~impossible & (cells[0] <= MOST_IMPOSSIBLE * cells[1])
+    known = (rounds["timing"] == CONCURRENT) & alone.notna() & (cells[0] <= MOST_IMPOSSIBLE * cells[1])
     return rounds.assign(
-        compared_seconds=rounds["train_seconds"].where(~known, alone).astype(float),
+        compared_seconds=rounds["train_seconds"].where(~known, alone.mask(impossible)).astype(float),
         timing=rounds["timing"].where(~known, "estimated"),
     )
 
@@ -111,10 +112,11 @@ def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFram
         last_round=("round", "max"),
         **{status: (status, "any") for status in FAILED},
         curve_accuracy=("accuracy", "mean"),
-        **{column: (column, "sum") for column in ("compared_seconds", *COSTS)},
+        **{column: (column, "sum") for column in COSTS},
         converged=("converged", "mean"),
     )
     table["state"] = np.select([table.pop(status) for status in FAILED], FAILED, "complete")
+    table["compared_seconds"] = groups["compared_seconds"].sum(min_count=1)
     table["timing"] = timing_kinds(own, keys, "timing")
     last = own.drop_duplicates(keys, keep="last").rename(columns={"accuracy": "final_accuracy"})
     table = table.reset_index().merge(last[[*keys, "final_accuracy"]], on=keys)
