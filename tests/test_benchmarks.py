@@ -192,7 +192,7 @@ def test_a_job_is_extrapolated_from_the_completed_rounds(tmp_path, benchmark):
     # Complete: three rounds, the whole job here.
     run.cell(cells.random_init_None.id).finish({}, [row(0, 4, 55.0), row(1, 4, 55.0), row(2, 4, 55.0)], [])
     # Unfinished: one round of three. Its rounds have 1,000, 2,000 and 3,000 samples.
-    unfinished = {"weights": {}, "rounds": [row(0, 10, 98.0)], "epochs": [], "training": None}
+    unfinished = {"weights": {}, "rounds": [row(0, 10, 98.0)], "epochs": [], "training": None, "columns": {}}
     run.cell(cells.__dict__["shrink_perturb_0.01"].id).save_checkpoint(unfinished)
 
     lines = list(jobs.document(tmp_path, rounds=3))

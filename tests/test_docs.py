@@ -268,3 +268,29 @@ def test_public_names_are_in_the_reference():
 def test_an_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'warmstart_sim' has no attribute 'shrink'"):
         _ = warmstart_sim.shrink
+
+
+WITH_LINKS = [*ROOT.glob("*.md"), *(path for folder in ("docs", "results", "benchmarks", "examples", "scenarios")
+              for suffix in ("md", "html") for path in (ROOT / folder).rglob(f"*.{suffix}"))]  # fmt: skip
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as MkDocs makes them."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".html":
+        return set(re.findall(r'id="([^"]+)"', text))
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+@pytest.mark.parametrize("page", WITH_LINKS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    pattern = r"\]\(([^)\s]+)\)" if page.suffix == ".md" else r'(?:href|src)="([^"]+)"'
+    dead = []
+    for link in re.findall(pattern, text):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not re.match(r"[a-z]+:", link) and not (target.exists() and (not anchor or anchor in anchors(target))):
+            dead.append(link)
+    assert dead == []

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS, column_of
 
 Cell = dict[str, Any]
 
@@ -124,8 +124,12 @@ def write_run(
                 break
     folder.mkdir(parents=True, exist_ok=True)
     identity = ["scenario", "strategy", "seed", *map(_column, vary)]
-    pd.DataFrame(rounds, columns=[*identity, *ROUND_COLUMNS]).to_csv(folder / "rounds.csv", index=False)
-    pd.DataFrame(epochs, columns=[*identity, *EPOCH_COLUMNS]).to_csv(folder / "epochs.csv", index=False)
+    pd.DataFrame(rounds, columns=[*identity, *ROUND_COLUMNS]).rename(columns=column_of).to_csv(
+        folder / "rounds.csv", index=False
+    )
+    pd.DataFrame(epochs, columns=[*identity, *EPOCH_COLUMNS]).rename(columns=column_of).to_csv(
+        folder / "epochs.csv", index=False
+    )
     scenario = {
         "name": f"fake_{stream}",
         "title": "",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS, column_of
 
 LAMBDAS = [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
 SIGMAS = [1.0, 0.1, 0.01, 0.001, 0.0001, 0.0]
@@ -63,8 +63,11 @@ def write_grid(
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     identity = ["scenario", "strategy", "seed", *keys, *more]
-    tweak(table).reindex(columns=[*identity, *ROUND_COLUMNS]).to_csv(folder / "rounds.csv", index=False)
-    pd.DataFrame(columns=[*identity, *EPOCH_COLUMNS]).to_csv(folder / "epochs.csv", index=False)
+    table = tweak(table).reindex(columns=[*identity, *ROUND_COLUMNS])
+    table.rename(columns=column_of).to_csv(folder / "rounds.csv", index=False)
+    pd.DataFrame(columns=[*identity, *EPOCH_COLUMNS]).rename(columns=column_of).to_csv(
+        folder / "epochs.csv", index=False
+    )
     own = {f"strategies.shrink_perturb.{key}": [*values] for key, values in zip(keys, (lambdas, sigmas), strict=True)}
     scenario = {
         "name": "made", "title": "", "data": {"name": "digits"}, "stream": {"name": "online"}, "strategies": arms,

@@ -212,7 +212,7 @@ def test_times_along_a_number_are_named_by_their_kind(tmp_path: Path):
     )
     own = pd.read_csv(tmp_path / "rounds.csv").query("round == 1 and strategy == 'warm_start'")
     (bars,) = (bars for bars in figure.figure.axes[2].containers if bars[0].get_color() == style.PALETTE[0])
-    means = own.groupby("stream.fraction")["estimated_isolated_seconds"].mean()
+    means = own.groupby("stream_fraction")["estimated_isolated_seconds"].mean()
     np.testing.assert_allclose(bars[0].get_ydata(orig=False), means)
 
 

@@ -508,5 +508,5 @@ def test_grids_are_found_by_arm(tmp_path: Path):
     run = load(write_grid(tmp_path, seeds=1, more={"training.optimizer.lr": [0.1, 0.01]}))
     (grid,) = grids_of(run)
     assert (grid.arms, grid.row, grid.column, grid.facets) == (
-        ("shrink_perturb",), "lambda", "sigma", ("training.optimizer.lr",),
+        ("shrink_perturb",), "lambda", "sigma", ("training_optimizer_lr",),
     )  # fmt: skip

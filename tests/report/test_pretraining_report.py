@@ -55,11 +55,11 @@ def page_of(folder: Path, **options: Any) -> str:
 def expected(folder: Path) -> dict[str, pd.DataFrame]:
     """Means over seeds by pair, arm and fraction, straight from the file."""
     rounds = pd.read_csv(folder / "rounds.csv").query("round == 1")
-    keys = ["pair", "strategy", "stream.fraction"]
+    keys = ["pair", "strategy", "stream_fraction"]
     wide = rounds.pivot_table(
-        index=["pair", "stream.fraction", "seed"], columns="strategy", values="validation_accuracy"
+        index=["pair", "stream_fraction", "seed"], columns="strategy", values="validation_accuracy"
     )
-    gaps = wide.sub(wide["random_init"], axis=0).groupby(level=["pair", "stream.fraction"]).mean()
+    gaps = wide.sub(wide["random_init"], axis=0).groupby(level=["pair", "stream_fraction"]).mean()
     return {
         "accuracy": 100 * rounds.groupby(keys)["validation_accuracy"].mean(),
         "difference": 100 * gaps.stack().reorder_levels([0, 2, 1]).sort_index(),
@@ -116,7 +116,7 @@ def test_each_lambda_is_a_line_with_its_means(tmp_path: Path):
     assert labels == ["random init", "warm start", "λ = 0", "λ = 0.5", "λ = 1"]
     assert "The lines labelled by λ are shrink perturb (σ = 0.1)." in figure.caption
     rounds = pd.read_csv(tmp_path / "rounds.csv").query("round == 1 and strategy == 'shrink_perturb'")
-    means = rounds.groupby(["pair", "lambda", "stream.fraction"])["validation_accuracy"].mean()
+    means = rounds.groupby(["pair", "lambda", "stream_fraction"])["validation_accuracy"].mean()
     for label, ax in zip(some_pairs(5), figure.figure.axes, strict=True):
         for lam, colour in zip(LAMBDAS, style.sequential_colors(len(LAMBDAS)), strict=True):
             np.testing.assert_allclose(drawn(ax)[colour][1], 100 * means[label, lam])

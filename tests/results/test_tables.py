@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.results.columns import column_of
 from warmstart_sim.results.statistics import cells, summary
 from warmstart_sim.results.tables import Run, load, missing_cells, write_summary
 
@@ -76,7 +77,24 @@ def test_means_and_intervals_are_those_of_scipy():
     assert (warm["final_accuracy_low"], warm["final_accuracy_high"]) == pytest.approx((low, high))
     assert warm["curve_accuracy"] == pytest.approx((0.3 + np.mean(B)) / 2)
     assert warm["train_seconds"] == pytest.approx(np.mean(SECONDS))
-    assert (warm["epochs"], warm["steps"], warm["converged"], warm["timing"]) == (6, 60, 1, "isolated")
+    assert (warm["epochs"], warm["steps"], warm["converged_share"], warm["timing"]) == (6, 60, 1, "isolated")
+
+
+def test_limits_of_seconds_are_positive_and_those_of_the_logarithm():
+    seconds = [1.0, 9.0, 1.0, 1.0]  # a t-interval reaches from -3.4 to 9.4
+    warm = row(summary(two_arms(A, B, seconds), [], METRIC, "random_init"), "warm_start")
+    mean, error = np.mean(seconds), stats.sem(seconds)
+    low, high = stats.t.interval(0.95, 3, loc=np.log(mean), scale=error / mean)  # the delta method
+    assert (warm["compared_seconds_low"], warm["compared_seconds_high"]) == pytest.approx((np.exp(low), np.exp(high)))
+    assert 0 < warm["compared_seconds_low"] < warm["compared_seconds"] < warm["compared_seconds_high"]
+
+
+def test_a_summary_says_what_it_is_about(tmp_path: Path):
+    run = load(write(tmp_path, two_arms(A, B), ["random_init", "warm_start"]))
+    for found in run.summary().to_dict("records"):
+        assert (found["scenario"], found["metric"], found["reference"]) == ("s", METRIC, "random_init")
+        assert (found["samples_seen"], found["flops"], found["criterion_seconds"]) == (600, 2e6, pytest.approx(0.2))
+    assert list(run.summary()["timed_pairs"]) == [0, 4]
 
 
 def test_differences_are_a_paired_t_test():
@@ -417,11 +435,17 @@ def test_missing_cells_are_those_of_the_scenario_without_rows():
         *(cell("shrink", 0, [0.5], **{"lambda": lam, "data.name": "a"}) for lam in (1.0, 0.5)),
         cell("shrink", 0, [0.5], **{"lambda": 0.5, "data.name": "b"}),
     )
-    run = a_run({"random_init": {}, "shrink": {}}, rounds, ("lambda", "data.name"), seeds=[0, 1], vary=vary)
+    run = a_run(
+        {"random_init": {}, "shrink": {}},
+        rounds.rename(columns=column_of),
+        ("lambda", "data_name"),
+        seeds=[0, 1],
+        vary=vary,
+    )
     absent = missing_cells(run)
-    assert {"strategy": "shrink", "lambda": 1, "data.name": "b", "seed": 0} in absent
+    assert {"strategy": "shrink", "lambda": 1, "data_name": "b", "seed": 0} in absent
     assert len(absent) == 1 + 2 + 4  # one cell of seed 0, all of seed 1
-    assert {"strategy": "random_init", "data.name": "b", "seed": 1} in absent
+    assert {"strategy": "random_init", "data_name": "b", "seed": 1} in absent
 
 
 def write(folder: Path, rounds: pd.DataFrame, arms: list[str]) -> Path:
@@ -441,9 +465,9 @@ def test_load_keeps_the_scenario_s_order_of_arms_and_finds_the_axes(tmp_path: Pa
     )
     rest = [column for column in rounds.columns if column not in columns]
     run = load(write(tmp_path, rounds[columns + rest], ["warm_start", "random_init"]))
-    assert run.axes == ("lambda", "data.name")
+    assert run.axes == ("lambda", "data_name")
     assert list(run.summary()["strategy"].astype(str)) == ["warm_start", "random_init"]
-    assert list(run.rounds["data.name"]) == ["None", "NA"]  # names, not missing values
+    assert list(run.rounds["data_name"]) == ["None", "NA"]  # names, not missing values
 
 
 LABELS = ["1.0", "01", "nan", "", "A, B to C", 'the "old" set', "日本 → 世界", "None", " blank "]
@@ -476,7 +500,7 @@ def write_bundled(folder: Path, rounds: pd.DataFrame) -> Path:
 
 def test_labels_of_a_bundle_come_back_as_they_were_and_in_their_order(tmp_path: Path):
     run = load(write_bundled(tmp_path, bundled()))
-    assert run.axes == ("pair", "stream.fraction")
+    assert run.axes == ("pair", "stream_fraction")
     assert list(run.rounds["pair"].unique()) == LABELS
     result = run.summary()
     assert list(result[result["strategy"] == "warm_start"]["pair"]) == [label for label in LABELS for _ in range(2)]
@@ -489,7 +513,7 @@ def test_cells_are_paired_within_a_label(tmp_path: Path):
     result = load(write_bundled(tmp_path, bundled())).summary()
     for label in LABELS:
         for fraction in (0.1, 1.0):
-            warm = row(result, "warm_start", **{"pair": label, "stream.fraction": fraction})
+            warm = row(result, "warm_start", pair=label, stream_fraction=fraction)
             assert (warm["pairs"], warm["difference"]) == (2, pytest.approx(-0.1 * fraction))
 
 
@@ -499,7 +523,7 @@ def test_missing_cells_of_a_bundle_are_those_of_its_labels(tmp_path: Path):
     gone = (rounds["pair"] == "1.0") & (rounds["seed"] == 1) & (rounds["strategy"] == "warm_start")
     absent = missing_cells(load(write_bundled(tmp_path, rounds[~gone])))
     assert absent == [
-        {"strategy": "warm_start", "pair": "1.0", "stream.fraction": fraction, "seed": 1} for fraction in (0.1, 1.0)
+        {"strategy": "warm_start", "pair": "1.0", "stream_fraction": fraction, "seed": 1} for fraction in (0.1, 1.0)
     ]
 
 

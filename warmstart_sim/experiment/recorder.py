@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
+
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.probing import AT_START, Probing
 from warmstart_sim.preemption import stop_if_requested
 from warmstart_sim.results.columns import SECONDS, Row
+from warmstart_sim.results.environment import machine, now
 from warmstart_sim.scenario.sections import MeasuredProbe
 from warmstart_sim.training.coroutine import TrainingCoroutine
 from warmstart_sim.training.loop import EpochRow, TrainingOutcome
@@ -69,6 +74,9 @@ class RoundRecorder:
         self._probed: Row = {}  # at the round's start
         self._context: RoundContext | None = None
         self._sizes = {each.index: len(each.train) for each in trainer.rounds}
+        self._start = {**machine(trainer.execution.device), "started": now()}
+        if trainer.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(trainer.device)
         self._created = time.perf_counter()
         self._captured = trainer.stepper.capture_seconds
 
@@ -90,11 +98,16 @@ class RoundRecorder:
             self._probed = self._probe(self.probing.at_start(), 0, "round", AT_START)
         else:
             self._seconds, self._epochs, self._probed = (unfinished[key] for key in ("seconds", "epochs", "probed"))
+            before = unfinished["start"]  # on another machine, perhaps
+            several = {name: f"{before[name]} + {here}" for name, here in self._start.items() if here != before[name]}
+            self._start = {**self._start, **several, "started": before["started"]}
         self._seconds["setup_seconds"] += setup_seconds
 
     def state_dict(self) -> dict[str, Any]:
         """What `started` needs to continue."""
-        return {"seconds": self._seconds, "epochs": self._epochs, "probed": self._probed}
+        return {
+            "seconds": self._seconds, "epochs": self._epochs, "probed": self._probed, "start": self._start
+        }  # fmt: skip
 
     def epoch_ended(self, row: EpochRow, last: bool) -> None:
         """Records an epoch of another engine; its rounds have no checkpoints, so a request to stop ends it here."""
@@ -148,6 +161,9 @@ class RoundRecorder:
             "timing": execution.timing,
             "threads": trainer.cell.arm.training.threads,
             "device": execution.device,
+            **self._start,
+            "ended": now(),
+            "peak_memory": _peak_memory(trainer.device),
             **self._probed,
             **probed,
             **({"probe_seconds": sum(probe_seconds)} if probe_seconds else {}),
@@ -180,3 +196,10 @@ class RoundRecorder:
         assert self._context is not None
         context = replace(self._context, weights=self.trainer.model.state_dict(), epoch=epoch)
         return self.probing.row(probes, context, table, suffix)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: on CUDA the most that was allocated on the device in this round, else the process's peak so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # Linux: KiB

@@ -87,7 +87,7 @@ def _plot(run: Run, axis: str, shown: Sequence[Quantity], suffix: str = "") -> R
     label_x([ax for axs in by_quantity for ax in axs], label)
     title = capitalized(f"{join_words([quantity.title for quantity in shown])} against {label}")
     caption = _caption(run, shown, panels, axis, name, label) + panels_note(run, panels, count, (axis,))
-    return ReportFigure(f"along_{axis.replace('.', '_')}{suffix}", title, caption, figure)
+    return ReportFigure(f"along_{axis}{suffix}", title, caption, figure)
 
 
 def _caption(run: Run, shown: Sequence[Quantity], panels: list[Panel], axis: str, name: str, label: str) -> str:

@@ -52,7 +52,7 @@ def draw_figures(run: Run) -> list[ReportFigure]:
     fronts = [figure for grid in grids for figure in pareto(kept, grid)]
     plain = [*fronts, *(draw(kept) for draw in (_beside_grids(run) if grids else FIGURES))]
     # The heatmaps of a grid replace plots against its axes, except for the fraction that pre-training is about.
-    axes = run.axes if not grids else [axis for axis in run.axes if run.pretrained and axis == "stream.fraction"]
+    axes = run.axes if not grids else [axis for axis in run.axes if run.pretrained and axis == "stream_fraction"]
     by_axis = [figure for axis in axes for figure in plot_against_axis(kept, axis)]
     ordered = [*by_axis, *plain] if run.pretrained else [*plain, *by_axis]
     noted = [figure.with_note(note) if note else figure for figure in (*ordered, *plot_probes(kept)) if figure]

@@ -25,6 +25,7 @@ from warmstart_sim.results.statistics import FAILED, MOST_IMPOSSIBLE, cells, cou
 from warmstart_sim.results.tables import Run, missing_cells
 
 STATES = {"diverged": "diverged", "gave_up": "gave up", "unfinished": "not finished yet"}
+MOST_MACHINES = 4  # named in a sentence
 MOST_VALUES, MOST_LABELS = 6, 3  # of a number and of a bundle, in a sentence
 Row = dict[str, Any]
 
@@ -39,7 +40,7 @@ def describe_run(run: Run, summary: pd.DataFrame | None = None, margin: float = 
     """
     summary = run.summary() if summary is None else summary
     each = describe_summary(summary, run.reference, axis_names(run), run.metric, margin)
-    return " ".join(filter(None, [recommend(run, summary, margin), each, estimates_note(run)]))
+    return " ".join(filter(None, [recommend(run, summary, margin), each, estimates_note(run), machines_note(run)]))
 
 
 def describe_summary(
@@ -94,6 +95,20 @@ def estimates_note(run: Run) -> str:
     return (
         f"{which} estimates of isolated seconds are left aside: those of {impossible} of {known} cells exceed what was "
         "measured beside other cells."
+    )
+
+
+def machines_note(run: Run) -> str:
+    """A sentence on rounds that were trained on several machines, because their seconds differ by that; or nothing."""
+    machines = run.rounds[["host", "device_name"]].dropna().value_counts(sort=False).reset_index()
+    if len(machines) < 2:
+        return ""
+    several = machines["device_name"].nunique() > 1
+    which = [f"{host}: {device}, {count} rounds" for host, device, count in machines.itertuples(index=False)]
+    more = [f"and {len(which) - MOST_MACHINES} more"] if len(which) > MOST_MACHINES else []
+    return (
+        f"Mean seconds mix {len(which)} machines ({'; '.join([*which[:MOST_MACHINES], *more])}); ratios of seconds are "
+        f"within a seed{', and only between cells on the same kind of device' if several else ''}."
     )
 
 

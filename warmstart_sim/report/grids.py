@@ -91,7 +91,9 @@ def grids_of(run: Run) -> list[Grid]:
 
 def _two_keys(run: Run, rows: pd.DataFrame) -> tuple[str, str] | None:
     varied = [axis for axis in run.axes if is_number(rows, axis) and rows[axis].nunique() > 1]
-    own = [axis for axis in varied if axis not in (run.scenario.get("vary") or {})]  # options of this arm only
+    own = [
+        axis for axis in varied if any(key.startswith("strategies.") for key in run.axis_keys[axis])
+    ]  # options of this arm only
     if LAMBDA in own and SIGMA in own:
         return LAMBDA, SIGMA
     keys = own if run.pretrained else [*own, *(axis for axis in varied if axis not in own)]
@@ -105,16 +107,15 @@ def _grid(run: Run, summary: pd.DataFrame, row: str, column: str, arms: tuple[st
     counts = settings[["gave_up", "diverged", "unfinished"]]
     state = counts.idxmax(axis=1).where(settings["seeds"] == 0, "complete")
     ordered = columns[::-1] if column == SIGMA else columns
-    suffix = f"_{row}_{column}".replace(".", "_") if several else ""
+    suffix = f"_{row}_{column}" if several else ""
     return Grid(arms, row, column, facets, rows[::-1], ordered, summary, settings.assign(state=state), suffix)
 
 
 def _values(run: Run, settings: pd.DataFrame, axis: str) -> tuple[float, ...]:
     """The values of a varied number in order: those of finished cells and those that the scenario asks for."""
     asked: set[float] = set()
-    for key, values in (run.scenario.get("vary") or {}).items():
-        if key == axis or (key.startswith("strategies.") and key.endswith(f".{axis}")):
-            asked |= {float(value) for value in values if isinstance(value, (int, float))}
+    for key in run.axis_keys[axis]:
+        asked |= {float(value) for value in run.scenario["vary"][key] if isinstance(value, (int, float))}
     return tuple(sorted(asked | {float(value) for value in settings[axis].unique() if not is_empty(value)}))
 
 

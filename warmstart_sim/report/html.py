@@ -85,6 +85,7 @@ def render_page(
         left_out=len(summary) - len(shown),
         rounds=rounds_table(run),
         rounds_timing=_kinds("Train seconds", counted_seconds(run.rounds)["timing"]),
+        tables=list(run.files.values()),
         several_data_sets=has_several_data_sets(run),
         has_first_phase=bool(run.rounds["shared"].any()),
         pretrained=run.pretrained,
@@ -147,7 +148,7 @@ def summary_table(summary: pd.DataFrame, run: Run) -> Table:
             *kind,
             duration(row["train_seconds"] + row["criterion_seconds"]),
             _whole(row["epochs"]),
-            percent(row["converged"], digits=0),
+            percent(row["converged_share"], digits=0),
             *[duration(row["first_phase_seconds"])] * first_phase,
         ]
         for row, kind in zip(summary.to_dict("records"), timing, strict=True)

@@ -12,21 +12,22 @@ TARGET_FRACTION = "target fraction"
 NAMES = {"lambda": "λ", "sigma": "σ", "lr": "learning rate", "fraction": "first fraction", "like": "data like"}
 
 
-def axis_name(column: str) -> str:
+def axis_name(key: str) -> str:
     """The name of a varied key in the report.
 
     >>> [axis_name(key) for key in ("lambda", "data.name", "training.optimizer.lr", "stream.chunk_size")]
     ['λ', 'data', 'learning rate', 'chunk size']
     """
-    last = column.removesuffix(".name").rpartition(".")[2]
+    last = key.removesuffix(".name").rpartition(".")[2]
     return NAMES.get(last, readable(last))
 
 
 def axis_names(run: Run) -> dict[str, str]:
     """The name of each varied key of a run; empty for a bundle, whose labels need none."""
-    names = {axis: "" if axis in bundles(run.scenario) else axis_name(axis) for axis in run.axes}
-    if run.pretrained and "stream.fraction" in names:
-        names["stream.fraction"] = TARGET_FRACTION
+    keys = {axis: run.axis_keys[axis][0] for axis in run.axes}
+    names = {axis: "" if axis in bundles(run.scenario) else axis_name(key) for axis, key in keys.items()}
+    if run.pretrained and "stream_fraction" in names:
+        names["stream_fraction"] = TARGET_FRACTION
     return names
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from warmstart_sim.results.columns import Row
 from warmstart_sim.results.files import write_bytes, write_text
 
+TEMPORARY = ("checkpoint.pt", "rows.json", "error.json")  # removed when the cell is complete
+
 
 @dataclass(frozen=True)
 class CellFolder:
@@ -41,10 +43,11 @@ class CellFolder:
 
         An unreadable result counts as missing, and the cell runs again.
         """
-        try:
-            return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
+        return self._read_json("result.json")
+
+    def finished_rounds(self) -> dict[str, Any] | None:
+        """The rows of an incomplete cell up to its last finished round, as in `result`; None if there are none."""
+        return self._read_json("rows.json")
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint on the CPU, or None; an unreadable one counts as missing."""
@@ -64,8 +67,10 @@ class CellFolder:
         write_text(self.path / "settings.json", json.dumps(settings, indent=1))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replaces the checkpoint."""
+        """Replaces the checkpoint, and the copy of its rows that can be read without torch."""
         self._save("checkpoint.pt", state)
+        rows = {key: state[key] for key in ("rounds", "epochs", "columns")}
+        write_text(self.path / "rows.json", json.dumps(rows))
 
     def finish(
         self,
@@ -85,7 +90,7 @@ class CellFolder:
         result = {"rounds": list(rounds), "epochs": list(epochs)} | ({"columns": dict(columns)} if columns else {})
         self._save("weights.pt", weights)
         write_text(self.path / "result.json", json.dumps(result))
-        for name in ("checkpoint.pt", "error.json"):
+        for name in TEMPORARY:
             (self.path / name).unlink(missing_ok=True)
 
     def fail(self, reason: str, details: str = "") -> None:
@@ -108,6 +113,12 @@ class CellFolder:
         try:
             return str(json.loads((self.path / "error.json").read_text(encoding="utf-8"))["reason"])
         except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
             return None
 
     def _save(self, name: str, state: Mapping[str, Any]) -> None:

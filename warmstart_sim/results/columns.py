@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 IDENTITY_COLUMNS = ("scenario", "strategy", "seed")  # of every row; the varied keys come after them
 ROUND_COLUMNS = (
     "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops",
-    "converged", "status", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss", "test_accuracy",
-    "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds",
-    "estimated_isolated_seconds", "timing", "threads", "device",
+    "converged", "status", "cell_complete", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss",
+    "test_accuracy", "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds",
+    "estimated_isolated_seconds", "timing", "threads", "device", "device_name", "host", "commit", "started", "ended",
+    "peak_memory",
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
@@ -19,15 +21,32 @@ STATISTICS = ("mean", "std", "low", "high", "p", "bound", "low_holm", "high_holm
 SUMMED = (
     "final_accuracy", "curve_accuracy", "compared_seconds", "first_phase_seconds", "samples_seen", "flops",
     "time_ratio", "samples_ratio", "flops_ratio", "log_time_ratio", "log_samples_ratio", "log_flops_ratio",
-    "difference", "curve_difference", "timing", "first_phase_timing",
+    "difference", "curve_difference", "timing", "first_phase_timing", "device_name", "converged_share",
 )  # fmt: skip
 COUNTS = ("seeds", "pairs", "timed_pairs", "last_round", "unfinished", "diverged", "gave_up")
 # Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.
 RESERVED_COLUMNS = {
-    *IDENTITY_COLUMNS, *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", *COUNTS, *STATISTICS,
+    *IDENTITY_COLUMNS, *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", "metric", *COUNTS, *STATISTICS,
     *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
 }  # fmt: skip
 SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
+LATER_COLUMNS = (
+    "estimated_isolated_seconds", "cell_complete", "device_name", "host", "commit", "started", "ended", "peak_memory"
+)  # empty in tables of earlier versions  # fmt: skip
 # What differs between two runs that give the same numbers.
-MEASURED = (*SECONDS, "estimated_isolated_seconds", "probe_seconds")
+MEASURED = (
+    *SECONDS, "estimated_isolated_seconds", "probe_seconds", "device_name", "host", "commit", "started", "ended",
+    "peak_memory",
+)  # fmt: skip
 Row = dict[str, Any]
+
+
+def column_of(key: str, arms: Iterable[str] = ()) -> str:
+    """The column of a varied key. It has no dots, so that it needs no backticks in pandas's `query`.
+
+    >>> column_of("stream.fraction"), column_of("strategies.mine.lambda", ["random_init", "mine"])
+    ('stream_fraction', 'lambda')
+    """
+    for arm in arms:
+        key = key.removeprefix(f"strategies.{arm}.")
+    return key.replace(".", "_")

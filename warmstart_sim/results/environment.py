@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import platform
@@ -22,7 +23,7 @@ def environment(device: str, **settings: Any) -> dict[str, Any]:
         settings: How it is made, recorded as they are: rehearsal, workers, slots, batching, engine.
     """
     return {
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "date": now(),
         "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "python -m warmstart_sim"), *sys.argv[1:]]),
         **settings,
         "device": device,
@@ -33,6 +34,17 @@ def environment(device: str, **settings: Any) -> dict[str, Any]:
         **{name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
+
+
+@functools.cache
+def machine(device: str) -> dict[str, str | None]:
+    """Where a round is trained, and by which code: the columns device_name, host and commit of its row."""
+    return {"device_name": device_name(device), "host": platform.node(), "commit": _commit()}
+
+
+def now() -> str:
+    """The local date and time with its time zone, to the second."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _version(package: str) -> str | None:

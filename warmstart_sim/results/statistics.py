@@ -20,6 +20,7 @@ from scipy.special import stdtr, stdtrit
 from warmstart_sim.results.inference import LEVEL, holm_factors, lower_bounds
 
 FAILED = ("diverged", "gave_up")
+UNKNOWN = {"cell_complete": True, "device_name": None}  # in tables of earlier versions
 COSTS = (
     "train_seconds",
     "criterion_seconds",
@@ -95,14 +96,16 @@ def estimates(rounds: pd.DataFrame) -> pd.Series[float]:
 def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFrame:
     """One row for each cell: its accuracy, its cost and its state.
 
-    `state` is complete, unfinished (before the last round that any cell of the same setting has reached), diverged or
-    gave_up; only complete cells count. `curve_accuracy` is the mean over rounds; costs are sums over rounds: epochs,
-    steps, samples, FLOPs and seconds. `train_seconds` and `criterion_seconds` are measured, `compared_seconds` are
-    those of `counted_seconds`, and `timing` is their kind, or mixed if there are several; `first_phase_seconds` and
-    `first_phase_timing` are the same for the shared rounds.
+    `state` is complete, unfinished (by `cell_complete`, or before the last round that any cell of the same setting has
+    reached), diverged or gave_up; only complete cells count. `curve_accuracy` is the mean over rounds; costs are sums
+    over rounds: epochs, steps, samples, FLOPs and seconds. `train_seconds` and `criterion_seconds` are measured,
+    `compared_seconds` are those of `counted_seconds`, and `timing` is their kind, or mixed if there are several;
+    `first_phase_seconds` and `first_phase_timing` are the same for the shared rounds. `device_name` is mixed if rounds
+    were trained on several devices.
     """
     keys = ["strategy", *axes, "seed"]
     rounds = counted_seconds(rounds).sort_values([*keys, "round"]).assign(accuracy=rounds[metric])
+    rounds = rounds.assign(**{name: rounds.get(name, value) for name, value in UNKNOWN.items()})
     rounds = rounds.assign(**{status: rounds["status"] == status for status in FAILED})
     shared = rounds["shared"].astype(bool)
     own, first = rounds[~shared], rounds[shared]
@@ -113,23 +116,26 @@ def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFram
         **{status: (status, "any") for status in FAILED},
         curve_accuracy=("accuracy", "mean"),
         **{column: (column, "sum") for column in COSTS},
-        converged=("converged", "mean"),
+        converged_share=("converged", "mean"),
+        cell_complete=("cell_complete", "all"),
     )
     table["state"] = np.select([table.pop(status) for status in FAILED], FAILED, "complete")
     table["compared_seconds"] = groups["compared_seconds"].sum(min_count=1)
-    table["timing"] = timing_kinds(own, keys, "timing")
+    for column in ("timing", "device_name"):
+        table[column] = timing_kinds(own, keys, column)
     last = own.drop_duplicates(keys, keep="last").rename(columns={"accuracy": "final_accuracy"})
     table = table.reset_index().merge(last[[*keys, "final_accuracy"]], on=keys)
     settings = [axis for axis in axes if rounds[axis].notna().all()]
     reached = _grouped(table, settings)["last_round"].transform("max") if settings else table["last_round"].max()
-    table.loc[(table["state"] == "complete") & (table["last_round"] < reached), "state"] = "unfinished"
+    unfinished = ~table.pop("cell_complete") | (table["last_round"] < reached)
+    table.loc[(table["state"] == "complete") & unfinished, "state"] = "unfinished"
     of_first = _grouped(first, keys).agg(first_phase_seconds=("compared_seconds", "sum"))
     of_first["first_phase_timing"] = timing_kinds(first, keys, "timing")
     return table.merge(of_first.reset_index(), on=keys, how="left")
 
 
 def timing_kinds(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.Series[str]:
-    """The kind of seconds of each group, indexed by group: one kind, mixed if there are several, or empty."""
+    """The kind of seconds (or the device) of each group, by group: one kind, mixed if there are several, or empty."""
     names = frame[column].dropna().unique()
     numbers = frame[column].map({name: float(number) for number, name in enumerate(names)}).astype(float)
     ends = _grouped(frame.assign(kind=numbers), by)["kind"].agg(["min", "max"])
@@ -167,20 +173,22 @@ def paired(complete: pd.DataFrame, axes: Sequence[str], reference: str) -> pd.Da
     Returns:
         A row for each pair: the cell's own columns, `difference` and `curve_difference` (fractions), and the logarithms
         of the ratios of costs: `log_time_ratio` of `compared_seconds`, which is empty if those of the two are of
-        different kinds, `log_samples_ratio` and `log_flops_ratio`.
+        different kinds or from different devices, `log_samples_ratio` and `log_flops_ratio`.
     """
     base = complete[complete["strategy"] == reference]
     on = ["seed", *(axis for axis in axes if base[axis].notna().any())]
     others = complete[complete["strategy"] != reference]
     pairs = others.merge(
-        base[[*on, "final_accuracy", "curve_accuracy", "timing", *RATIOS.values()]],
+        base[[*on, "final_accuracy", "curve_accuracy", "timing", "device_name", *RATIOS.values()]],
         on=on,
         suffixes=("", "_reference"),
         validate="many_to_one",
     )
     same_timing = (pairs["timing"] == pairs["timing_reference"]) & (pairs["timing"] != "mixed")
+    device, other = pairs["device_name"], pairs["device_name_reference"]
+    same_device = device.isna() | other.isna() | ((device == other) & (device != "mixed"))
     ratios = {name: (pairs[cost] / pairs[f"{cost}_reference"]).astype(float) for name, cost in RATIOS.items()}
-    ratios["time_ratio"] = ratios["time_ratio"].where(same_timing)
+    ratios["time_ratio"] = ratios["time_ratio"].where(same_timing & same_device)
     logs = {f"log_{name}": np.log(ratio.where((ratio > 0) & np.isfinite(ratio))) for name, ratio in ratios.items()}
     return pairs.assign(
         difference=pairs["final_accuracy"] - pairs["final_accuracy_reference"],
@@ -205,9 +213,10 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         - final_accuracy, _std, _low, _high: of the last round, mean over seeds, 95 % t-interval; fractions;
         - curve_accuracy: mean over rounds, then over seeds;
         - train_seconds, criterion_seconds, epochs, steps, samples_seen, flops: as measured, sums over an arm's own
-          rounds, mean over seeds; converged: the share of rounds that converged;
+          rounds, mean over seeds; converged_share: of rounds;
         - compared_seconds, _std, _low, _high: the train seconds of the kind that `timing` names (isolated, estimated,
-          concurrent, or mixed): see `counted_seconds`; first_phase_seconds, first_phase_timing: of the shared rounds;
+          concurrent, or mixed): see `counted_seconds`; its interval is one on the log scale; first_phase_seconds,
+          first_phase_timing: of the shared rounds;
         - pairs: seeds that the reference completed as well; the rest is about differences within a seed;
         - difference, _std, _low, _high, _p: of final accuracy, with a paired t-test; the interval and p are empty if
           the difference is the same in all seeds;
@@ -217,7 +226,8 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
           `inference.lower_bounds`;
         - curve_difference, _low, _high: of curve accuracy;
         - time_ratio, _low, _high: of compared_seconds, over timed_pairs seeds; geometric mean, with the t-interval of
-          the log ratios; samples_ratio, flops_ratio: the same of samples_seen and flops, without intervals.
+          the log ratios; samples_ratio, flops_ratio: the same of samples_seen and flops, without intervals;
+        - device_name: of the cells, or mixed; ratios of seconds are taken within one device.
     """
     table = cells(rounds, axes, metric)
     keys = ["strategy", *axes]
@@ -235,8 +245,8 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         _grouped(table[keys].join(states), keys).sum().reset_index(),
         _summarize_column(complete, keys, "final_accuracy", "std", "low", "high"),
         _summarize_column(complete, keys, "curve_accuracy"),
-        *(_summarize_column(complete, keys, column) for column in (*COSTS, "converged", "first_phase_seconds")),
-        _summarize_column(complete, keys, "compared_seconds", "std", "low", "high"),
+        *(_summarize_column(complete, keys, column) for column in (*COSTS, "converged_share", "first_phase_seconds")),
+        _limits_above_zero(_summarize_column(complete, keys, "compared_seconds", "std", "low", "high")),
         _grouped(pairs, keys).size().rename("pairs").reset_index(),
         _with_adjusted(_summarize_column(pairs, keys, "difference", "std", "low", "high", "p"), pairs, keys),
         _lower_bounds(pairs, keys),
@@ -245,7 +255,7 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         *ratios,
         *(
             timing_kinds(complete, keys, column).rename(column).reset_index()
-            for column in ("timing", "first_phase_timing")
+            for column in ("timing", "first_phase_timing", "device_name")
         ),
     ]
     result = table[keys].drop_duplicates()
@@ -253,6 +263,16 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         result = result.merge(part, how="left", on=keys)
     counts = ("seeds", "pairs", "timed_pairs")
     return result.fillna(dict.fromkeys(counts, 0)).astype(dict.fromkeys(counts, int))
+
+
+def _limits_above_zero(seconds: pd.DataFrame) -> pd.DataFrame:
+    """Intervals of mean seconds on the log scale: mean * exp(+-h / mean) in place of mean +- h.
+
+    By the delta method, h / mean is half of the interval of log(mean). The limits enclose the mean, and are positive.
+    """
+    mean = seconds["compared_seconds"]
+    half = ((seconds["compared_seconds_high"] - mean) / mean).where(mean > 0)
+    return seconds.assign(compared_seconds_low=mean * np.exp(-half), compared_seconds_high=mean * np.exp(half))
 
 
 def _with_adjusted(differences: pd.DataFrame, pairs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
     RUN/scenario.yaml  environment.json  rounds.csv  epochs.csv  columns.json  summary.csv  figures/  report.html
     RUN/data.json  speed.json  digests of the data, and the measured speed of the machine
-    RUN/cells/ID/          checkpoint.pt while it runs; weights.pt and result.json when it is complete; error.json
+    RUN/cells/ID/          weights.pt and result.json when it is complete, before that checkpoint.pt and rows.json
+                           (its finished rounds); error.json
     RUN/first_phases/ID/   the same, for a first phase that several cells share, and settings.json
     lost.json in either    why workers that trained the cell died
 
@@ -25,7 +26,7 @@ import yaml
 
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.results.cell_folder import CellFolder
-from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS, column_of
 from warmstart_sim.results.files import write_text
 
 # Marks a folder that we made, whose files may be deleted; a user's own folder may hold a scenario.yaml too.
@@ -183,15 +184,21 @@ class RunFolder:
             yield
 
     def write_tables(self, cells: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Writes rounds.csv and epochs.csv from all complete cells, and columns.json where probes added columns.
+        """Writes rounds.csv and epochs.csv from the finished rounds of all cells, and columns.json if there are probes.
 
         Args:
             cells: (cell id, identifying columns: scenario, strategy, seed and the varied ones), in the table's order.
         """
         import pandas as pd
 
-        results = [(identity, result) for cell_id, identity in cells if (result := self.cell(cell_id).result())]
-        identity_columns = list(cells[0][1]) if cells else []
+        results = []
+        for cell_id, identity in cells:
+            folder = self.cell(cell_id)
+            result = folder.result()
+            if found := result or folder.finished_rounds():
+                found["rounds"] = [{**row, "cell_complete": result is not None} for row in found["rounds"]]
+                results.append(({column_of(key): value for key, value in identity.items()}, found))
+        identity_columns = [column_of(key) for key in cells[0][1]] if cells else []
         for name, columns in (("rounds", ROUND_COLUMNS), ("epochs", EPOCH_COLUMNS)):
             rows = [{**identity, **row} for identity, result in results for row in result[name]]
             measured = dict.fromkeys(column for row in rows for column in row)  # with those of probes

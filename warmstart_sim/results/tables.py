@@ -14,9 +14,16 @@ import pandas as pd
 import yaml
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.results.columns import EPOCH_COLUMNS, IDENTITY_COLUMNS, MEASURED, ROUND_COLUMNS
+from warmstart_sim.results.columns import (
+    EPOCH_COLUMNS,
+    IDENTITY_COLUMNS,
+    LATER_COLUMNS,
+    MEASURED,
+    ROUND_COLUMNS,
+    column_of,
+)
 from warmstart_sim.results.files import write_text
-from warmstart_sim.results.statistics import ESTIMATE, estimates, summary
+from warmstart_sim.results.statistics import summary
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,10 @@ class Run:
         environment: Versions, device, commit, date, command, and whether it was a rehearsal.
         rounds: One row for each cell and round, as stored; `strategy` has the order of the arms in the scenario.
         epochs: One row for each cell, round and epoch, in the same order.
-        axes: The columns of varied values, such as ("lambda", "stream.fraction"); empty in arms that lack them.
+        axes: The columns of varied values, such as ("lambda", "stream_fraction"); empty in arms that lack them.
             Columns of bundles hold labels, in the scenario's order.
         failures: For each cell that ended in an error, the name of its folder and the reason.
+        files: The name of each table's file, "epochs.csv.gz" if it is compressed.
         columns: The probe and the unit of each column that a probe added; empty in runs of earlier versions.
         bands: What figures draw around means over seeds: their 95 % confidence intervals, or standard deviations.
     """
@@ -42,6 +50,7 @@ class Run:
     axes: tuple[str, ...]
     failures: Mapping[str, str]
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=lambda: {"rounds": "rounds.csv", "epochs": "epochs.csv"})
     bands: Literal["ci", "std"] = "ci"
 
     @property
@@ -61,9 +70,23 @@ class Run:
         """Whether arms start from training on other data, so that a shared first round is on other data."""
         return "head" in self.scenario["stream"]  # only such streams have this setting
 
+    @property
+    def axis_keys(self) -> dict[str, list[str]]:
+        """The keys in the scenario's `vary` of each column in `axes`: several if arms vary options of one name."""
+        keys: dict[str, list[str]] = {}
+        for key in self.scenario.get("vary") or {}:
+            keys.setdefault(column_of(key, self.scenario["strategies"]), []).append(key)
+        return keys
+
     def summary(self) -> pd.DataFrame:
-        """One row for each arm and combination of varied values: see `statistics.summary`."""
-        return summary(self.rounds, self.axes, self.metric, self.reference)
+        """One row for each arm and combination of varied values: see `statistics.summary`.
+
+        Its first columns are scenario, metric and reference.
+        """
+        about = pd.DataFrame(
+            {"scenario": [self.scenario.get("name")], "metric": self.metric, "reference": self.reference}
+        )
+        return about.merge(summary(self.rounds, self.axes, self.metric, self.reference), how="cross")
 
     def probe_columns(self, table: Literal["rounds", "epochs"]) -> list[str]:
         """The numeric columns that probes added to a table."""
@@ -87,15 +110,20 @@ def load(run_dir: Path) -> Run:
         scenario = yaml.safe_load((run_dir / "scenario.yaml").read_text(encoding="utf-8"))
         environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
         orders = {"strategy": list(scenario["strategies"]), **bundles(scenario)}
-        rounds, epochs = (_read_table(run_dir / name, orders) for name in ("rounds.csv", "epochs.csv"))
+        paths = {name: _table_path(run_dir, name) for name in ("rounds", "epochs")}
+        rounds, epochs = (_read_table(path, orders) for path in paths.values())
         errors = sorted(run_dir.glob("*/*/error.json"))
         failures = {path.parent.name: str(json.loads(path.read_text(encoding="utf-8"))["reason"]) for path in errors}
         header = list(rounds.columns)
-        axes = tuple(header[header.index("seed") + 1 : header.index("round")])
+        axes = {name: column_of(name) for name in header[header.index("seed") + 1 : header.index("round")]}
+        files = {name: path.name for name, path in paths.items()}
         measured_by = run_dir / "columns.json"
         columns = json.loads(measured_by.read_text(encoding="utf-8")) if measured_by.exists() else {}
-        rounds[ESTIMATE] = estimates(rounds)
-        rounds["timing"] = rounds["timing"].replace("shared", "concurrent")  # its name in earlier versions
+        # Tables of earlier versions have fewer columns, dots in their names, and another word for concurrent cells.
+        rounds, epochs = rounds.rename(columns=axes), epochs.rename(columns=axes)
+        rounds = rounds.assign(**{name: np.nan for name in LATER_COLUMNS if name not in rounds})
+        rounds["cell_complete"] = rounds["cell_complete"].ne(False)  # only complete cells had rows
+        rounds["timing"] = rounds["timing"].replace("shared", "concurrent")
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise WarmstartError(
@@ -104,7 +132,7 @@ def load(run_dir: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise WarmstartError(f"the run in {run_dir} cannot be read: {reason}") from error
-    return Run(scenario, environment, rounds, epochs, axes, failures, columns)
+    return Run(scenario, environment, rounds, epochs, tuple(axes.values()), failures, columns, files)
 
 
 def bundles(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -113,13 +141,14 @@ def bundles(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
     return {key: list(values) for key, values in vary.items() if isinstance(values, Mapping)}
 
 
-def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Reads a table, which may be compressed by gzip.
+def _table_path(run_dir: Path, name: str) -> Path:
+    """The file of a table, which may be compressed by gzip."""
+    plain, zipped = run_dir / f"{name}.csv", run_dir / f"{name}.csv.gz"
+    return zipped if zipped.exists() and not plain.exists() else plain
 
-    The columns in `orders` are read as text, even "1.0" or "nan", with this order of their values.
-    """
-    zipped = path.with_name(f"{path.name}.gz")
-    path = zipped if zipped.exists() and not path.exists() else path
+
+def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Reads a table. The columns in `orders` are read as text, even "1.0" or "nan", with this order of their values."""
     gaps = {column: ["", "nan"] for column in pd.read_csv(path, nrows=0).columns if column not in orders}
     table = pd.read_csv(path, keep_default_na=False, na_values=gaps, dtype=dict.fromkeys(orders, str))
     for column, order in orders.items():
@@ -145,11 +174,11 @@ def missing_cells(run: Run) -> list[dict[str, Any]]:
 def _combinations(arm: str, vary: Mapping[str, Collection[Any]]) -> Iterator[dict[str, Any]]:
     """The varied values of one arm's cells, those of a bundle by label.
 
-    The key `strategies.ARM.option` is the column `option`, which only this arm has.
+    Only one arm has the column of a key `strategies.ARM.option`.
     """
     own = f"strategies.{arm}."
     mine = {key: values for key, values in vary.items() if key.startswith(own) or not key.startswith("strategies.")}
-    columns = [key.removeprefix(own) for key in mine]
+    columns = [column_of(key, [arm]) for key in mine]
     return (dict(zip(columns, values, strict=True)) for values in itertools.product(*mine.values()))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from warmstart_sim.errors import unknown
-from warmstart_sim.results.columns import RESERVED_COLUMNS
+from warmstart_sim.results.columns import RESERVED_COLUMNS, column_of
 from warmstart_sim.scenario.messages import RENAMED, scenario_error
 from warmstart_sim.scenario.yaml_files import mapping_or_empty, quoted, split_key, to_plain_values
 
@@ -63,11 +63,15 @@ def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
     ]
     seen: dict[str, str] = {}
     for axis in axes:
-        alike = [other.column for other in axes].count(axis.column)
-        if axis.column in RESERVED_COLUMNS or (axis.bundled and alike > 1):
-            whose = "the tables have a" if axis.column in RESERVED_COLUMNS else "an option has the"
+        column_name = column_of(axis.column)
+        # Arms may share a column for options of one name; other keys may not.
+        others = [other for other in axes if other is not axis and column_of(other.column) == column_name]
+        clash = any(other.column != axis.column or axis.bundled for other in others)
+        if column_name in RESERVED_COLUMNS or clash:
+            whose = "an option has the" if axis.bundled else f"`{others[0].key}` has the" if clash else ""
+            whose = "the tables have a" if column_name in RESERVED_COLUMNS else whose
             what = "the bundle" if axis.bundled else "the option"
-            raise scenario_error(where, f"vary.{axis.key}", f"{whose} column `{axis.column}`; give {what} another name")
+            raise scenario_error(where, f"vary.{axis.key}", f"{whose} column `{column_name}`; give {what} another name")
         for key in axis.keys:
             if key in seen:
                 raise scenario_error(where, f"vary.{axis.key}", f"`{key}` is varied by `{seen[key]}` as well")

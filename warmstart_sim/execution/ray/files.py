@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from warmstart_sim.execution.tasks import Task
+from warmstart_sim.results.cell_folder import TEMPORARY
 from warmstart_sim.results.files import write_bytes
 from warmstart_sim.results.store import RunFolder
 
@@ -33,7 +34,7 @@ def write_files(run: RunFolder, files: Files) -> None:
             write_bytes(run.path / path, content)
         for path in files:
             if path.endswith(f"/{LAST}"):
-                for name in ("checkpoint.pt", "error.json"):
+                for name in TEMPORARY:
                     (run.path / path).with_name(name).unlink(missing_ok=True)
     except OSError as error:
         raise run.unusable(error) from error
