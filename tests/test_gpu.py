@@ -315,6 +315,7 @@ def test_slots_on_cuda_give_the_rounds_of_cells_alone(batching, tiny_scenario, t
     assert abs(left["test_accuracy"].mean() - right["test_accuracy"].mean()) < 0.1
     assert set(right["timing"]) == {"concurrent"}
     assert (right["estimated_isolated_seconds"] > 0).all()
+    assert (left["peak_memory"] > 0).all()
 
 
 def test_speed_is_measured_on_cuda(tiny_scenario, tmp_path):

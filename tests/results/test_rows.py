@@ -54,7 +54,7 @@ def run_until(raw: dict, folder: Path, checkpoints: int, monkeypatch) -> None:
 
 def written(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     launch.collect(folder)
-    return tuple(pd.read_csv(folder / f"{name}.csv").drop(columns=MEASURED, errors="ignore") for name in TABLES)
+    return tuple(pd.read_csv(folder / f"{name}.csv").drop(columns=[*MEASURED], errors="ignore") for name in TABLES)
 
 
 TABLES = ("rounds", "epochs")
