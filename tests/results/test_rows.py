@@ -94,6 +94,7 @@ def test_no_cell_counts_as_complete_while_all_are_in_the_same_round(one_seed, tm
 
 
 def test_every_round_says_where_when_and_by_which_code_it_was_trained(one_seed, tmp_path):
+    environment.machine.cache_clear()
     before = datetime.datetime.now().astimezone().replace(microsecond=0)
     run_cells(one_seed, tmp_path)
     after = datetime.datetime.now().astimezone()

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 IDENTITY_COLUMNS = ("scenario", "strategy", "seed")  # of every row; the varied keys come after them
+MACHINE_COLUMNS = ("device_name", "host", "commit", "started", "ended", "peak_memory")
 ROUND_COLUMNS = (
     "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops",
     "converged", "status", "cell_complete", "train_accuracy", "train_loss", "validation_accuracy", "validation_loss",
     "test_accuracy", "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds",
-    "estimated_isolated_seconds", "timing", "threads", "device", "device_name", "host", "commit", "started", "ended",
-    "peak_memory",
+    "estimated_isolated_seconds", "timing", "threads", "device", *MACHINE_COLUMNS,
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
@@ -30,14 +30,10 @@ RESERVED_COLUMNS = {
     *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
 }  # fmt: skip
 SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
-LATER_COLUMNS = (
-    "estimated_isolated_seconds", "cell_complete", "device_name", "host", "commit", "started", "ended", "peak_memory"
-)  # empty in tables of earlier versions  # fmt: skip
+# Tables of earlier versions lack these.
+LATER_COLUMNS = ("estimated_isolated_seconds", "cell_complete", *MACHINE_COLUMNS)
 # What differs between two runs that give the same numbers.
-MEASURED = (
-    *SECONDS, "estimated_isolated_seconds", "probe_seconds", "device_name", "host", "commit", "started", "ended",
-    "peak_memory",
-)  # fmt: skip
+MEASURED = (*SECONDS, "estimated_isolated_seconds", "probe_seconds", *MACHINE_COLUMNS)
 Row = dict[str, Any]
 
 
