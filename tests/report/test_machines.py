@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from fake_runs import write_run
 
-from tests.report.fake_runs import write_run
 from warmstart_sim import report
 from warmstart_sim.report.findings import describe_run
 from warmstart_sim.results.tables import Run, load

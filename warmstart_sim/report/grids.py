@@ -91,9 +91,7 @@ def grids_of(run: Run) -> list[Grid]:
 
 def _two_keys(run: Run, rows: pd.DataFrame) -> tuple[str, str] | None:
     varied = [axis for axis in run.axes if is_number(rows, axis) and rows[axis].nunique() > 1]
-    own = [
-        axis for axis in varied if any(key.startswith("strategies.") for key in run.axis_keys[axis])
-    ]  # options of this arm only
+    own = [axis for axis in varied if axis not in run.common_axes]
     if LAMBDA in own and SIGMA in own:
         return LAMBDA, SIGMA
     keys = own if run.pretrained else [*own, *(axis for axis in varied if axis not in own)]

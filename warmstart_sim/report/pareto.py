@@ -146,7 +146,7 @@ def _label_front(run: Run, grid: Grid, axs: list[Axes], drawn: list[tuple[str, p
 
 def _tables(run: Run, grid: Grid, settings: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(title, settings) for each combination of the facets that all arms have."""
-    facets = [axis for axis in grid.facets if axis in (run.scenario.get("vary") or {})]
+    facets = [axis for axis in grid.facets if axis in run.common_axes]
     if not facets:
         return [("", settings)]
     names = {axis: name for axis, name in axis_names(run).items() if axis in facets}

@@ -79,6 +79,11 @@ class Run:
             keys.setdefault(column_of(key, self.scenario["strategies"]), []).append(key)
         return keys
 
+    @property
+    def common_axes(self) -> list[str]:
+        """The columns of varied values that all arms have, not options of one arm."""
+        return [axis for axis, keys in self.axis_keys.items() if not keys[0].startswith("strategies.")]
+
     def summary(self) -> pd.DataFrame:
         """One row for each arm and combination of varied values: see `statistics.summary`.
 
