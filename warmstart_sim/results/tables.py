@@ -39,7 +39,6 @@ class Run:
             Columns of bundles hold labels, in the scenario's order.
         failures: For each cell that ended in an error, the name of its folder and the reason.
         columns: The probe and the unit of each column that a probe added; empty in runs of earlier versions.
-        columns: The probe and the unit of each column that a probe added; empty in runs of earlier versions.
         files: The name of each table's file, "epochs.csv.gz" if it is compressed.
         bands: What figures draw around means over seeds: their 95 % confidence intervals, or standard deviations.
     """
