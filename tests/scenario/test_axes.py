@@ -200,7 +200,8 @@ def columns_of_all_tables() -> set[str]:
     """Every column of a run's tables, and of the tables that are made of them on the way to a summary."""
     row = {
         "scenario": "s", "shared": False, "test_accuracy": 0.5, "epochs": 3, "steps": 30, "converged": True,
-        "status": "converged", "timing": "isolated", "train_seconds": 1.0,
+        "status": "converged", "timing": "isolated", "train_seconds": 1.0, "criterion_seconds": 0.1,
+        "samples_seen": 300, "flops": 1e6,
     }  # fmt: skip
     arms = [(arm, seed) for arm in ("random_init", "warm_start") for seed in (0, 1)]
     rounds = pd.DataFrame([{**row, "strategy": arm, "seed": seed, "round": 0} for arm, seed in arms])

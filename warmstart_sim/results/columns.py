@@ -27,7 +27,7 @@ COUNTS = ("seeds", "pairs", "timed_pairs", "last_round", "unfinished", "diverged
 # Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.
 RESERVED_COLUMNS = {
     *IDENTITY_COLUMNS, *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", "metric", *COUNTS, *STATISTICS,
-    *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
+    "difference_bound_std", *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
 }  # fmt: skip
 SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
 # Tables of earlier versions lack these.
