@@ -474,3 +474,32 @@ def test_replay_as_a_plugin_works_beside_it():
     train(taught, stream(30, 20))
     assert max(len(labels) for _, labels in watch.batches[1][0]) > 16, "replayed samples come on top of the new"
     assert not torch.equal(watch.began[1]["0.weight"], watch.ended[0]["0.weight"])
+
+
+class BodyWithoutGradient(nn.Sequential):
+    """Computes its first layer under `torch.no_grad()`."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            features = self[0](inputs)
+        return self[1](features)
+
+
+def test_a_body_that_computes_without_gradient_is_left_alone():
+    model = BodyWithoutGradient(nn.Linear(5, 4), nn.Linear(4, 3))
+    before = state(model)
+    train(strategy(model, StrategyPlugin(ShrinkPerturb(0.5, 0.1))), stream(40, 40))
+    assert same(before, state(model), ["0.weight", "0.bias"])
+    assert not torch.equal(before["1.weight"], model[1].weight)
+
+
+@pytest.mark.parametrize("from_factory", [False, True])
+def test_lazy_layers_get_their_sizes_before_the_first_experience(from_factory):
+    def lazy() -> nn.Module:
+        return nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(3))
+
+    plugin = StrategyPlugin("shrink_perturb", model_factory=lazy if from_factory else None)
+    model = lazy()
+    train(strategy(model, plugin), stream(40, 40))
+    assert model[0].weight.shape == (4, 5)
+    assert plugin.context.fresh.keys() == model.state_dict().keys()

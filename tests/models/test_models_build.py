@@ -115,7 +115,11 @@ def test_tied_parameters_are_listed_under_all_their_names():
             (6, 4),
             r"the model must return logits of shape \(2, 3\) for two inputs, but it returned \(2, 6, 3\)",
         ),
-        (nn.LSTM(4, 3), (6, 4), r"the model must return logits of shape \(2, 3\) .*, but it returned tuple"),
+        (
+            nn.LSTM(4, 3),
+            (6, 4),
+            r"the model must return logits of shape \(2, 3\) .*, but it returned a tuple of .*; wrap it .*",
+        ),
     ],
 )
 def test_wrong_output_is_a_one_line_error(model, shape, line):

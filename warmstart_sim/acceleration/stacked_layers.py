@@ -13,6 +13,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from warmstart_sim.models._interface import ReadLogits
+
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Identity)
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 FUNCTIONS = (F.relu, F.gelu, F.silu, torch.relu, torch.tanh, torch.sigmoid, torch.add, operator.add, operator.iadd)
@@ -122,6 +124,15 @@ class _Rows(nn.Module):
         return inputs.reshape(len(inputs), self._count, -1).transpose(0, 1)
 
 
+class _Tracer(fx.Tracer):
+    """Traces a forward pass, which would lose `torch.no_grad()` on the way."""
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if not torch.is_grad_enabled():
+            raise Unstackable("a forward pass that turns gradients off")
+        return super().create_node(*args, **kwargs)
+
+
 def stacked_network(model: nn.Module, count: int, sample_mask: SampleMask) -> tuple[nn.Module, bool]:
     """`count` models like this one as one module, in training mode, with parameters of shape (count, ...).
 
@@ -137,10 +148,16 @@ def stacked_network(model: nn.Module, count: int, sample_mask: SampleMask) -> tu
     Raises:
         Unstackable: The model contains anything else.
     """
+    read_logits = _only_hook(model)
     try:
-        traced = fx.symbolic_trace(model)
+        traced = fx.GraphModule(model, _Tracer().trace(model))
+    except Unstackable:
+        raise
     except Exception as error:  # tracing runs the user's own code, which may branch on values
         raise Unstackable(f"a forward pass that cannot be traced ({type(error).__name__})") from error
+    (output,) = (node for node in traced.graph.nodes if node.op == "output")
+    if read_logits and not isinstance(output.args[0], fx.Node):
+        output.args = (read_logits.read(output.args[0]),)
     spatial = any(isinstance(module, (nn.Conv2d, *POOLING)) for module in traced.modules())
     layer: nn.Module | None = None
     for node in traced.graph.nodes:
@@ -158,6 +175,19 @@ def stacked_network(model: nn.Module, count: int, sample_mask: SampleMask) -> tu
     if _names(model) != _names(traced):  # of a tied parameter, the model has one name and the stack several
         raise Unstackable("parameters or buffers that are tied or that no layer uses")
     return traced, spatial
+
+
+def _only_hook(model: nn.Module) -> ReadLogits | None:
+    """How to read the logits in the model's output; a stack would lose all other hooks."""
+    hooks: list[Any] = [
+        hook
+        for module in model.modules()
+        for found in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        for hook in found.values()
+    ]
+    if hooks and not (len(hooks) == 1 and isinstance(hooks[0], ReadLogits)):
+        raise Unstackable("hooks of its modules")
+    return hooks[0] if hooks else None
 
 
 def _names(model: nn.Module) -> set[str]:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.models import DynamicModule
+from avalanche.models import DynamicModule, MultiTaskModule
 from torch import nn
 
 from warmstart_sim import models
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.models._interface import initialize_lazy
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.seeding import scoped_torch_seed
+from warmstart_sim.training.model_functions import without_gradient
 from warmstart_sim.training.round_context import round_context
 from warmstart_sim.training.starts import freeze_all_but, never_trained, start_of_round, train_mode, trains_by_default
 from warmstart_sim.types import Round, RoundContext, StateDict, Strategy
@@ -95,13 +97,14 @@ class StrategyPlugin(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Writes the start into the model, and resets the optimiser's state."""
         number, model = strategy.clock.train_exp_counter, strategy.model
+        initialize_lazy(model, lambda: _two_inputs(strategy))
         current = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         if number == 0:
             self._initial = current
         make_context = self.make_context or (lambda number, previous: self._context(strategy, number, previous))
         context = make_context(number, current if number else None)
         name = getattr(self.strategy, "__name__", type(self.strategy).__name__)
-        start = start_of_round(self.strategy, name, context, never_trained(model))
+        start = start_of_round(self.strategy, name, context, never_trained(model, _without_gradient(strategy)))
         weights = {**start.weights, **{entry: current[entry] for entry in _structure(model)}}
         model.load_state_dict(weights)
         self.context = dataclasses.replace(context, start=weights, trainable=start.trainable)
@@ -123,6 +126,13 @@ class StrategyPlugin(SupervisedPlugin):
             freeze_all_but(strategy.model, None, self._trains_by_default)
             self._trains_by_default = None
 
+    def _built(self, strategy: Any) -> nn.Module:
+        assert self.model_factory is not None
+        made = self.model_factory()
+        if isinstance(made, nn.Module):
+            initialize_lazy(made, lambda: _two_inputs(strategy).to(next(made.parameters()).device))
+        return made
+
     def _context(self, strategy: Any, number: int, previous: StateDict | None) -> RoundContext:
         """The context of an experience, whose samples are those of the adapted data set, by their position in it."""
         model = strategy.model
@@ -130,7 +140,7 @@ class StrategyPlugin(SupervisedPlugin):
             fresh: StateDict = self._initial
         else:
             with scoped_torch_seed(self.seed, "init", number):
-                fresh = fresh_state(model, self.model_factory)
+                fresh = fresh_state(model, self.model_factory and (lambda: self._built(strategy)))
         count = len(strategy.adapted_dataset)
         everything = np.arange(count, dtype=np.int64)
         round_ = Round(number, everything, everything[count - len(strategy.experience.dataset) :])
@@ -153,6 +163,23 @@ class _AdaptedSamples:
         inputs = torch.stack([torch.as_tensor(sample[0]) for sample in samples])
         labels = torch.tensor([int(sample[1]) for sample in samples])
         return inputs.to(self.strategy.device), labels.to(self.strategy.device)
+
+
+def _two_inputs(strategy: Any) -> torch.Tensor:
+    return _AdaptedSamples(strategy).batch(torch.arange(min(2, len(strategy.adapted_dataset))))[0]
+
+
+def _without_gradient(strategy: Any) -> frozenset[str]:
+    """The parameters that get no gradient, tried with two samples; other tasks' heads wait for their tasks."""
+    model = strategy.model
+    trains = trains_by_default(model)
+    frozen = frozenset(name for name, _ in model.named_parameters(remove_duplicate=False)) - trains
+    if isinstance(model, MultiTaskModule):
+        return frozen
+    try:
+        return without_gradient(model, _two_inputs(strategy), trains)
+    except Exception:  # the strategy calls its model in a way of its own
+        return frozen
 
 
 def fresh_state(model: nn.Module, factory: Callable[[], nn.Module] | None = None) -> StateDict:

@@ -214,7 +214,7 @@ def _load_data(cells: Sequence[scenarios.Cell], data_root: Path) -> dict[str, st
         The digest of each data set and each file of weights; for a data set that depends on the seed, of the first
         seed only.
     """
-    from warmstart_sim.models.weights import file_digest
+    from warmstart_sim.models.checkpoint_files import file_digest
     from warmstart_sim.scenario.splits import load_component
 
     digests = {}

@@ -25,9 +25,10 @@ from warmstart_sim.training.batches import DeviceSamples, Normalization
 from warmstart_sim.training.coroutine import TrainingCoroutine
 from warmstart_sim.training.evaluation import evaluation_coroutine
 from warmstart_sim.training.loop import RoundData, RoundTraining
+from warmstart_sim.training.model_functions import without_gradient
 from warmstart_sim.training.round_context import round_context
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.starts import start_of_round
+from warmstart_sim.training.starts import never_trained, start_of_round
 from warmstart_sim.types import Dataset, IntArray, Layout, Round, RoundContext, Split, StateDict
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -69,6 +70,8 @@ class CellTrainer:
         self.validation_indices = self._on_device(splits.validation)
         self.test_indices = self._on_device(splits.test)
         self.flops()  # counted as setup; later calls look it up
+        idle = without_gradient(self.model, self._two_inputs(), self.stepper.trains_by_default)
+        self.never_trained = never_trained(self.model, idle)
         self.setup_seconds = time.perf_counter() - started
 
     def close(self) -> None:
@@ -119,7 +122,7 @@ class CellTrainer:
         """
         arm = self.cell.arm
         context = self.round_context(round_, previous)
-        start = start_of_round(arm.start.make(STRATEGIES), arm.start.name, context, self.stepper.never_trained)
+        start = start_of_round(arm.start.make(STRATEGIES), arm.start.name, context, self.never_trained)
         context = replace(context, start=start.weights, trainable=start.trainable)
         hooks = [part.make(PARTS)(previous or context.fresh, context.fresh, context) for part in arm.parts]
         self.model.load_state_dict(start.weights)
@@ -136,9 +139,11 @@ class CellTrainer:
 
     def flops(self, trainable: Collection[str] | None = None) -> int:
         """FLOPs of training on one sample (texts: of the mean length) in a round that trains these parameters."""
+        return self._cache.flops(self.stepper, self._two_inputs(), trainable)
+
+    def _two_inputs(self) -> torch.Tensor:
         two = torch.zeros(2, dtype=torch.int64, device=self.device)
-        inputs, _ = self.train_samples.batch(two, self.train_samples.mean_length)
-        return self._cache.flops(self.stepper, inputs, trainable)
+        return self.train_samples.batch(two, self.train_samples.mean_length)[0]
 
     @property
     def measures_accuracy(self) -> bool:

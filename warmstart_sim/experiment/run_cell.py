@@ -163,7 +163,9 @@ def _initial_history(
         )
     if cell.pretraining:
         if cell.pretraining.checkpoint:
-            history.weights = read_weights(cell.pretraining.checkpoint)
+            history.weights, _ = read_weights(
+                cell.pretraining.checkpoint, trainer.model, trainer.layout, cell.pretraining.weights
+            )
         assert history.weights is not None
         fresh = trainer.fresh_weights(trainer.rounds[0].index)
         history.weights = transfer_weights(history.weights, fresh, trainer.layout, cell.pretraining.head)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ def build(
 ) -> nn.Module:
     """Builds a model with fresh weights on the CPU, drawn from torch's default generator.
 
+    Lazy layers get their shapes and weights. A model of another dtype than float32 converts its inputs.
+
     Args:
         name: A registered name, `my_package.my_module:function`, or a function. All are called as
             `f(input_shape, classes, **options)`.
@@ -41,6 +44,8 @@ def build(
     Linear(in_features=64, out_features=10, bias=True)
     """
     from torch import nn
+
+    from warmstart_sim.models._interface import follow_dtype, initialize_lazy, two_ones
 
     factory = MODELS.get(name) if isinstance(name, str) else name
     label = name if isinstance(name, str) else getattr(name, "__qualname__", type(name).__name__)
@@ -70,15 +75,18 @@ def build(
             f"model '{label}': its module '{growing}' grows with the classes, but our engine trains one head that has "
             "all classes from the beginning; use torch.nn.Linear there, or Avalanche's own loop with StrategyPlugin"
         )
+    follow_dtype(model)
+    initialize_lazy(model, lambda: two_ones(input_shape, tokens=vocabulary_size is not None))
     return model
 
 
 def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *, tokens: bool = False) -> None:
     """Checks before training that a model accepts the inputs and returns logits of shape (n, classes).
 
-    A copy of the model runs in evaluation mode on two inputs of ones (zeros would be texts of padding only). Models for
-    tokens are also tried on shorter texts, because a batch is cut to its longest text. The model itself, its buffers
-    and its mode do not change.
+    Where the logits are in a mapping, an object or a tuple, a forward hook makes the model return them alone.
+
+    A copy of the model runs on two inputs of ones, in evaluation and in training mode. Models for tokens are also tried
+    on shorter texts, because a batch is cut to its longest text. The model's weights, buffers and mode do not change.
 
     Args:
         model: A model on the CPU.
@@ -87,25 +95,39 @@ def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *
         tokens: Whether inputs are int64 tokens rather than float32 values.
 
     Raises:
-        WarmstartError: The model fails on these inputs, or returns something else.
+        WarmstartError: The model fails on these inputs, returns something else, or has no parameter to train.
     """
     import torch
 
+    from warmstart_sim.models._interface import ReadLogits, cannot_take, describe, logits_reader, two_ones
+
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise WarmstartError("the model has no parameter that trains; set requires_grad_(True) on its head at least")
     shapes = [input_shape, ((input_shape[0] + 1) // 2,)] if tokens else [input_shape]
-    for shape in shapes:
-        inputs = torch.ones(2, *shape, dtype=torch.int64 if tokens else torch.float32)
+    reader: ReadLogits | None = None
+    for shape, training in itertools.product(shapes, (False, True)):
         try:
-            with torch.no_grad():
-                logits = copy.deepcopy(model).eval()(inputs)
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                output = copy.deepcopy(model).train(training)(two_ones(shape, tokens))
         except Exception as error:  # the user's own code may raise anything
+            raise WarmstartError(cannot_take(shape, error)) from error
+        logits = output
+        if not isinstance(output, torch.Tensor):
+            reader = logits_reader(output, (2, classes))
+            logits = reader and reader.read(output)
+        if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
             raise WarmstartError(
-                f"the model cannot take inputs of shape {tuple(shape)}: {error_summary(error)}"
-            ) from error
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if found != (2, classes):
-            raise WarmstartError(
-                f"the model must return logits of shape (2, {classes}) for two inputs, but it returned {found}"
+                f"the model must return logits of shape (2, {classes}) for two inputs, but it returned "
+                f"{describe(output)}{_HOW_TO_WRAP if not isinstance(output, torch.Tensor) else ''}"
             )
+    if reader:
+        model.register_forward_hook(reader)
+
+
+_HOW_TO_WRAP = (
+    "; wrap it in a module whose forward returns the logits alone, such as `return self.model(inputs)[0]`, or return "
+    "a dict with the key 'logits'"
+)
 
 
 def layout(model: nn.Module) -> Layout:

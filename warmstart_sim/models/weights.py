@@ -1,83 +1,147 @@
-"""Reads checkpoint files, and transfers their weights to a model whose head may have another size."""
+"""Fits the weights in a checkpoint file to a model, and transfers weights to a model with another head."""
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from warmstart_sim.errors import DataError, WarmstartError
+from warmstart_sim.errors import DataError, WarmstartError, unknown
+from warmstart_sim.models.checkpoint_files import read_state_dicts
 from warmstart_sim.types import Layout, StateDict
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")  # under which training scripts store a state dict
-NAME_PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
+T = TypeVar("T")
 
-
-def find_checkpoint(path: Path) -> Path:
-    """Returns the path of an existing checkpoint file, with `~` expanded.
-
-    Raises:
-        DataError: The file does not exist.
-    """
-    if not path.expanduser().is_file():
-        raise DataError(f"stream.checkpoint: there is no file {path}")
-    return path.expanduser()
+# Module names that DataParallel, torch.compile, FSDP and activation checkpointing put between a model's own.
+WRAPPER_NAMES = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+AVERAGED = ("ema", "swa", "averag", "teacher", "target")  # in names of weights that are running means of others
+COUNTER = "num_batches_tracked"  # BatchNorm's, which older files lack; with a momentum nothing reads it
+MOST_LISTED, SEPARATOR = 6, "\n  "  # entries in a message, a line each
 
 
-def file_digest(path: Path) -> str:
-    """Returns a digest of a checkpoint file.
+def read_weights(
+    path: Path, model: nn.Module, layout: Layout, which: str | None = None
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Reads a model's weights from a file, to the CPU, without executing code from it.
 
-    Raises:
-        DataError: The file does not exist.
-    """
-    with find_checkpoint(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").hexdigest()
+    The file is one that `torch.save` wrote, or safetensors. It may hold several state dicts, under any keys and next to
+    anything else, and the names in it may have prefixes, or wrappers' names in the middle: the entries that fit the
+    model best are taken. A head under another name is left out, and BatchNorm's counters may be missing.
 
+    Args:
+        path: The file.
+        model: The model that the weights are for.
+        layout: Its layout.
+        which: The set of weights to take, where several fit equally well; None prefers those that are no running mean.
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Reads a state dict that `torch.save` wrote, to the CPU, without executing code from the file.
-
-    The state dict may be stored under "state_dict", "model_state_dict" or "model". The prefixes "module." and
-    "_orig_mod." are removed if all names have them.
+    Returns:
+        The weights under the model's names, and notes on what was not taken.
 
     Raises:
-        DataError: The file does not exist, or does not contain a state dict.
+        DataError: The file does not exist, or does not contain a state dict, or not the set `which`.
     """
-    import torch
-
-    try:
-        with warnings.catch_warnings():  # torch warns of other pickles before it rejects them
-            warnings.simplefilter("ignore")
-            found = torch.load(find_checkpoint(path), map_location="cpu", weights_only=True)
-    except WarmstartError:
-        raise
-    except Exception as error:  # torch.load passes on whatever the unpickler or the zip reader raises
-        raise DataError(
-            f"stream.checkpoint: {path} is not a file of plain weights, or is truncated ({type(error).__name__}); "
-            "save `model.state_dict()` with torch.save"
-        ) from error
-    for name in STATE_DICT_KEYS:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
-    if (
-        not isinstance(found, Mapping)
-        or not found
-        or not all(isinstance(name, str) and isinstance(each, torch.Tensor) for name, each in found.items())
-    ):
-        raise DataError(f"stream.checkpoint: {path} holds no state dict (a mapping of names to tensors)")
-    return _without_prefix(found)
+    state = model.state_dict()
+    fits = [fit for label, weights in read_state_dicts(path).items() for fit in _fits(label, weights, state, layout)]
+    fits.sort(key=lambda fit: (-fit.count, any(word in fit.label.lower() for word in AVERAGED)))  # else the first
+    if which is not None:
+        known = list(dict.fromkeys(fit.label for fit in fits if fit.count))
+        fits = [fit for fit in fits if fit.label == which]
+        if not fits:
+            raise DataError(f"stream.weights: {path}: {unknown('set of weights', which, known)}")
+    best = fits[0]
+    others = dict.fromkeys(fit.label for fit in fits[1:] if fit.count == best.count and fit.label != best.label)
+    weights, surplus_head = _without_other_head(best, state, layout)
+    _add_tied(weights, model)
+    notes = []
+    if others and best.count:
+        notes.append(
+            f"{path}: the weights '{best.label or 'at the top'}' were taken; `stream.weights: {next(iter(others))}` "
+            f"takes others ({', '.join(others)})"
+        )
+    if unused := [*best.outside, *surplus_head]:
+        notes.append(f"{path}: {_some([repr(name) for name in unused], 3)} of the file are not used")
+    return weights, notes
 
 
-def _without_prefix(weights: Mapping[str, Any]) -> dict[str, Any]:
-    for prefix in NAME_PREFIXES:
-        if all(name.startswith(prefix) for name in weights):
-            return _without_prefix({name.removeprefix(prefix): tensor for name, tensor in weights.items()})
-    return dict(weights)
+@dataclass(frozen=True)
+class _Fit:
+    """A way to read a set of weights as the model's.
+
+    Attributes:
+        label: The keys, and the prefix of names, under which the file has them.
+        weights: Under the model's names, as far as it has them.
+        outside: The file's entries without the prefix.
+        count: How many entries of the model there are, with the right shape; BatchNorm's counters do not count.
+        inside: The prefix of the model's names to which the set was fitted.
+    """
+
+    label: str
+    weights: dict[str, torch.Tensor]
+    outside: list[str]
+    count: int
+    inside: str
+
+
+def _fits(label: str, weights: StateDict, state: StateDict, layout: Layout) -> Iterator[_Fit]:
+    """Fits a set of weights to the whole model, and to the module that is its body, with each prefix of the file."""
+    named, own = _without_wrappers(weights), _without_wrappers({name: name for name in state})
+    body = [name for name in own if not layout.in_head(own[name])]
+    insides = [prefix for prefix in _prefixes(body[:1]) if all(name.startswith(prefix) for name in body)]
+    for prefix, inside in itertools.product(_prefixes(named), insides):
+        renamed = {inside + name.removeprefix(prefix): each for name, each in named.items() if name.startswith(prefix)}
+        found = {own.get(name, name): each for name, each in renamed.items()}
+        count = sum(
+            name in state and each.shape == state[name].shape and not name.endswith(COUNTER)
+            for name, each in found.items()
+        )
+        outside = [name for name in named if not name.startswith(prefix)]
+        yield _Fit(".".join(filter(None, (label, prefix.rstrip(".")))), found, outside, count, inside)
+
+
+def _without_wrappers(weights: Mapping[str, T]) -> dict[str, T]:
+    """The same entries without wrappers' names, unless two would then have the same name."""
+    named = {".".join(part for part in name.split(".") if part not in WRAPPER_NAMES): name for name in weights}
+    return {short: weights[name] for short, name in named.items()} if len(named) == len(weights) else dict(weights)
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """All modules' prefixes, and the empty one first.
+
+    >>> _prefixes(["a.b.weight", "a.c"])
+    ['', 'a.', 'a.b.']
+    """
+    found = {"": None}
+    for name in names:
+        parts = name.split(".")[:-1]
+        found.update(dict.fromkeys(".".join(parts[: k + 1]) + "." for k in range(len(parts))))
+    return list(found)
+
+
+def _without_other_head(fit: _Fit, state: StateDict, layout: Layout) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The weights without a head of another name: one module that is left when the model's whole body is there."""
+    weights = dict(fit.weights)
+    surplus = [name for name in weights if name not in state and not name.endswith(COUNTER)]
+    tops = {fit.inside + name.removeprefix(fit.inside).partition(".")[0] for name in surplus}
+    has_head = any(layout.in_head(name) for name in weights)
+    has_body = not any(_mismatch(name, weights, state) for name in state if not layout.in_head(name))
+    if len(tops) != 1 or has_head or not has_body or any(name.startswith(f"{min(tops)}.") for name in state):
+        surplus = []
+    return {name: each for name, each in weights.items() if name not in surplus}, surplus
+
+
+def _add_tied(weights: dict[str, torch.Tensor], model: nn.Module) -> None:
+    """Adds tied parameters that a file has under one of their names only."""
+    state = model.state_dict(keep_vars=True)
+    by_tensor = {id(tensor): weights[name] for name, tensor in state.items() if name in weights}
+    for name, tensor in state.items():
+        if name not in weights and id(tensor) in by_tensor:
+            weights[name] = by_tensor[id(tensor)]
 
 
 def transfer_weights(
@@ -95,25 +159,44 @@ def transfer_weights(
         head: "keep" or "fresh".
 
     Raises:
-        WarmstartError: The body has another architecture; the message names the first entry that differs.
+        WarmstartError: The body has another architecture; the message names the entries that differ.
     """
     own_head = {name for name in fresh if layout.in_head(name)}
     head_agrees = all(name in weights and weights[name].shape == fresh[name].shape for name in own_head)
     taken_fresh = own_head if head == "fresh" or not head_agrees else set()
     body = [name for name in fresh if name not in own_head]
-    surplus = [name for name in weights if name not in fresh and not layout.in_head(name)]
-    problem = next((text for name in body if (text := _mismatch(name, weights, fresh))), "")
-    if problem or surplus:
-        problem = problem or f"they have '{surplus[0]}', which the model does not have"
-        raise WarmstartError(f"the pre-trained weights have another architecture: {problem}")
+    surplus = [
+        name for name in weights if name not in fresh and not layout.in_head(name) and not name.endswith(COUNTER)
+    ]
+    problems = [text for name in body if (text := _mismatch(name, weights, fresh))]
+    fitting = len(body) - len(problems)
+    problems += [f"they have '{name}' {tuple(weights[name].shape)}, which the model does not have" for name in surplus]
+    if problems:
+        raise WarmstartError(
+            f"the pre-trained weights have another architecture: {fitting} of the {len(body)} entries of the model's "
+            f"body fit\n  {_some(problems, MOST_LISTED, SEPARATOR)}"
+        )
     return {
-        name: tensor.clone() if name in taken_fresh else weights[name].to(tensor.device, tensor.dtype)
+        name: tensor.clone()
+        if name in taken_fresh or name not in weights
+        else weights[name].to(tensor.device, tensor.dtype)
         for name, tensor in fresh.items()
     }
 
 
 def _mismatch(name: str, weights: StateDict, fresh: StateDict) -> str:
+    expected = tuple(fresh[name].shape)
     if name not in weights:
-        return f"they lack '{name}'"
-    found, expected = tuple(weights[name].shape), tuple(fresh[name].shape)
+        return "" if name.endswith(COUNTER) else f"they lack '{name}' {expected}"
+    found = tuple(weights[name].shape)
     return "" if found == expected else f"'{name}' is {found} there and {expected} in the model"
+
+
+def _some(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """At most so many items, and how many more there are.
+
+    >>> _some(["a", "b", "c"], 2), _some(["a", "b"], 2)
+    ('a, b, and 1 more', 'a, b')
+    """
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return separator.join([*items[:most], *more])

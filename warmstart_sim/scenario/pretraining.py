@@ -45,11 +45,12 @@ class PretrainingSource:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Pretraining on a source or from a checkpoint (the other is None), and whether to keep the head."""
+    """Pretraining on a source or from a checkpoint (the other is None), whether to keep the head, which weights."""
 
     source: PretrainingSource | None
     checkpoint: Path | None
     head: Literal["keep", "fresh"]
+    weights: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All settings that decide the cell's numbers, as plain values."""
@@ -57,4 +58,5 @@ class Pretraining:
             "source": self.source and self.source.to_dict(),
             "checkpoint": self.checkpoint and str(self.checkpoint),
             "head": self.head,
+            **({"weights": self.weights} if self.weights else {}),
         }

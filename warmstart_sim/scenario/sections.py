@@ -44,13 +44,16 @@ class PretrainSettings(StreamSettings):
     """The keys of `stream:`, beside `source`, for streams with a first phase on another data set.
 
     Attributes:
-        checkpoint: A file of weights to load instead of training on `source`: a state dict saved by `torch.save`,
-            alone or under the key "state_dict" or "model". Default none.
+        checkpoint: A file of weights to load instead of training on `source`: state dicts saved by `torch.save`, alone
+            or among other things, or safetensors. Default none.
+        weights: Which weights of the file to take, by the keys that lead to them, such as "state_dict_ema". Default:
+            those that fit the model best; where several do, the first that are not a running mean.
         head: "keep" (default): keep the first phase's head if its size fits; otherwise, and with "fresh", initialise
             the head as random init with the same seed does.
     """
 
     checkpoint: Path | None = None
+    weights: str | None = None
     head: Literal["keep", "fresh"] = "keep"
 
 

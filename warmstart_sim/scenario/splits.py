@@ -12,12 +12,14 @@ from warmstart_sim import datasets
 from warmstart_sim.datasets.adapt import adapt_images, check_adaptable
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
 from warmstart_sim.errors import DataError, WarmstartError, error_summary
-from warmstart_sim.models.weights import find_checkpoint
-from warmstart_sim.registry import DATASETS, STREAMS
+from warmstart_sim.models.checkpoint_files import find_checkpoint
+from warmstart_sim.registry import DATASETS, MODELS, STREAMS
 from warmstart_sim.scenario.cells import Cell
 from warmstart_sim.scenario.component import Component
 from warmstart_sim.scenario.planning import plan
+from warmstart_sim.scenario.pretraining import Pretraining
 from warmstart_sim.scenario.yaml_files import set_values
+from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.streams import random_subset, split_validation
 from warmstart_sim.types import Dataset, IntArray, Round
 
@@ -189,10 +191,12 @@ def data_notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
         data_root: The folder of the data sets.
     """
     found: dict[str, None] = {}
-    alike = {repr((cell.data, cell.data_settings, cell.stream, cell.seed)): cell for cell in cells}
+    alike = {repr((cell.data, cell.data_settings, cell.stream, cell.seed, cell.model)): cell for cell in cells}
     for cell in alike.values():
         dataset = load_component(cell.data, cell.seed, data_root)
         found.update(dict.fromkeys(dataset.notes))
+        if (pretraining := cell.pretraining) and (path := pretraining.checkpoint):
+            found.update(dict.fromkeys(_checkpoint_notes(cell, pretraining, path, dataset)))
         labels = dataset.train.labels
         first = split_rounds(cell, labels, 0).rounds[0].train
         if len(lost := np.setdiff1d(labels, labels[first])):
@@ -202,6 +206,20 @@ def data_notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
                 f"{len(lost)} of {dataset.classes} classes ({some})"
             ] = None
     return list(found)
+
+
+def _checkpoint_notes(cell: Cell, pretraining: Pretraining, path: Path, dataset: Dataset) -> list[str]:
+    """Fits the file of weights to the cell's model before training starts; returns what a user should know."""
+    from warmstart_sim import models
+    from warmstart_sim.models.weights import read_weights, transfer_weights
+
+    function, options = cell.model.bind(MODELS)
+    with scoped_torch_seed(cell.seed, "init", 0):
+        model = models.build(function, options, dataset.input_shape, dataset.classes, dataset.vocabulary_size)
+    layout = models.layout(model)
+    weights, notes = read_weights(path, model, layout, pretraining.weights)
+    transfer_weights(weights, model.state_dict(), layout, pretraining.head)
+    return notes
 
 
 def load_by_name(name: str, assignments: Iterable[str], data_root: Path) -> Dataset:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import BATCH, evaluate
+from warmstart_sim.training.starts import freeze_all_but
 from warmstart_sim.types import IntArray, Split, StateDict
 
 
@@ -110,6 +111,25 @@ class FunctionalModel:
 
     def _on_device(self, indices: IntArray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(indices)).to(self.device)
+
+
+def without_gradient(model: nn.Module, inputs: torch.Tensor, trains_by_default: frozenset[str]) -> frozenset[str]:
+    """Names of the parameters that get no gradient.
+
+    They have `requires_grad=False`, no layer uses them, or `forward` uses them under `torch.no_grad()`. A copy of the
+    model runs in evaluation mode, in which no layer is dropped at random.
+
+    Args:
+        model: On any device.
+        inputs: Normalised inputs.
+        trains_by_default: Names of the parameters that train unless a start freezes them.
+    """
+    replica = copy.deepcopy(model).eval()
+    freeze_all_but(replica, None, trains_by_default)
+    replica.zero_grad()
+    with torch.enable_grad(), _cudnn_rnn_off(replica):
+        replica(inputs).sum().backward()
+    return frozenset(name for name, each in replica.named_parameters(remove_duplicate=False) if each.grad is None)
 
 
 def _cudnn_rnn_off(model: nn.Module) -> contextlib.AbstractContextManager[object]:

@@ -38,19 +38,19 @@ def start_of_round(strategy: Any, name: str, context: RoundContext, constant: Co
     return Start({**start.weights, **{entry: context.previous[entry] for entry in constant}}, start.trainable)
 
 
-def never_trained(model: nn.Module) -> frozenset[str]:
-    """State-dict entries that no round trains: `requires_grad=False`, and modules with no other parameters.
+def never_trained(model: nn.Module, without_gradient: frozenset[str]) -> frozenset[str]:
+    """State-dict entries that no round trains: these parameters, and all of modules that have no others.
 
-    Call it while no start has frozen anything.
+    Args:
+        model: Any model.
+        without_gradient: Names of parameters, from `model_functions.without_gradient`.
     """
-    frozen = {name for name, each in model.named_parameters(remove_duplicate=False) if not each.requires_grad}
-    if not frozen:
-        return frozenset()
-    for prefix, module in model.named_modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            frozen |= {f"{prefix}.{name}" if prefix else name for name in module.state_dict()}
-    return frozenset(frozen & model.state_dict().keys())
+    found = set(without_gradient)
+    for prefix, module in model.named_modules(remove_duplicate=False):  # a shared module has several names
+        parameters = {f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters()}
+        if parameters and parameters <= without_gradient:
+            found |= {f"{prefix}.{name}" if prefix else name for name in module.state_dict()}
+    return frozenset(found)
 
 
 def trains_by_default(model: nn.Module) -> frozenset[str]:

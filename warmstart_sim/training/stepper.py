@@ -19,7 +19,7 @@ from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, hits_and_loss
 from warmstart_sim.training.optimizers import make_optimizer, restore_optimizer, set_rate, set_to_zero, state_tensors
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.starts import freeze_all_but, never_trained, train_mode, trains_by_default
+from warmstart_sim.training.starts import freeze_all_but, train_mode, trains_by_default
 from warmstart_sim.types import Hooks
 
 Step = Callable[[torch.Tensor, int | None], None]  # the batch's indices, and the length to which its texts are cut
@@ -88,7 +88,6 @@ class Stepper:
         generator: What transforms draw from.
         capture_seconds: Seconds spent on capturing so far.
         trains_by_default: Names of the parameters that train unless a start freezes them.
-        never_trained: State-dict entries that no round trains.
         version: Incremented when samples, hooks or optimiser change, which invalidates captured and stacked steps.
     """
 
@@ -116,7 +115,6 @@ class Stepper:
         self.generator = torch.Generator(self.device)
         self.version = 0
         self.trains_by_default = trains_by_default(model)
-        self.never_trained = never_trained(model)
         self._captures_steps = captures_steps and graph_capture is not None
         self._eager_step: Step = self._not_begun
         self._after_step: list[Callable[[nn.Module, torch.optim.Optimizer], None]] = []
