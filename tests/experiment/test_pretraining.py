@@ -288,7 +288,7 @@ def test_half_precision_weights_are_those_weights_rounded(tmp_path, execution):
     assert same(*found)
 
 
-def test_weights_of_another_architecture_are_one_line(tmp_path, execution):
+def test_weights_of_another_architecture_are_listed(tmp_path, execution):
     torch.save(
         CellTrainer(arm("random_init", {"model.widths": [7]}), execution).fresh_weights(0), tmp_path / "weights.pt"
     )
@@ -296,8 +296,9 @@ def test_weights_of_another_architecture_are_one_line(tmp_path, execution):
     with pytest.raises(WarmstartError) as caught:
         result(cell, tmp_path / "run", execution)
     assert str(caught.value) == (
-        "the pre-trained weights have another architecture: 'hidden1.0.weight' is (7, 64) there "
-        "and (6, 64) in the model"
+        "the pre-trained weights have another architecture: 0 of the 2 entries of the model's body fit\n"
+        "  'hidden1.0.weight' is (7, 64) there and (6, 64) in the model\n"
+        "  'hidden1.0.bias' is (7,) there and (6,) in the model"
     )
 
 

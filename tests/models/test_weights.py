@@ -128,7 +128,7 @@ def test_of_several_sets_the_weights_themselves_are_taken_and_the_others_can_be(
     wrap, taken, other = SEVERAL[kind]
     path = stored(tmp_path, wrap(state(seed=1), state(seed=2)))
     assert same(read(path), state(seed=1))
-    assert f"'{taken}' were taken; `stream.weights: {other}` takes others" in notes(path)[0]
+    assert f"'{taken}' was taken; `stream.weights` takes another ({other})" in notes(path)[0]
     assert same(read(path, which=other), state(seed=2))
     with pytest.raises(DataError, match=rf"stream.weights: .*unknown set of weights 'emma'.*{taken}"):
         read(path, which="emma")
@@ -159,10 +159,18 @@ def test_a_published_backbone_fits_a_models_body_and_its_own_head_is_left_out(tm
     result = transfer_weights(read(path, built), built.state_dict(), models.layout(built))
     assert torch.equal(result["backbone.layer4.1.conv2.weight"], published.layer4[1].conv2.weight)
     assert torch.equal(result["classifier.weight"], built.classifier.weight)
-    assert notes(path, built) == [f"{path}: 'backbone.fc.weight', 'backbone.fc.bias' of the file are not used"]
+    assert notes(path, built) == [f"{path}: 'fc.weight', 'fc.bias' of the file are not used"]
     deeper = stored(tmp_path, torchvision.models.resnet34().state_dict())
     with pytest.raises(WarmstartError, match=r"they have 'backbone\.layer1\.2\.conv1\.weight'"):
         transfer_weights(read(deeper, built), built.state_dict(), models.layout(built))
+
+
+def test_weights_for_a_part_of_the_body_leave_the_rest_to_be_named(tmp_path):
+    built = OnBackbone()
+    built.neck, built.classifier = torch.nn.Linear(512, 8), torch.nn.Linear(8, 3)
+    path = stored(tmp_path, torchvision.models.resnet18().state_dict())
+    with pytest.raises(WarmstartError, match=r": 100 of the 10[24] entries.*\n  they lack 'neck\.weight' \(8, 512\)"):
+        transfer_weights(read(path, built), built.state_dict(), models.layout(built))
 
 
 def test_tied_parameters_may_be_in_a_file_under_one_of_their_names(tmp_path):
@@ -372,22 +380,22 @@ def test_other_precisions_are_converted_to_the_models(dtype):
     [
         (
             lambda: state(batch_norm=False),
-            ["2 of the 12 entries", "they lack 'conv1.1.weight' (2,)", "they lack 'conv1.1.bias' (2,)"],
+            ["2 of the 10 entries", "they lack 'conv1.1.weight' (2,)", "they lack 'conv1.1.bias' (2,)"],
         ),
         (
             lambda: state(channels=(2, 4, 4)),
-            ["12 of the 12 entries", "they have 'conv3.0.weight' (4, 4, 3, 3), which the model does not have"],
+            ["10 of the 10 entries", "they have 'conv3.0.weight' (4, 4, 3, 3), which the model does not have"],
         ),
         (
             lambda: state(channels=(3, 4)),
-            ["6 of the 12 entries", "'conv1.0.weight' is (3, 1, 3, 3) there and (2, 1, 3, 3) in the model"],
+            ["4 of the 10 entries", "'conv1.0.weight' is (3, 1, 3, 3) there and (2, 1, 3, 3) in the model"],
         ),
         (
             lambda: {**state(), "conv2.0.weight": torch.zeros(2, 4, 3, 3)},
-            ["11 of the 12 entries", "'conv2.0.weight' is (2, 4, 3, 3) there and (4, 2, 3, 3) in the model"],
+            ["9 of the 10 entries", "'conv2.0.weight' is (2, 4, 3, 3) there and (4, 2, 3, 3) in the model"],
         ),
-        (lambda: head_and_body(state())[0], ["2 of the 12 entries", "they lack 'conv1.0.weight' (2, 1, 3, 3)"]),
-        (lambda: {"w": torch.zeros(1)}, ["2 of the 12 entries", "they lack 'conv1.0.weight' (2, 1, 3, 3)"]),
+        (lambda: head_and_body(state())[0], ["0 of the 10 entries", "they lack 'conv1.0.weight' (2, 1, 3, 3)"]),
+        (lambda: {"w": torch.zeros(1)}, ["0 of the 10 entries", "they lack 'conv1.0.weight' (2, 1, 3, 3)"]),
     ],
 )
 def test_another_architecture_is_said_entry_by_entry(weights, lines):

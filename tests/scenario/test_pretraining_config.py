@@ -151,6 +151,16 @@ def test_a_checkpoint_has_no_first_phase_and_is_part_of_the_id(pretrained):
     assert not {cell.id for cell in cells(one)} & {cell.id for cell in cells(other)}
 
 
+def test_which_weights_of_a_checkpoint_are_taken_is_part_of_the_id(pretrained):
+    stream = {"name": "pretrain", "checkpoint": "a.pt"}
+    default, unset, ema = (
+        pretrained({"stream": {**stream, **more}}) for more in ({}, {"weights": None}, {"weights": "ema"})
+    )
+    ids = [{cell.id for cell in cells(raw)} for raw in (default, unset, ema)]
+    assert ids[0] == ids[1]
+    assert not ids[0] & ids[2]
+
+
 def test_a_first_phase_is_a_cell_of_its_own(pretrained):
     cell = cells(pretrained({"stream.source": {"name": "digits", "fraction": 0.5, "validation_fraction": 0.1}}))[0]
     phase = cell.first_phase
@@ -304,6 +314,7 @@ SOURCE_KEYS = (
         ("stream=pretrain", "stream.source: is missing: the data set to pre-train on, or `checkpoint` for a file"),
         ("stream.checkpoint=w.pt", "stream.checkpoint: takes the place of `source`; give one of the two"),
         ("stream.checkpoint=3", "stream.checkpoint: found 3 (allowed: a path)"),
+        ("stream.weights=ema", "stream.weights: says which weights of `checkpoint` to take; give both"),
         ("stream.head=old", "stream.head: found 'old' (allowed: 'keep', 'fresh')"),
         ("stream.source=[digits]", "stream.source: found ['digits'] (allowed: a name, or a mapping)"),
         ("stream.source=3", "stream.source: found 3 (allowed: a name, or a mapping)"),
@@ -427,6 +438,7 @@ def build(input_shape: tuple[int, ...], classes: int) -> None: ...
         {"stream.head": "fresh", "stream.rounds": 1, "stream.order": "balanced"},
         {"stream.source.training": {"optimizer": {"lr": 1}}, "vary": {"training.optimizer.name": ["sgd", "adam"]}},
         {"stream": {"name": "pretrain", "checkpoint": Path("w.pt"), "fraction": 0.5}},
+        {"stream": {"name": "pretrain", "checkpoint": "w.pt", "weights": "state_dict_ema"}},
         {"stream.source": None, "vary": {"stream.checkpoint": ["a.pt", "b.pt"]}},
         {"stream.source": "my_module:load", "vary": {"stream.source.side": [5, 6]}},
         {"vary": {"stream.source.training.until": [{"epochs": 3}, {"steps": 4}]}},

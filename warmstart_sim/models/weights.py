@@ -56,15 +56,15 @@ def read_weights(
             raise DataError(f"stream.weights: {path}: {unknown('set of weights', which, known)}")
     best = fits[0]
     others = dict.fromkeys(fit.label for fit in fits[1:] if fit.count == best.count and fit.label != best.label)
+    _add_tied(best.weights, model)
     weights, surplus_head = _without_other_head(best, state, layout)
-    _add_tied(weights, model)
     notes = []
     if others and best.count:
         notes.append(
-            f"{path}: the weights '{best.label or 'at the top'}' were taken; `stream.weights: {next(iter(others))}` "
-            f"takes others ({', '.join(others)})"
+            f"{path} holds several sets of weights that fit: '{best.label or 'at the top'}' was taken; "
+            f"`stream.weights` takes another ({', '.join(others)})"
         )
-    if unused := [*best.outside, *surplus_head]:
+    if unused := [*best.outside, *(name.removeprefix(best.inside) for name in surplus_head)]:
         notes.append(f"{path}: {_some([repr(name) for name in unused], 3)} of the file are not used")
     return weights, notes
 
@@ -89,10 +89,12 @@ class _Fit:
 
 
 def _fits(label: str, weights: StateDict, state: StateDict, layout: Layout) -> Iterator[_Fit]:
-    """Fits a set of weights to the whole model, and to the module that is its body, with each prefix of the file."""
+    """Fits a set of weights to the whole model, and to modules of it, with each prefix of the file."""
     named, own = _without_wrappers(weights), _without_wrappers({name: name for name in state})
     body = [name for name in own if not layout.in_head(own[name])]
-    insides = [prefix for prefix in _prefixes(body[:1]) if all(name.startswith(prefix) for name in body)]
+    insides = [
+        prefix for prefix in _prefixes(own) if prefix.count(".") < 2 or all(name.startswith(prefix) for name in body)
+    ]
     for prefix, inside in itertools.product(_prefixes(named), insides):
         renamed = {inside + name.removeprefix(prefix): each for name, each in named.items() if name.startswith(prefix)}
         found = {own.get(name, name): each for name, each in renamed.items()}
@@ -100,12 +102,14 @@ def _fits(label: str, weights: StateDict, state: StateDict, layout: Layout) -> I
             name in state and each.shape == state[name].shape and not name.endswith(COUNTER)
             for name, each in found.items()
         )
-        outside = [name for name in named if not name.startswith(prefix)]
-        yield _Fit(".".join(filter(None, (label, prefix.rstrip(".")))), found, outside, count, inside)
+        if count or prefix == inside == "":
+            outside = [name for name in named if not name.startswith(prefix)]
+            yield _Fit(".".join(filter(None, (label, prefix.rstrip(".")))), found, outside, count, inside)
 
 
 def _without_wrappers(weights: Mapping[str, T]) -> dict[str, T]:
-    """The same entries without wrappers' names, unless two would then have the same name."""
+    """The same entries without wrappers' names and counters, unless two would then have the same name."""
+    weights = {name: each for name, each in weights.items() if name != "n_averaged"}  # AveragedModel's counter
     named = {".".join(part for part in name.split(".") if part not in WRAPPER_NAMES): name for name in weights}
     return {short: weights[name] for short, name in named.items()} if len(named) == len(weights) else dict(weights)
 
@@ -129,7 +133,8 @@ def _without_other_head(fit: _Fit, state: StateDict, layout: Layout) -> tuple[di
     surplus = [name for name in weights if name not in state and not name.endswith(COUNTER)]
     tops = {fit.inside + name.removeprefix(fit.inside).partition(".")[0] for name in surplus}
     has_head = any(layout.in_head(name) for name in weights)
-    has_body = not any(_mismatch(name, weights, state) for name in state if not layout.in_head(name))
+    body = [name for name in state if not layout.in_head(name) and not name.endswith(COUNTER)]
+    has_body = not any(_mismatch(name, weights, state) for name in body)
     if len(tops) != 1 or has_head or not has_body or any(name.startswith(f"{min(tops)}.") for name in state):
         surplus = []
     return {name: each for name, each in weights.items() if name not in surplus}, surplus
@@ -164,7 +169,7 @@ def transfer_weights(
     own_head = {name for name in fresh if layout.in_head(name)}
     head_agrees = all(name in weights and weights[name].shape == fresh[name].shape for name in own_head)
     taken_fresh = own_head if head == "fresh" or not head_agrees else set()
-    body = [name for name in fresh if name not in own_head]
+    body = [name for name in fresh if name not in own_head and not name.endswith(COUNTER)]
     surplus = [
         name for name in weights if name not in fresh and not layout.in_head(name) and not name.endswith(COUNTER)
     ]
@@ -187,7 +192,7 @@ def transfer_weights(
 def _mismatch(name: str, weights: StateDict, fresh: StateDict) -> str:
     expected = tuple(fresh[name].shape)
     if name not in weights:
-        return "" if name.endswith(COUNTER) else f"they lack '{name}' {expected}"
+        return f"they lack '{name}' {expected}"
     found = tuple(weights[name].shape)
     return "" if found == expected else f"'{name}' is {found} there and {expected} in the model"
 
