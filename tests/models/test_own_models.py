@@ -131,6 +131,19 @@ def test_a_stack_reads_the_logits_in_a_dict():
         torch.testing.assert_close(logits[0], logits[1])
 
 
+def test_a_layer_for_another_output_is_no_part_of_stacked_steps():
+    class Auxiliary(InDict):
+        def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+            output = super().forward(inputs)
+            return {**output, "auxiliary": self.auxiliary(output["features"])}
+
+    model = Auxiliary((1, 8, 8), 10)
+    model.auxiliary = nn.Linear(12, 10)
+    models.check_output(model, (1, 8, 8), 10)
+    with pytest.raises(Unstackable, match="output is not used"):
+        stacked_network(model, 2, SampleMask())
+
+
 @pytest.mark.parametrize("kind", ["InDict", "InTuple", "float64", "WithoutGradient", "lazy"])
 def test_captured_steps_are_those_of_single_kernels(execution, kind):
     cell = cell_of(kind)

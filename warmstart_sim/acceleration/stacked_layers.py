@@ -150,14 +150,17 @@ def stacked_network(model: nn.Module, count: int, sample_mask: SampleMask) -> tu
     """
     read_logits = _only_hook(model)
     try:
-        traced = fx.GraphModule(model, _Tracer().trace(model))
+        graph = _Tracer().trace(model)
     except Unstackable:
         raise
     except Exception as error:  # tracing runs the user's own code, which may branch on values
         raise Unstackable(f"a forward pass that cannot be traced ({type(error).__name__})") from error
-    (output,) = (node for node in traced.graph.nodes if node.op == "output")
+    (output,) = (node for node in graph.nodes if node.op == "output")
     if read_logits and not isinstance(output.args[0], fx.Node):
         output.args = (read_logits.read(output.args[0]),)
+    if any(node.op == "call_module" and not node.users for node in graph.nodes):
+        raise Unstackable("a layer whose output is not used")
+    traced = fx.GraphModule(model, graph)
     spatial = any(isinstance(module, (nn.Conv2d, *POOLING)) for module in traced.modules())
     layer: nn.Module | None = None
     for node in traced.graph.nodes:
