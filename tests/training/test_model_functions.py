@@ -7,10 +7,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from tests.probes.test_probes import COUNT, SHAPES, context_of
 from warmstart_sim.training import model_functions
+from warmstart_sim.training.model_functions import without_gradient
+from warmstart_sim.training.starts import trains_by_default
 from warmstart_sim.types import RoundContext
 
 
@@ -125,3 +128,16 @@ def test_a_context_without_a_model_says_so():
     bare = RoundContext(context.round, context.layout, context.generator)
     with pytest.raises(RuntimeError, match="without a model"):
         bare.forward({}, torch.zeros(1))
+
+
+def test_a_model_that_computes_without_gradient_in_evaluation_mode_trains_all_the_same():
+    class Usual(nn.Sequential):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            with torch.set_grad_enabled(self.training):
+                return super().forward(inputs)
+
+    model = Usual(nn.Linear(3, 3), nn.Dropout(0.5), nn.Linear(3, 2))
+    drawn = torch.random.get_rng_state()
+    assert without_gradient(model, torch.ones(2, 3), trains_by_default(model)) == frozenset()
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -117,18 +117,22 @@ def without_gradient(model: nn.Module, inputs: torch.Tensor, trains_by_default: 
     """Names of the parameters that get no gradient.
 
     They have `requires_grad=False`, no layer uses them, or `forward` uses them under `torch.no_grad()`. A copy of the
-    model runs in evaluation mode, in which no layer is dropped at random.
+    model runs in training mode, and in evaluation mode, in which no layer is dropped at random.
 
     Args:
         model: On any device.
-        inputs: Normalised inputs.
+        inputs: At least two normalised inputs.
         trains_by_default: Names of the parameters that train unless a start freezes them.
     """
-    replica = copy.deepcopy(model).eval()
+    replica = copy.deepcopy(model)
     freeze_all_but(replica, None, trains_by_default)
     replica.zero_grad()
-    with torch.enable_grad(), _cudnn_rnn_off(replica):
-        replica(inputs).sum().backward()
+    cuda = [inputs.device] if inputs.is_cuda else []
+    with torch.enable_grad(), _cudnn_rnn_off(replica), torch.random.fork_rng(devices=cuda):
+        for training in (False, True):
+            total = replica.train(training)(inputs).sum()
+            if total.requires_grad:
+                total.backward()
     return frozenset(name for name, each in replica.named_parameters(remove_duplicate=False) if each.grad is None)
 
 
