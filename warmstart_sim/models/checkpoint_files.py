@@ -24,8 +24,8 @@ SAFETENSORS_DTYPES = {
 }  # fmt: skip
 
 NOT_PLAIN = """\
-{file} holds a Python object ({found}), not plain weights only, and loading it would run code. If you trust it, save \
-`model.state_dict()` with torch.save, where its classes can be imported:
+{file} is not a file of plain weights: it holds a Python object ({found}), and loading it would run code. If you trust \
+it, save `model.state_dict()` with torch.save, where its classes can be imported:
   python -c "import torch; m = torch.load('{path}', map_location='cpu', weights_only=False); \
 m = m.get('model', m.get('state_dict')) if isinstance(m, dict) else m; \
 torch.save(m.state_dict() if isinstance(m, torch.nn.Module) else m, 'weights.pt')"\
