@@ -330,7 +330,7 @@ SOURCE_KEYS = (
         (
             "stream.sorce=svhn",
             "stream.sorce: unknown key; did you mean 'source'? (allowed here: name, rounds, "
-            "checkpoint, head, source, fraction, order)",
+            "checkpoint, weights, head, source, fraction, order)",
         ),
         (
             "stream={name: online, source: digits}",
