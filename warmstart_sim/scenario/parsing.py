@@ -124,9 +124,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
             raise scenario_error(where, "stream.checkpoint", "takes the place of `source`; give one of the two")
         if stream_settings.weights is not None and stream_settings.checkpoint is None:
             raise scenario_error(where, "stream.weights", "says which weights of `checkpoint` to take; give both")
-        pretraining = Pretraining(
-            source, stream_settings.checkpoint, stream_settings.head, stream_settings.weights
-        )
+        pretraining = Pretraining(source, stream_settings.checkpoint, stream_settings.head, stream_settings.weights)
     arms_raw = check.mapping(present["strategies"], "strategies", allowed="a mapping of labels to options")
     if not arms_raw:
         raise scenario_error(where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")

@@ -35,7 +35,10 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
         # The source is kept as written, because its defaults depend on the target.
         source = mapping_or_empty(written.get("stream")).get("source")
         checkpoint = first.checkpoint and str(first.checkpoint)
-        stream |= {"head": first.head, **drop_none({"checkpoint": checkpoint, "weights": first.weights, "source": source})}
+        stream |= {
+            "head": first.head,
+            **drop_none({"checkpoint": checkpoint, "weights": first.weights, "source": source}),
+        }
     return {
         **{key: header[key] for key in ("name", "title", "reproduces")},
         **({"rehearsal": True} if header["rehearsal"] else {}),
