@@ -80,14 +80,6 @@ NAN = np.full((12, 2), np.nan, dtype=np.float32)
         ({"y_train": LABELS[:-1]}, r"x_train has shape \(12, 6, 5\) and y_train \(11,\)"),
         ({"x_train": np.zeros((0, 6, 5), np.uint8), "y_train": LABELS[:0]}, "both need n > 0 rows"),
         ({"x_train": np.uint8(3)}, r"x_train has shape \(\)"),
-        ({"y_train": LABELS.astype(float)}, r"y_train is float64 of shape \(12,\); labels are integers"),
-        ({"y_train": LABELS.astype(str)}, "y_train is <U"),
-        ({"y_train": LABELS.astype(bool)}, "y_train is bool"),
-        ({"y_train": LABELS[:, None]}, r"y_train is int64 of shape \(12, 1\)"),
-        ({"y_train": LABELS - 1}, "y_train holds -1; labels start at 0"),
-        ({"y_train": LABELS + 1}, "y_train holds 3 but no 0"),
-        ({"y_train": LABELS * 10**12}, "y_train holds 2000000000000 but no 1"),
-        ({"y_train": LABELS.astype(np.uint64) + np.uint64(2**63)}, "y_train holds -"),
         ({"y_train": LABELS * 0}, "nothing to learn with 1 class"),
         ({"x_train": np.zeros((12, 6, 5), np.int32)}, "x_train is int32"),
         ({"x_train": np.zeros((12, 6), np.uint8)}, r"x_train is uint8 of shape \(12, 6\).* tokens .* other than uint8"),
@@ -106,6 +98,7 @@ NAN = np.full((12, 2), np.nan, dtype=np.float32)
         ({"x_test": np.zeros((3, 6, 5), np.uint8), "y_test": LABELS[:3] + 1}, "test labels hold 3"),
         ({"x_test": np.zeros((3, 6, 5), np.uint8), "y_test": LABELS[:2]}, r"y_test \(2,\)"),
         ({"x_train": np.array([[{}]] * 12, dtype=object)}, "does not hold plain arrays.*allow_pickle=False"),
+        ({"y_train": np.array(["a", "b", "c"] * 4, dtype=object)}, r"save text labels as y\.astype\(str\)"),
     ],
 )
 def test_invalid_arrays_are_reported_in_one_line(npz, changed, message):
@@ -115,7 +108,7 @@ def test_invalid_arrays_are_reported_in_one_line(npz, changed, message):
 
 
 def test_labels_beyond_the_declared_classes_are_refused(npz):
-    with pytest.raises(DataError, match="labels hold 2; with 2 classes they are 0 to 1"):
+    with pytest.raises(DataError, match="labels y_train hold 2; with 2 classes they are 0 to 1"):
         load("arrays", {"path": npz(), "classes": 2}, Path(), 0)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from warmstart_sim.datasets.labels import number_labels
 from warmstart_sim.datasets.split import stratified_split
 from warmstart_sim.errors import DataError, unknown
 from warmstart_sim.registry import DATASETS
@@ -34,13 +35,15 @@ def arrays(
 
     Inputs are uint8 images (n, height, width), with 1 or 3 channels before or after height and width if there are any;
     floats (n, ...), used as they are; or tokens: integers other than uint8, (n, length), padded with zeros at the end.
-    Labels are integers 0 to k - 1, shape (n,).
+    Labels are whole numbers of any type, text or booleans, shape (n,) or (n, 1), or one-hot rows (n, k). The classes
+    are numbered in sorted order, and a note says how, unless they are 0 to k - 1 already.
 
     Args:
         root: Not used.
         seed: Not used: the split is the same for every seed.
         path: The file.
-        classes: The number of classes k. Default: the largest training label + 1; every label must then occur.
+        classes: The number of classes k; whole numbers below it are then left as they are. Default: the number of
+            different training labels, or of the columns of one-hot rows.
         test_fraction: The share of each class held out for testing, in (0, 1). Ignored if there is an x_test.
 
     Raises:
@@ -48,15 +51,20 @@ def arrays(
     """
     path = path.expanduser()
     found = _read(path)
-    train = _samples(path, found, "train")
-    if classes is None:
-        classes = _count_classes(path, train.labels)
+    labels = number_labels(
+        f"arrays: {path}",
+        found["y_train"],
+        found.get("y_test", ()),
+        classes,
+        ("the labels y_train", "the labels y_test"),
+    )
+    train = _samples(path, found, "train", labels.train)
     if "x_test" in found:
-        test = _samples(path, found, "test")
+        test = _samples(path, found, "test", labels.test)
     else:
         split = stratified_split(train.labels, test_fraction, numpy_generator(0, "held_out"))
         train, test = (Samples(train.inputs[part], train.labels[part]) for part in split)
-    return Dataset("arrays", train, test, classes)
+    return Dataset("arrays", train, test, labels.classes, notes=labels.notes)
 
 
 def _read(path: Path) -> Mapping[str, NDArray[Any]]:
@@ -68,7 +76,8 @@ def _read(path: Path) -> Mapping[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             found = {key: archive[key] for key in archive.files}
     except Exception as error:  # zipfile, zlib and NumPy raise many different errors for a damaged file
-        raise DataError(f"arrays: {path} does not hold plain arrays, or is damaged ({error})") from error
+        hint = "; save text labels as y.astype(str)" if "allow_pickle" in str(error) else ""
+        raise DataError(f"arrays: {path} does not hold plain arrays, or is damaged ({error}){hint}") from error
     for key in found:
         if key not in KEYS:
             raise DataError(f"arrays: {path}: {unknown('array', key, KEYS)}")
@@ -78,13 +87,11 @@ def _read(path: Path) -> Mapping[str, NDArray[Any]]:
     return found
 
 
-def _samples(path: Path, found: Mapping[str, NDArray[Any]], part: str) -> Samples:
+def _samples(path: Path, found: Mapping[str, NDArray[Any]], part: str, labels: IntArray) -> Samples:
     x, y = found[f"x_{part}"], found[f"y_{part}"]
-    if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
-        raise DataError(f"arrays: {path}: y_{part} is {y.dtype} of shape {y.shape}; labels are integers of shape (n,)")
-    if x.ndim < 2 or len(x) != len(y) or len(x) == 0:
+    if x.ndim < 2 or len(x) != len(labels) or len(x) == 0:
         raise DataError(f"arrays: {path}: x_{part} has shape {x.shape} and y_{part} {y.shape}; both need n > 0 rows")
-    return Samples(_inputs(path, x, part), y.astype(np.int64))
+    return Samples(_inputs(path, x, part), labels)
 
 
 def _inputs(path: Path, x: NDArray[Any], part: str) -> NDArray[Any]:
@@ -104,16 +111,3 @@ def _inputs(path: Path, x: NDArray[Any], part: str) -> NDArray[Any]:
         f"arrays: {path}: x_{part} is {x.dtype} of shape {x.shape}; inputs are uint8 images (n, height, width) with "
         "1 or 3 channels before or after the sides, floats (n, ...), or integer tokens (n, length) other than uint8"
     )
-
-
-def _count_classes(path: Path, labels: IntArray) -> int:
-    present = np.unique(labels)
-    if present[0] < 0:
-        raise DataError(f"arrays: {path}: y_train holds {present[0]}; labels start at 0")
-    gaps = np.flatnonzero(present != np.arange(len(present)))
-    if len(gaps):
-        raise DataError(
-            f"arrays: {path}: y_train holds {present[-1]} but no {gaps[0]}; labels start at 0 and have no gaps, unless "
-            "`classes` gives their number"
-        )
-    return len(present)

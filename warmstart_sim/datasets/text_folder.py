@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from warmstart_sim.datasets.class_folders import TEST_NAMES, files_by_class, train_and_test_folders
+from warmstart_sim.datasets.labels import number_labels
 from warmstart_sim.datasets.split import stratified_split
 from warmstart_sim.datasets.tokenizing import Keep, Punctuation, TextOptions, Texts, read_text, text_dataset
 from warmstart_sim.errors import DataError, unknown
@@ -63,14 +63,19 @@ def text_folder(
             unknown class, a table lacks a column or has a row without text or label, or a file is not UTF-8.
     """
     train, test = _find_texts(path.expanduser(), text_column, label_column)
-    train_labels, test_labels, classes = _number_classes(train, test)
+    labels = number_labels(
+        "text_folder", train.class_names, test.class_names if test else (), parts=(train.source, test and test.source)
+    )
+    if labels.classes < 2:
+        raise DataError(f"text_folder: {train.source} has only one class ({train.class_names[0]})")
     if test is None:
-        kept, held_out = stratified_split(train_labels, test_fraction, numpy_generator(0, "held_out"))
-        parts = (_subset(train.texts, train_labels, kept), _subset(train.texts, train_labels, held_out))
+        kept, held_out = stratified_split(labels.train, test_fraction, numpy_generator(0, "held_out"))
+        parts = (_subset(train.texts, labels.train, kept), _subset(train.texts, labels.train, held_out))
     else:
-        parts = (Texts(train.texts, train_labels), Texts(test.texts, test_labels))
+        parts = (Texts(train.texts, labels.train), Texts(test.texts, labels.test))
     options = TextOptions(vocabulary, min_count, length, keep, lowercase, punctuation)
-    return text_dataset("text_folder", *parts, classes, options)
+    dataset = text_dataset("text_folder", *parts, labels.classes, options)
+    return replace(dataset, notes=(*dataset.notes, *labels.notes))
 
 
 @dataclass(frozen=True)
@@ -134,33 +139,6 @@ def _read_table(file: Path, text_column: str, label_column: str) -> _LabelledTex
         if len(rows := np.flatnonzero(frame[column].str.strip() == "")):
             raise DataError(f"text_folder: {file}: row {rows[0] + 1} below the header has no {what} ('{column}')")
     return _LabelledTexts(file, frame[text_column].tolist(), frame[label_column].str.strip().tolist())
-
-
-def _number_classes(train: _LabelledTexts, test: _LabelledTexts | None) -> tuple[IntArray, IntArray, int]:
-    """Returns the labels of the training and the test texts, and the number of classes."""
-    test_names = test.class_names if test else []
-    names = [*train.class_names, *test_names]
-    keys: list[Any] = _as_numbers(names) or names
-    train_keys, test_keys = keys[: len(train.class_names)], keys[len(train.class_names) :]
-    number = {key: index for index, key in enumerate(sorted(set(train_keys)))}
-    if len(number) < 2:
-        raise DataError(f"text_folder: {train.source} has only one class ({train.class_names[0]})")
-    for name, key in zip(test_names, test_keys, strict=True):
-        if key not in number:
-            raise DataError(f"text_folder: class '{name}' in {test and test.source} is not in {train.source}")
-    train_labels, test_labels = (
-        np.array([number[key] for key in part], dtype=np.int64) for part in (train_keys, test_keys)
-    )
-    return train_labels, test_labels, len(number)
-
-
-def _as_numbers(names: Sequence[str]) -> list[Decimal] | None:
-    """Converts all names to numbers, or returns None if one is not a number: 10 comes after 9, and 1.0 equals 1."""
-    try:
-        numbers = [Decimal(name) for name in names]
-    except InvalidOperation:
-        return None
-    return numbers if all(number.is_finite() for number in numbers) else None
 
 
 def _subset(texts: Sequence[str], labels: IntArray, indices: IntArray) -> Texts:

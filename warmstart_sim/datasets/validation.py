@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from warmstart_sim.datasets.labels import number_labels
 from warmstart_sim.errors import DataError
 from warmstart_sim.types import Dataset, Samples
 
@@ -20,7 +21,8 @@ KINDS = {
 def validate(dataset: Dataset) -> Dataset:
     """Returns `dataset` if it meets the contract of `Dataset` and `Samples`.
 
-    The result is the same object, except that tokens without a `vocabulary_size` get the largest token + 1.
+    The result is the same object, except that labels of other kinds are numbered, with a note (`number_labels`), and
+    that tokens without a `vocabulary_size` get the largest token + 1.
 
     Raises:
         DataError: Something is wrong; the message says what was found and where.
@@ -29,6 +31,7 @@ def validate(dataset: Dataset) -> Dataset:
         raise DataError(f"{dataset.name}: there is nothing to learn with {dataset.classes} class")
     if len(dataset.train.inputs) == 0:
         raise DataError(f"{dataset.name}: there are no training samples")
+    dataset = with_numbered_labels(dataset)
     _check(dataset.train, f"{dataset.name}: the training", dataset.classes)
     _check(dataset.test, f"{dataset.name}: the test", dataset.classes)
     if len(np.unique(labels := dataset.train.labels)) == 1:
@@ -40,6 +43,28 @@ def validate(dataset: Dataset) -> Dataset:
             f"training inputs {train.dtype} of shape {train.shape[1:]}"
         )
     return _with_checked_tokens(dataset) if train.dtype == np.int64 else dataset
+
+
+def with_numbered_labels(dataset: Dataset) -> Dataset:
+    """Returns `dataset` with labels 0 to classes - 1: the same object if they are class indices already.
+
+    Raises:
+        DataError: It is not clear which classes they mean.
+    """
+    train, test = dataset.train, dataset.test
+    are_indices = all(
+        isinstance(labels, np.ndarray) and labels.dtype == np.int64 and labels.ndim == 1
+        for labels in (train.labels, test.labels)
+    )
+    if are_indices and ((train.labels >= 0) & (train.labels < dataset.classes)).all():
+        return dataset
+    labels = number_labels(dataset.name, train.labels, test.labels, dataset.classes)
+    return replace(
+        dataset,
+        train=Samples(train.inputs, labels.train),
+        test=Samples(test.inputs, labels.test),
+        notes=(*dataset.notes, *labels.notes),
+    )
 
 
 def _with_checked_tokens(dataset: Dataset) -> Dataset:
@@ -68,8 +93,6 @@ def _check(samples: Samples, which: str, classes: int) -> None:
     dimensions, what = KINDS[inputs.dtype]
     if inputs.ndim not in dimensions or 0 in inputs.shape[1:]:
         raise DataError(f"{which} inputs have shape {inputs.shape}; {inputs.dtype} inputs are {what}")
-    if labels.dtype != np.int64 or labels.ndim != 1:
-        raise DataError(f"{which} labels are {labels.dtype} of shape {labels.shape}, not int64 of shape (n,)")
     if len(inputs) != len(labels):
         raise DataError(f"{which} set has {len(inputs)} inputs but {len(labels)} labels")
     outside = labels[(labels < 0) | (labels >= classes)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from warmstart_sim.datasets.validation import with_numbered_labels
 from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.scenario.axes import axes_of
@@ -100,6 +101,7 @@ def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) ->
 def _with_own_data(value: Any, key: str = "") -> Any:
     """A scenario, or a value in it at `key`, in which every `Dataset` is replaced by a function that returns it."""
     if isinstance(value, Dataset):
+        value = with_numbered_labels(value)
         own = _OwnData(value, value.digest())
         return own if key.rpartition(".")[2] == "name" else {"name": own}
     if isinstance(value, Mapping):
