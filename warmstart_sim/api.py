@@ -46,8 +46,7 @@ def run(
         set: More settings, each "KEY=VALUE".
         rehearse: Run a reduced copy on stand-in data.
         **options: Every option of `warmstart-sim run` as a keyword argument: `out`, `device`, `workers`, `quiet`, `ray`
-            and so on. See `RunOptions`. `workers` is 1 by default, which runs all cells in this process; more need a
-            script that can be imported.
+            and so on. See `RunOptions`. `workers` is 1 by default, which runs all cells in this process.
 
     Returns:
         The run's tables: `rounds`, `epochs`, and `summary()`.

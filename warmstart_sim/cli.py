@@ -15,6 +15,7 @@ from typer import Argument, Option
 from warmstart_sim import __version__
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.options import DataRoot, RunOptions, takes_run_options
+from warmstart_sim.output import safe_output
 from warmstart_sim.preemption import Preempted
 
 if TYPE_CHECKING:
@@ -273,6 +274,7 @@ def schema(traceback: Traceback = False) -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
+@safe_output()
 def main() -> None:
     """The entry point: a user's mistake ends in one line on stderr, not in a traceback."""
     try:

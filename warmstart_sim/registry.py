@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar, get_type_hints
 
@@ -124,6 +124,23 @@ class Registry(Generic[T]):
         return self._schemas[name]
 
 
+def user_entries() -> list[tuple[str, str, Any, frozenset[str], Mapping[str, Any]]]:
+    """Every entry that is not this package's, for `register_entries` in another process."""
+    return [
+        (kind, name, target, registry._traits[name], registry._details[name])
+        for kind, registry in REGISTRIES.items()
+        for name, target in registry._targets.items()
+        if not target.__module__.startswith("warmstart_sim.")
+    ]
+
+
+def register_entries(entries: Iterable[tuple[str, str, Any, frozenset[str], Mapping[str, Any]]]) -> None:
+    """Registers the entries of another process, except those whose module registered them when it was imported."""
+    for kind, name, target, traits, details in entries:
+        if name not in REGISTRIES[kind]._targets:
+            REGISTRIES[kind].register(name, *traits, **details)(target)
+
+
 def _import_target(kind: str, name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     try:
@@ -141,3 +158,4 @@ PROBES: Registry[Any] = Registry("probe", "warmstart_sim.probes")
 DATASETS: Registry[Any] = Registry("data set", "warmstart_sim.datasets")
 STREAMS: Registry[Any] = Registry("stream", "warmstart_sim.streams")
 MODELS: Registry[Any] = Registry("model", "warmstart_sim.models")
+REGISTRIES = {registry.kind: registry for registry in (STRATEGIES, PARTS, PROBES, DATASETS, STREAMS, MODELS)}

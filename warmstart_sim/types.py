@@ -28,7 +28,7 @@ class Samples:
     Attributes:
         inputs: uint8 pixels (n, channels, height, width), or float32 values (n, ...), or int64 tokens (n, length): a
             text's tokens first, then zeros up to the length.
-        labels: int64 class indices, shape (n,).
+        labels: int64 class indices, shape (n,). Given otherwise, as text for example, they are numbered when loaded.
     """
 
     inputs: NDArray[np.generic]

@@ -79,6 +79,7 @@ NAN = np.full((12, 2), np.nan, dtype=np.float32)
         ({"y_tset": LABELS}, "unknown array 'y_tset'; did you mean 'y_test'"),
         ({"y_train": LABELS[:-1]}, r"x_train has shape \(12, 6, 5\) and y_train \(11,\)"),
         ({"x_train": np.zeros((0, 6, 5), np.uint8), "y_train": LABELS[:0]}, "both need n > 0 rows"),
+        ({"x_train": np.zeros(12)}, r"x_train has shape \(12,\); a single feature is a column, x\[:, None\]"),
         ({"x_train": np.uint8(3)}, r"x_train has shape \(\)"),
         ({"y_train": LABELS * 0}, "nothing to learn with 1 class"),
         ({"x_train": np.zeros((12, 6, 5), np.int32)}, "x_train is int32"),

@@ -1,11 +1,15 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from warmstart_sim.datasets import validate
 from warmstart_sim.errors import DataError
 from warmstart_sim.types import Dataset, Samples
+
+INDICES = np.arange(6) % 3
 
 
 def dataset(inputs=None, labels=None, test=None, classes=3) -> Dataset:
@@ -27,6 +31,21 @@ def dataset(inputs=None, labels=None, test=None, classes=3) -> Dataset:
 def test_valid_data_are_returned_unchanged(inputs):
     given = dataset(inputs)
     assert validate(given) is given
+
+
+def test_lists_and_tensors_are_inputs_too():
+    inputs = np.arange(24, dtype=np.float32).reshape(6, 4)
+    for given in (torch.from_numpy(inputs), pd.DataFrame(inputs)):
+        found = validate(dataset(given, INDICES))
+        assert found.train.inputs.dtype == np.float32
+        assert np.array_equal(found.train.inputs, inputs)
+    with pytest.raises(DataError, match=r"inputs are float64: convert them to uint8 .* float32"):
+        validate(dataset(inputs.tolist(), INDICES))
+
+
+def test_classes_that_the_test_samples_lack_are_noted():
+    given = dataset(test=Samples(np.zeros((2, 1, 4, 4), np.uint8), INDICES[:2]))
+    assert validate(given).notes == ("own: the test samples lack 1 of 3 classes",)
 
 
 def test_an_empty_test_set_is_allowed():

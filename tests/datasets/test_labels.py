@@ -136,6 +136,7 @@ NAN = np.array([0, 1, np.nan, 2])
         ),
         (np.array([1j, 2]), "are complex128"),
         ([{}, {}], "are object; they can be"),
+        ([[1], [1, 2]], "are object; they can be"),
     ],
 )
 def test_what_is_ambiguous_is_refused_in_one_line_that_says_what_to_do(labels, message):

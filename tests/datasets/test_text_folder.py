@@ -1,3 +1,5 @@
+import csv
+import re
 from functools import partial
 from pathlib import Path
 
@@ -137,6 +139,48 @@ def test_a_byte_order_mark_is_accepted(tmp_path, write_texts):
     assert read(path=folder).vocabulary_size == 3
 
 
+def test_an_empty_class_folder_is_noted_and_is_a_class_if_the_user_says_so(tmp_path, write_texts):
+    folder = write_texts(tmp_path, {"a": ["x"], "b": [], "c": ["x"]})
+    dataset = read(path=folder)
+    assert (dataset.classes, dataset.train.labels.tolist()) == (2, [0, 1])
+    assert (
+        dataset.notes[0] == f"text_folder: no texts in b ({folder}): no class, unless `allow_empty: true` makes it one"
+    )
+    allowed = read(path=folder, allow_empty=True)
+    assert (allowed.classes, allowed.train.labels.tolist()) == (3, [0, 2])
+    assert allowed.notes == ("text_folder: classes: a -> 0, b -> 1, c -> 2",)
+
+
+def test_the_classes_of_a_table_are_noted(tmp_path):
+    (tmp_path / "own.csv").write_text(TRAIN)
+    assert read(path=tmp_path / "own.csv").notes == ("text_folder: classes: neg -> 0, pos -> 1",)
+    (tmp_path / "own.csv").write_text(TRAIN.replace("neg", "0").replace("pos", "1"))
+    assert read(path=tmp_path / "own.csv").notes == ()
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_tables_are_read_as_pythons_csv_module_reads_them(tmp_path, separator, suffix, ending):
+    rows = [
+        ("text", "label"),
+        ("one, two; three|four\tfive", "a"),
+        ("six\nseven", "b"),
+        ('a "quoted" word', "a b"),
+        ("é", "b"),
+    ]
+    with (tmp_path / f"train.{suffix}").open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=separator, lineterminator=ending).writerows(rows)
+    (tmp_path / "test.csv").write_text("text,label\nsix,b\n")
+    dataset = read(path=tmp_path, length=10)
+    with (tmp_path / f"train.{suffix}").open(encoding="utf-8-sig", newline="") as file:
+        texts, labels = zip(*list(csv.reader(file, delimiter=separator))[1:], strict=True)
+    names = sorted(set(labels))
+    assert dataset.train.labels.tolist() == [names.index(label) for label in labels]
+    words = [len(re.findall(r"\w+", text)) for text in texts]
+    assert (dataset.train.inputs > 0).sum(axis=1).tolist() == words
+
+
 def test_options_reach_the_tokens(folders):
     dataset = read(path=folders, vocabulary=1, length=1, keep="end", lowercase=False, punctuation="keep")
     assert dataset.vocabulary_size == 3
@@ -193,12 +237,6 @@ def a_file_in_latin_1(path, write_texts):
     return folder
 
 
-def an_empty_class(path, write_texts):
-    folder = write_texts(path / "own", {"a": ["x"], "b": ["x"]})
-    (folder / "c").mkdir()
-    return folder
-
-
 def an_empty_test_folder(path, write_texts):
     write_texts(path / "own" / "train", {"a": ["x"], "b": ["x"]})
     (path / "own" / "test").mkdir()
@@ -212,7 +250,6 @@ def an_empty_test_folder(path, write_texts):
         (table("text", "own.txt"), r"own\.txt is neither a folder nor a \.csv or \.tsv file"),
         (lambda path, _: write(path / "flat" / "a.txt", "x").parent, r"no texts in the folders of .*flat \(\.txt\)"),
         (in_folders({"a": [], "b": []}), "no texts in the folders of"),
-        (an_empty_class, "class 'c' in .*own has no texts"),
         (in_folders({"only": ["x"]}), r"own has only one class \(only\)"),
         (in_folders({"a": ["x"], "b": ["x"]}, {"c": ["x"]}), "class 'c' in .*test is not in .*train"),
         (in_folders({"1": ["x"], "2": ["x"]}, {"1": ["x"], "x": ["x"]}), "class 'x' in .*test is not in .*train"),

@@ -230,7 +230,8 @@ def test_a_users_arrays_go_to_a_worker_once(tiny_scenario):
     raw, where = prepare_scenario(tiny_scenario, data=Dataset("mine", samples, samples, 2))
     tasks = [Task(cell) for cell in scenarios.plan(raw, where)[1][:3]]
     sent = []
-    worker = worker_pool.WorkerProcess(None, SimpleNamespace(send=lambda message: sent.append(pickle.dumps(message))))
+    pipe = SimpleNamespace(send=lambda message: sent.append(pickle.dumps(message)))
+    worker = worker_pool.WorkerProcess(None, pipe, None)
     for task in tasks:
         worker.give(task)
     assert [len(message) > samples.inputs.nbytes for message in sent] == [True, False, False]

@@ -89,6 +89,8 @@ def _read(path: Path) -> Mapping[str, NDArray[Any]]:
 
 def _samples(path: Path, found: Mapping[str, NDArray[Any]], part: str, labels: IntArray) -> Samples:
     x, y = found[f"x_{part}"], found[f"y_{part}"]
+    if x.ndim == 1 and len(x) == len(labels) > 0:
+        raise DataError(f"arrays: {path}: x_{part} has shape {x.shape}; a single feature is a column, x[:, None]")
     if x.ndim < 2 or len(x) != len(labels) or len(x) == 0:
         raise DataError(f"arrays: {path}: x_{part} has shape {x.shape} and y_{part} {y.shape}; both need n > 0 rows")
     return Samples(_inputs(path, x, part), labels)

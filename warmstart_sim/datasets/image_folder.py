@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt
 
 from warmstart_sim.datasets.class_folders import files_by_class, train_and_test_folders
 from warmstart_sim.datasets.disk_cache import cached
+from warmstart_sim.datasets.labels import describe_classes
 from warmstart_sim.datasets.split import stratified_split
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
@@ -21,8 +22,8 @@ from warmstart_sim.types import Dataset, Samples
 
 Pixels = NDArray[np.uint8]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-CACHE_FORMAT = 1  # increment when decoding changes
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+CACHE_FORMAT = 2  # increment when decoding changes
 
 
 @DATASETS.register("image_folder", "same_for_every_seed")
@@ -34,10 +35,12 @@ def image_folder(
     size: PositiveInt | tuple[PositiveInt, PositiveInt],
     channels: Literal[1, 3] = 3,
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+    allow_empty: bool = False,
 ) -> Dataset:
     """Your own images: PATH/train/CLASS/* and PATH/test/CLASS/*, or PATH/CLASS/* with a part held out for testing.
 
-    Images are scaled (bilinear) to cover `size` and cropped at the centre. Decoded pixels are cached on disk under a
+    Images are turned as their EXIF orientation says, scaled (bilinear) to cover `size` and cropped at the centre; of
+    animations, the first frame is the image, and transparency is dropped. Decoded pixels are cached on disk under a
     hash of the files' names and contents, so a changed folder is decoded again. Classes are numbered by sorted name.
 
     Args:
@@ -47,6 +50,7 @@ def image_folder(
         size: Height and width, or one number for both.
         channels: 3 for colour, 1 for grey.
         test_fraction: The share of each class held out for testing, in (0, 1). Ignored if there is a test folder.
+        allow_empty: Whether a class folder without images counts as a class, whose samples may come later.
 
     Raises:
         DataError: The folder does not exist or has no images, there are fewer than two classes, the test folder has an
@@ -54,7 +58,8 @@ def image_folder(
     """
     path = path.expanduser()
     train_folder, test_folder = train_and_test_folders("image_folder", path)
-    train_files = files_by_class("image_folder", train_folder, "images", SUFFIXES)
+    found = files_by_class("image_folder", train_folder, "images", SUFFIXES, allow_empty)
+    train_files = found.files
     if len(train_files) < 2:
         raise DataError(f"image_folder: {train_folder} has only one class ({next(iter(train_files))})")
     number = {name: index for index, name in enumerate(train_files)}
@@ -64,7 +69,7 @@ def image_folder(
         kept, held_out = stratified_split(labels, test_fraction, numpy_generator(0, "held_out"))
         train, test = [train[i] for i in kept], [train[i] for i in held_out]
     else:
-        test_files = files_by_class("image_folder", test_folder, "images", SUFFIXES)
+        test_files = files_by_class("image_folder", test_folder, "images", SUFFIXES).files
         if unknown := sorted(test_files.keys() - number.keys()):
             raise DataError(f"image_folder: class '{unknown[0]}' in {test_folder} is not in {train_folder}")
         test = [(file, number[name]) for name, files in test_files.items() for file in files]
@@ -74,7 +79,11 @@ def image_folder(
     labels = np.array([label for _, label in train + test], dtype=np.int64)
     end = len(train)
     return Dataset(
-        "image_folder", Samples(pixels[:end], labels[:end]), Samples(pixels[end:], labels[end:]), classes=len(number)
+        "image_folder",
+        Samples(pixels[:end], labels[:end]),
+        Samples(pixels[end:], labels[end:]),
+        classes=len(number),
+        notes=(*found.notes, f"image_folder: {describe_classes([*number])}"),
     )
 
 
@@ -100,9 +109,13 @@ def _decode(file: Path, shape: tuple[int, int, int]) -> Pixels:
         with Image.open(file) as image:
             if image.mode[0] in "IF":
                 raise DataError(f"image_folder: {file} has more than 8 bits a channel; convert it to 8")
-            fitted = ImageOps.fit(
-                image.convert("RGB" if channels == 3 else "L"), (width, height), Image.Resampling.BILINEAR
-            )
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # raised by Pillow's decoders
+            upright: Image.Image = ImageOps.exif_transpose(image)
+            if "transparency" in upright.info:
+                upright = upright.convert("RGBA")  # Pillow warns if a palette loses its transparency otherwise
+            converted = upright.convert("RGB" if channels == 3 else "L")
+            fitted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many different errors for a damaged file
         raise DataError(f"image_folder: cannot read the image {file} ({error})") from error
     return np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)

@@ -32,6 +32,7 @@ def number_labels(
     test: Any = (),
     classes: int | None = None,
     parts: tuple[object, object] = ("the training labels", "the test labels"),
+    empty: Sequence[str] = (),
 ) -> NumberedLabels:
     """Numbers the classes in sorted order: as numbers if all labels are numbers, else as text.
 
@@ -43,6 +44,7 @@ def number_labels(
         test: Test labels. Each must occur in `train` or be a number below `classes`.
         classes: The number of classes k. Default: that of the training labels, or of the columns of one-hot rows.
         parts: What messages call the training and the test labels.
+        empty: Names of classes without training samples.
 
     Raises:
         DataError: The labels are of another kind, or it is not clear which classes they mean.
@@ -55,9 +57,9 @@ def number_labels(
     test, test_columns = _one_label_each(f"{name}: {parts[1]}", test)
     if columns and test_columns not in (None, columns):
         raise DataError(f"{name}: {parts[0]} have {columns} one-hot columns, {parts[1]} {test_columns}")
-    keys = _keys([*train.tolist(), *test.tolist()])
-    train_keys, test_keys = keys[: len(train)], keys[len(train) :]
-    found = sorted(set(train_keys))
+    keys = _keys([*train.tolist(), *empty, *test.tolist()])
+    train_keys, test_keys = keys[: len(train)], keys[len(train) + len(empty) :]
+    found = sorted(set(keys[: len(train) + len(empty)]))
     given, classes = classes or columns, classes or columns or len(found)
     if all(_is_index(key, classes) for key in found):
         number = {key: int(key) for key in set(keys) if _is_whole(key)}
@@ -113,10 +115,14 @@ def _one_label_each(where: str, labels: Any) -> tuple[NDArray[Any], int | None]:
 def _of_one_type(where: str, array: NDArray[Any]) -> NDArray[Any]:
     """An array of Python objects as an array of text, numbers or booleans."""
     names = {"U": "text", "S": "text", "b": "booleans", "i": "numbers", "u": "numbers", "f": "numbers"}
-    kinds = sorted({names.get(np.asarray(each).dtype.kind, type(each).__name__) for each in array.flat})
+    types = {type(each): each for each in array.flat}
+    kinds = {
+        names.get(np.asarray(each).dtype.kind) if np.isscalar(each) else None: kind for kind, each in types.items()
+    }
     if len(kinds) > 1:
-        raise DataError(f"{where} mix {' and '.join(kinds)}: give all labels one type, and every sample a label")
-    return np.array(array.tolist())
+        found = sorted(name or kind.__name__ for name, kind in kinds.items())
+        raise DataError(f"{where} mix {' and '.join(found)}: give all labels one type, and every sample a label")
+    return array if None in kinds else np.array(array.tolist())
 
 
 def _check_whole(where: str, array: NDArray[np.floating[Any]]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,7 @@ def text_folder(
     *,
     path: Path,
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+    allow_empty: bool = False,
     text_column: str = "text",
     label_column: str = "label",
     vocabulary: PositiveInt = 20_000,
@@ -41,14 +43,16 @@ def text_folder(
     """Your own texts: a folder of class folders with .txt files, a folder with train.csv, or a .csv or .tsv file.
 
     PATH/train/CLASS/*.txt and PATH/test/CLASS/*.txt, PATH/train.csv and PATH/test.csv, or PATH/CLASS/*.txt or one table
-    with a part held out for testing. Classes are numbered in the order of their names, numerically if all names are
-    numbers. Texts are UTF-8; they are tokenised once, and the tokens are cached on disk under a hash of the texts.
+    with a part held out for testing. The fields of a table may also be separated by semicolons, tabs or bars. Classes
+    are numbered in the order of their names, numerically if all names are numbers. Texts are UTF-8; they are tokenised
+    once, and the tokens are cached on disk under a hash of the texts.
 
     Args:
         root: Not used.
         seed: Not used: the split is the same for every seed.
         path: The folder or file. `val` or `valid` can replace `test`. Class folders may contain subfolders.
         test_fraction: The share of each class held out for testing, in (0, 1). Ignored if there are test texts.
+        allow_empty: Whether a class folder without texts counts as a class, whose samples may come later.
         text_column: The table's column of texts.
         label_column: The table's column of classes, words or numbers.
         vocabulary: The size of the vocabulary: the most frequent words of the training texts.
@@ -62,10 +66,9 @@ def text_folder(
         DataError: The path does not exist or has no texts, there are fewer than two classes, the test texts have an
             unknown class, a table lacks a column or has a row without text or label, or a file is not UTF-8.
     """
-    train, test = _find_texts(path.expanduser(), text_column, label_column)
-    labels = number_labels(
-        "text_folder", train.class_names, test.class_names if test else (), parts=(train.source, test and test.source)
-    )
+    train, test = _find_texts(path.expanduser(), text_column, label_column, allow_empty)
+    sources, test_names = (train.source, test and test.source), test.class_names if test else ()
+    labels = number_labels("text_folder", train.class_names, test_names, parts=sources, empty=train.empty)
     if labels.classes < 2:
         raise DataError(f"text_folder: {train.source} has only one class ({train.class_names[0]})")
     if test is None:
@@ -75,19 +78,23 @@ def text_folder(
         parts = (Texts(train.texts, labels.train), Texts(test.texts, labels.test))
     options = TextOptions(vocabulary, min_count, length, keep, lowercase, punctuation)
     dataset = text_dataset("text_folder", *parts, labels.classes, options)
-    return replace(dataset, notes=(*dataset.notes, *labels.notes))
+    return replace(dataset, notes=(*dataset.notes, *train.notes, *labels.notes))
 
 
 @dataclass(frozen=True)
 class _LabelledTexts:
-    """Texts with the names of their classes, and the folder or file that they come from."""
+    """Texts with the names of their classes, the folder or file that they come from, and classes without texts."""
 
     source: Path
     texts: list[str]
     class_names: list[str]
+    empty: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
-def _find_texts(path: Path, text_column: str, label_column: str) -> tuple[_LabelledTexts, _LabelledTexts | None]:
+def _find_texts(
+    path: Path, text_column: str, label_column: str, allow_empty: bool
+) -> tuple[_LabelledTexts, _LabelledTexts | None]:
     """Reads the training texts and, if there are any, the test texts."""
     if not path.exists():
         raise DataError(f"text_folder: there is no file or folder {path}")
@@ -100,7 +107,7 @@ def _find_texts(path: Path, text_column: str, label_column: str) -> tuple[_Label
             _read_table(test, text_column, label_column) if test else None,
         )
     train_folder, test_folder = train_and_test_folders("text_folder", path)
-    return _read_folder(train_folder), _read_folder(test_folder) if test_folder else None
+    return _read_folder(train_folder, allow_empty), _read_folder(test_folder) if test_folder else None
 
 
 def _find_table(names: Sequence[str], folder: Path) -> Path | None:
@@ -108,10 +115,11 @@ def _find_table(names: Sequence[str], folder: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _read_folder(folder: Path) -> _LabelledTexts:
-    files = files_by_class("text_folder", folder, "texts", (".txt",))
-    texts = [read_text("text_folder", file) for each in files.values() for file in each]
-    return _LabelledTexts(folder, texts, [name for name, each in files.items() for _ in each])
+def _read_folder(folder: Path, allow_empty: bool = False) -> _LabelledTexts:
+    found = files_by_class("text_folder", folder, "texts", (".txt",), allow_empty)
+    texts = [read_text("text_folder", file) for files in found.files.values() for file in files]
+    names = [name for name, files in found.files.items() for _ in files]
+    return _LabelledTexts(folder, texts, names, [name for name, files in found.files.items() if not files], found.notes)
 
 
 def _read_table(file: Path, text_column: str, label_column: str) -> _LabelledTexts:
@@ -121,9 +129,8 @@ def _read_table(file: Path, text_column: str, label_column: str) -> _LabelledTex
         raise DataError(f"text_folder: {file} is neither a folder nor a .csv or .tsv file")
     try:
         # Read strings only, and keep "NA" and "null": they can be words or classes.
-        frame = pd.read_csv(
-            file, sep=SEPARATORS[file.suffix.lower()], dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+        separator = _separator(file, {text_column, label_column})
+        frame = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"text_folder: {file} is not UTF-8 ({error.reason}); convert it") from error
     except ValueError as error:  # raised by pandas for an empty file, ragged rows or open quotes
@@ -139,6 +146,15 @@ def _read_table(file: Path, text_column: str, label_column: str) -> _LabelledTex
         if len(rows := np.flatnonzero(frame[column].str.strip() == "")):
             raise DataError(f"text_folder: {file}: row {rows[0] + 1} below the header has no {what} ('{column}')")
     return _LabelledTexts(file, frame[text_column].tolist(), frame[label_column].str.strip().tolist())
+
+
+def _separator(file: Path, columns: set[str]) -> str:
+    """What separates the fields of a table: with it, the header has these columns; else what the suffix says."""
+    usual = SEPARATORS[file.suffix.lower()]
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        header = stream.readline()
+    fields = {separator: set(next(csv.reader([header], delimiter=separator), [])) for separator in (usual, *",;\t|")}
+    return next((separator for separator, found in fields.items() if columns <= found), usual)
 
 
 def _subset(texts: Sequence[str], labels: IntArray, indices: IntArray) -> Texts:

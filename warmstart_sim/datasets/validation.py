@@ -42,11 +42,14 @@ def validate(dataset: Dataset) -> Dataset:
             f"{dataset.name}: test inputs are {test.dtype} of shape {test.shape[1:]}, "
             f"training inputs {train.dtype} of shape {train.shape[1:]}"
         )
+    if len(test) and (lost := len(np.setdiff1d(dataset.train.labels, dataset.test.labels))):
+        note = f"{dataset.name}: the test samples lack {lost} of {dataset.classes} classes"
+        dataset = replace(dataset, notes=(*dataset.notes, note))
     return _with_checked_tokens(dataset) if train.dtype == np.int64 else dataset
 
 
 def with_numbered_labels(dataset: Dataset) -> Dataset:
-    """Returns `dataset` with labels 0 to classes - 1: the same object if they are class indices already.
+    """Returns `dataset` with arrays as inputs and labels 0 to classes - 1: the same object if it has them already.
 
     Raises:
         DataError: It is not clear which classes they mean.
@@ -56,13 +59,14 @@ def with_numbered_labels(dataset: Dataset) -> Dataset:
         isinstance(labels, np.ndarray) and labels.dtype == np.int64 and labels.ndim == 1
         for labels in (train.labels, test.labels)
     )
-    if are_indices and ((train.labels >= 0) & (train.labels < dataset.classes)).all():
+    are_arrays = all(isinstance(samples.inputs, np.ndarray) for samples in (train, test))
+    if are_arrays and are_indices and ((train.labels >= 0) & (train.labels < dataset.classes)).all():
         return dataset
     labels = number_labels(dataset.name, train.labels, test.labels, dataset.classes)
     return replace(
         dataset,
-        train=Samples(train.inputs, labels.train),
-        test=Samples(test.inputs, labels.test),
+        train=Samples(np.asarray(train.inputs), labels.train),
+        test=Samples(np.asarray(test.inputs), labels.test),
         notes=(*dataset.notes, *labels.notes),
     )
 
@@ -89,7 +93,7 @@ def _check(samples: Samples, which: str, classes: int) -> None:
     inputs, labels = samples.inputs, samples.labels
     if inputs.dtype not in KINDS:
         kinds = ", ".join(f"{dtype} {what}" for dtype, (_, what) in KINDS.items())
-        raise DataError(f"{which} inputs are {inputs.dtype}; they can be {kinds}")
+        raise DataError(f"{which} inputs are {inputs.dtype}: convert them to {kinds}")
     dimensions, what = KINDS[inputs.dtype]
     if inputs.ndim not in dimensions or 0 in inputs.shape[1:]:
         raise DataError(f"{which} inputs have shape {inputs.shape}; {inputs.dtype} inputs are {what}")

@@ -8,19 +8,24 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
+
 from warmstart_sim import preemption
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import RunError, WarmstartError, error_summary
 from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.scheduler import Scheduler, assign_tasks
 from warmstart_sim.execution.scheduler_proxy import SchedulerProxy
 from warmstart_sim.execution.tasks import Task
+from warmstart_sim.registry import register_entries, user_entries
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.types import Dataset
 
@@ -65,11 +70,15 @@ class WorkerPool:
             return None
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, self.run, self.execution), daemon=True)
-        with _interrupts_ignored():  # inherited: Ctrl-C is for the main process, also while a worker imports torch
+        errors, stderr = context.Pipe(duplex=False)
+        arguments = (theirs, stderr, cloudpickle.dumps(user_entries()), self.run, self.execution)
+        process = context.Process(target=_work, args=arguments, daemon=True)
+        # Ignored signals are inherited: Ctrl-C is for the main process, also while a worker imports torch.
+        with _interrupts_ignored(), _main_module_hidden():
             process.start()
         theirs.close()
-        self.workers.append(WorkerProcess(process, ours))
+        stderr.close()
+        self.workers.append(WorkerProcess(process, ours, WorkerStderr(errors)))
         return self.workers[-1]
 
     def _stop(self) -> None:
@@ -83,28 +92,77 @@ class WorkerPool:
 
     def _receive(self, worker: WorkerProcess) -> None:
         try:
-            message: ProgressEvent | WarmstartError = worker.connection.recv()
+            message: ProgressEvent | WarmstartError | None = worker.connection.recv()
         except (EOFError, ConnectionResetError):
             self._on_worker_death(worker)
             return
         if isinstance(message, WarmstartError):
             raise message
+        if message is None:  # its first message: it has started
+            worker.stderr.show()
+            return
         if message.kind == "finished":
             del worker.tasks[message.task_id]
         self.scheduler.report(message)
 
     def _on_worker_death(self, worker: WorkerProcess) -> None:
-        """Lets the scheduler retry the tasks of a dead worker."""
+        """Lets the scheduler retry the tasks of a dead worker; a worker that could not start ends the run."""
         worker.process.join()
         tasks, worker.tasks = worker.tasks, {}
         if preemption.requested():
             return
         code = worker.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if code == -signal.SIGKILL:
+            how += ", which often means out of memory"
+        elif said := worker.stderr.last_line():
+            how += f": {said}"
+        if code >= 0 and not worker.stderr.shown:
+            raise RunError(f"a worker process could not start ({how}); with --workers 1, cells run in this process")
         self.workers.remove(worker)
         for task in tasks.values():
-            reason = f"its worker process died ({how}; a SIGKILL often means out of memory)"
-            self.scheduler.retry_or_fail(task, reason)
+            self.scheduler.retry_or_fail(task, f"its worker process died ({how})")
+
+
+@dataclass
+class WorkerStderr:
+    """What a worker writes to stderr: held back until the worker has started, then shown at once.
+
+    Attributes:
+        pipe: The main process's end.
+        shown: Whether the worker has started.
+        lines: What is held back; once shown, the last line.
+    """
+
+    pipe: Connection
+    shown: bool = False
+    lines: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def show(self) -> None:
+        """Shows what was held back, and from now on every line."""
+        with self._lock:
+            self.shown = True
+            sys.stderr.writelines(self.lines)
+
+    def last_line(self) -> str:
+        """The last line that a worker, now dead, wrote."""
+        self._thread.join(timeout=1)  # its own child processes may hold the pipe open
+        return next((line.strip() for line in reversed(self.lines) if line.strip()), "")
+
+    def _read(self) -> None:
+        with self.pipe, open(self.pipe.fileno(), errors="replace", closefd=False) as stream:
+            for line in stream:
+                with self._lock:
+                    if self.shown:
+                        sys.stderr.write(line)
+                        self.lines = [line]
+                    else:
+                        self.lines.append(line)
 
 
 @dataclass
@@ -114,17 +172,23 @@ class WorkerProcess:
     Attributes:
         process: The process.
         connection: The main process's end of the pipe.
+        stderr: What it writes there.
         tasks: The tasks that it was given and has not finished.
         sent: The ids of the data sets that it has. The cells that hold them outlive it, so no id is used twice.
     """
 
     process: BaseProcess
     connection: Connection
+    stderr: WorkerStderr
     tasks: dict[str, Task] = field(default_factory=dict)
     sent: set[int] = field(default_factory=set)
 
     def give(self, task: Task) -> None:
-        """Sends a task; a data set in it, which may be large, is left out if the worker has it."""
+        """Sends a task with the code of what the user's script defines, and the data sets that the worker lacks.
+
+        Raises:
+            WarmstartError: It holds an object that cannot be sent.
+        """
         content, datasets = io.BytesIO(), {}
 
         def name_dataset(value: Any) -> int | None:
@@ -133,9 +197,15 @@ class WorkerProcess:
             datasets[id(value)] = value
             return id(value)
 
-        pickler: Any = pickle.Pickler(content)
+        pickler: Any = cloudpickle.Pickler(content)
         pickler.persistent_id = name_dataset
-        pickler.dump(task)
+        try:
+            pickler.dump(task)
+        except Exception as error:  # raised by the user's object, or by pickle
+            raise WarmstartError(
+                f"{task.title}: cannot be sent to a worker process ({error_summary(error)}); use one worker, or let "
+                "your function make that object itself"
+            ) from error
         new = {key: dataset for key, dataset in datasets.items() if key not in self.sent}
         self.sent |= new.keys()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a dead worker; `_receive` will notice
@@ -172,16 +242,32 @@ class WorkerChannel:
         self.connection.send(event)
 
 
-def _work(connection: Connection, run: RunFolder, execution: ExecutionSettings) -> None:
+def _work(
+    connection: Connection, stderr: Connection, entries: bytes, run: RunFolder, execution: ExecutionSettings
+) -> None:
     """The main function of a worker process."""
-    from warmstart_sim.execution.interleaved import run_slots
-
+    os.dup2(stderr.fileno(), 2)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with preemption.sigterm_requests_stop():
         try:
+            from warmstart_sim.execution.interleaved import run_slots
+
+            register_entries(pickle.loads(entries))
+            connection.send(None)
             run_slots(SchedulerProxy(WorkerChannel(connection)), run, execution)
         except WarmstartError as error:
             connection.send(error)
+
+
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Keeps new processes from running the user's script again; tasks carry the code of what it defines."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager
