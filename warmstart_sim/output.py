@@ -33,6 +33,8 @@ class SafeStream:
             stream.reconfigure(errors="warmstart_sim.plain")
 
     def __getattr__(self, name: str) -> Any:
+        if name == "buffer":
+            raise AttributeError(name)  # typer would write there, past this stream
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
