@@ -78,7 +78,8 @@ def test_a_data_set_of_python_objects_is_numbered_noted_and_runs(tiny_scenario, 
     indices = Dataset("own", Samples(inputs, INDICES), Samples(inputs[:9], INDICES[:9]), 3)
     given = Dataset("own", Samples(inputs, list(NAMES[INDICES])), Samples(inputs[:9], list(NAMES[INDICES[:9]])), 3)
     assert validate(given).digest() == indices.digest()
-    tiny_scenario |= {"seeds": [0], "stream": {"name": "online", "chunk_size": 30}}
+    tiny_scenario |= {"seeds": [0], "stream": {"name": "online", "chunk_size": 30}, "model": "mlp"}
+    del tiny_scenario["data"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         first, second = (
