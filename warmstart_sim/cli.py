@@ -342,7 +342,8 @@ def _report(folder: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "c
     in_pipe = not sys.stdout.isatty()  # where rich would take 80 columns, and cut names
     console = Console(width=140 if in_pipe else None)
     console.print(terminal_table(stored))
-    console.print(describe_run(stored, margin=margin), highlight=False, width=100 if in_pipe else None)
+    findings = "\n\n".join(filter(None, describe_run(stored, margin=margin)))
+    console.print(findings, highlight=False, width=100 if in_pipe else None)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 

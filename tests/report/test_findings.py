@@ -298,7 +298,7 @@ def test_each_missing_or_failed_cell_is_named(tmp_path: Path):
 
 
 def test_a_whole_run_reads_as_text(tmp_path: Path):
-    text = describe_run(load(write_run(tmp_path)))
+    text = " ".join(describe_run(load(write_run(tmp_path))))
     assert text.startswith("Use random init: ")
     assert " Warm start is " in text
     assert "points below random init in final validation accuracy (95 % interval" in text

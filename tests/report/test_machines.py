@@ -27,7 +27,7 @@ def moved(folder: Path, devices: dict[str, str], column: str, value: object) -> 
 
 def test_one_machine_is_not_mentioned(tmp_path: Path):
     run = moved(tmp_path, CARDS, "seed", 99)
-    assert "machines" not in describe_run(run)
+    assert "machines" not in describe_run(run)[1]
     assert set(run.summary()["device_name"]) == {"card A"}
 
 
@@ -35,7 +35,7 @@ def test_a_run_on_two_machines_says_so_where_it_is_read(tmp_path: Path):
     run = moved(tmp_path, CARDS, "seed", 3)
     rounds = run.rounds["host"].value_counts()
     note = f"Mean seconds mix 2 machines (one: card A, {rounds['one']} rounds; two: card B, {rounds['two']} rounds)"
-    assert note in describe_run(run)  # the terminal prints this
+    assert note in describe_run(run)[1]  # the terminal prints this
     assert note in report.write(tmp_path).read_text(encoding="utf-8")
     assert set(run.summary()["device_name"]) == {"mixed"}
     warm = run.summary().set_index("strategy").loc["warm_start"]
@@ -48,7 +48,7 @@ def test_cells_on_other_kinds_of_devices_have_no_ratio_of_seconds(tmp_path: Path
     warm = run.summary().set_index("strategy").loc["warm_start"]
     assert (warm["pairs"], warm["timed_pairs"]) == (4, timed)
     assert pd.isna(warm["time_ratio"]) == (timed == 0)
-    assert "Mean seconds mix 2 machines" in describe_run(run)
+    assert "Mean seconds mix 2 machines" in describe_run(run)[1]
 
 
 def test_a_cell_that_moved_to_another_device_has_no_ratio_of_seconds(tmp_path: Path):

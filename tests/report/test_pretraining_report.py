@@ -275,7 +275,7 @@ def test_long_titles_take_several_lines():
 
 
 def test_the_sentence_of_pairs_and_fractions_can_be_read(six: tuple[Path, dict[str, ReportFigure]]):
-    text = describe_run(load(six[0]))
+    text = " ".join(describe_run(load(six[0])))
     assert "pair =" not in text
     assert "of 24 settings" in text
     assert len(text) < 1400  # two arms at 24 settings each

@@ -30,8 +30,8 @@ MOST_VALUES, MOST_LABELS = 6, 3  # of a number and of a bundle, in a sentence
 Row = dict[str, Any]
 
 
-def describe_run(run: Run, summary: pd.DataFrame | None = None, margin: float = MARGIN) -> str:
-    """Describes what a run found: which start to use, then each arm beside the reference.
+def describe_run(run: Run, summary: pd.DataFrame | None = None, margin: float = MARGIN) -> tuple[str, str]:
+    """Says what a run found: which start to use (empty if nothing can be compared), and each arm beside the reference.
 
     Args:
         run: The run.
@@ -40,7 +40,7 @@ def describe_run(run: Run, summary: pd.DataFrame | None = None, margin: float = 
     """
     summary = run.summary() if summary is None else summary
     each = describe_summary(summary, run.reference, axis_names(run), run.metric, margin)
-    return " ".join(filter(None, [recommend(run, summary, margin), each, estimates_note(run), machines_note(run)]))
+    return recommend(run, summary, margin), " ".join(filter(None, [each, estimates_note(run), machines_note(run)]))
 
 
 def describe_summary(

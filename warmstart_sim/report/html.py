@@ -78,7 +78,7 @@ def render_page(
         scenario=run.scenario,
         reference=readable(run.reference),
         rehearsal=REHEARSAL if run.environment.get("rehearsal") else "",
-        finding=describe_run(run, summary, margin),
+        findings=[text for text in describe_run(run, summary, margin) if text],
         timing=_timing(summary),
         summary=summary_table(shown, run),
         differences=differences_table(shown, run),
@@ -137,7 +137,7 @@ def summary_table(summary: pd.DataFrame, run: Run) -> Table:
     curve, first_phase = _has_curve(summary), bool(summary["first_phase_seconds"].notna().any())
     head = ["seeds", f"final {readable(run.metric)} (95\N{NO-BREAK SPACE}%)", *["mean over rounds"] * curve]
     timing = _timing_column(summary["timing"])
-    head += ["train time", *["timing"] * any(timing), "train and checks", "epochs", "converged"]
+    head += ["train time", *["timing"] * any(timing), "train and checks, as measured", "epochs", "converged"]
     head += ["first phase"] * first_phase
     rows = [
         [
