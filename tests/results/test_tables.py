@@ -571,7 +571,7 @@ def test_summaries_of_published_runs_are_what_was_published():
     assert folders
     for folder in folders:
         published, now = pd.read_csv(folder / "summary.csv"), load(folder).summary()
-        columns = list(published)
+        columns = [*published.select_dtypes("number"), "timing"]
         assert {"final_accuracy", "difference_bound", "compared_seconds", "time_ratio"} <= {*columns}
         pd.testing.assert_frame_equal(now[columns], published[columns], check_dtype=False)
 
