@@ -247,8 +247,10 @@ def test_a_cell_that_fails_does_not_leave_its_stepper_to_the_next(tiny_scenario,
     crash, sound = cells_of(tiny_scenario)[:2]
     records = SimulatedCaptures()
     cache = DeviceCache("cpu", records)
-    with pytest.raises(ZeroDivisionError):
-        result(crash, tmp_path / "crash", cache)
+    run = RunFolder(tmp_path / "crash")
+    execution = ExecutionSettings(Path("unused"))
+    reason = run_to_end(cell_coroutine(crash, run, cache, execution, lambda progress: None))
+    assert reason == "ZeroDivisionError: one arm's own mistake"
     found = result(sound, tmp_path / "after", cache)
     assert len(records.made) == 2
     assert_same(found, result(sound, tmp_path / "alone", DeviceCache("cpu", SimulatedCaptures())))

@@ -13,6 +13,7 @@ from warmstart_sim.avalanche.engine import avalanche_engine
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell, plan
 
@@ -84,7 +85,7 @@ def assert_equal(cell: Cell, tmp_path: Path, monkeypatch: Any) -> pd.DataFrame:
         assert mine.keys() == other.keys()
         assert [name for name in mine if not torch.equal(mine[name], other[name])] == []
     for mine, other in zip(ours[1:], theirs[1:], strict=True):
-        timed = [name for name in mine if name.endswith("_seconds")]
+        timed = [name for name in mine if name in MEASURED]
         # The running loss is summed in float32 here, and in float64 there.
         pd.testing.assert_frame_equal(mine.drop(columns=timed), other.drop(columns=timed), rtol=1e-5)
     assert (theirs[2]["train_seconds"] > 0).all()

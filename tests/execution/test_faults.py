@@ -180,7 +180,8 @@ def test_a_killed_worker_is_replaced_and_a_cell_that_kills_every_worker_fails_al
     assert run.cell(name).error() == reason
     assert [len(json.loads(path.read_text())) for path in run.path.glob("cells/once-*/lost.json")] == [1]
     for mine, theirs in zip(tables(run.path), tables(tmp_path / "undisturbed"), strict=True):
-        assert mine.equals(theirs)
+        sound = mine[mine["strategy"] != "always"].reset_index(drop=True)  # the other's first rounds are there, too
+        assert sound.equals(theirs)
 
 
 @RAY

@@ -254,7 +254,7 @@ def test_heatmaps_show_the_value_of_random_init(grid: tuple[Path, Figures], name
 def test_each_panel_of_a_heatmap_names_its_own_random_init(tmp_path: Path):
     figure = figures_in(write_grid(tmp_path, seeds=1, more={"training.optimizer.lr": [0.1, 0.01]}))["heatmap_accuracy"]
     last = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'random_init' and round == 2")
-    wanted = 100 * last.set_index("training.optimizer.lr")["test_accuracy"].sort_index()
+    wanted = 100 * last.set_index("training_optimizer_lr")["test_accuracy"].sort_index()
     panels = figure.figure.axes[:2]
     assert [ax.get_title(loc="left").rsplit(": ")[1] for ax in panels] == [f"{each:.1f}" for each in wanted]
     assert len(color_bar(figure).lines) >= 2

@@ -211,7 +211,7 @@ def test_a_grid_of_own_arrays_and_an_own_model_has_its_corners_and_its_report(tm
     pd.testing.assert_frame_equal(of("shrink_perturb", 1, 0), of("warm_start"), check_exact=True)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Final accuracy by λ and σ" in page
-    assert "the most accurate is λ = " in page
+    assert "The most accurate is λ = " in page
 
 
 def test_the_command_line_and_python_mean_the_same_run(tmp_path: Path, tiny_scenario: Any, monkeypatch: Any):
