@@ -25,8 +25,9 @@ from matplotlib.text import Text
 from warmstart_sim import report
 from warmstart_sim.report import style
 from warmstart_sim.report.figures import draw_figures
-from warmstart_sim.report.panels import arm_styles
+from warmstart_sim.report.panels import arm_styles, bar_ends
 from warmstart_sim.report.style import ReportFigure
+from warmstart_sim.results.statistics import over_seeds
 from warmstart_sim.results.tables import load
 
 Figures = dict[str, ReportFigure]
@@ -300,3 +301,18 @@ def test_the_report_is_written_with_the_bands_asked_for(tmp_path: Path):
     write_run(tmp_path, seeds=3)
     assert "one standard deviation over seeds" in report.write(tmp_path, bands="std").read_text(encoding="utf-8")
     assert "one standard deviation over seeds" not in report.write(tmp_path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("bands", ["ci", "std"])
+def test_intervals_of_seconds_stay_above_zero_and_hold_the_mean(tmp_path: Path, bands: str):
+    run = replace(load(write_run(tmp_path, seeds=3)), bands=bands)
+    table = over_seeds(pd.DataFrame({"arm": "a", "compared_seconds": [0.1, 5.0, 60.0]}), ["arm"], "compared_seconds")
+    mean = table["mean"][0]
+    low, high = (end[0] for end in bar_ends(run, table, "compared_seconds"))
+    if bands == "ci":
+        half = table["high"][0] - mean
+        assert half > mean  # a plain interval would reach below zero
+        assert 0 < low < mean < high
+        assert (low, high) == pytest.approx((mean * np.exp(-half / mean), mean * np.exp(half / mean)))
+    else:
+        assert high - mean == pytest.approx(mean - low) == pytest.approx(np.std([0.1, 5, 60], ddof=1))

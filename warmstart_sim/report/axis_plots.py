@@ -26,6 +26,7 @@ from warmstart_sim.report.panels import (
     Line,
     Panel,
     bands_name,
+    bar_ends,
     half_width,
     has_values,
     is_number,
@@ -107,11 +108,12 @@ def _draw_line(run: Run, ax: Axes, line: Line, axis: str, quantity: Quantity, sh
     horizontal = bool(line.rows[axis].isna().all())
     table = over_seeds(line.rows, ["strategy" if horizontal else axis], quantity.column)
     mean, half = quantity.scale * table["mean"], quantity.scale * half_width(run, table)
+    low, high = (quantity.scale * end for end in bar_ends(run, table, quantity.column))
     if not horizontal:
         shift = ScaledTranslation(shift_points / 72, 0, ax.figure.dpi_scale_trans)
         drawn = ax.errorbar(
-            table[axis], mean, yerr=half, color=style.color, marker=style.marker, linestyle=style.linestyle,
-            elinewidth=2.4, ecolor=to_rgba(style.color, 0.45),
+            table[axis], mean, yerr=[mean - low, high - mean], color=style.color, marker=style.marker,
+            linestyle=style.linestyle, elinewidth=2.4, ecolor=to_rgba(style.color, 0.45),
         )  # fmt: skip
         for artist in drawn.get_children():
             artist.set_transform(ax.transData + shift)
@@ -121,7 +123,7 @@ def _draw_line(run: Run, ax: Axes, line: Line, axis: str, quantity: Quantity, sh
         return
     ax.axhline(mean[0], color=style.color, linestyle=style.linestyle)
     if half.notna()[0]:
-        ax.axhspan(mean[0] - half[0], mean[0] + half[0], color=style.color, alpha=BAND, linewidth=0)
+        ax.axhspan(low[0], high[0], color=style.color, alpha=BAND, linewidth=0)
 
 
 def _scale_x(ax: Axes, values: Sequence[float]) -> None:

@@ -12,6 +12,7 @@ from warmstart_sim.report.panels import (
     Line,
     arm_styles,
     bands_name,
+    bar_ends,
     half_width,
     has_values,
     is_number,
@@ -70,10 +71,12 @@ def _draw_point(run: Run, ax: Axes, line: Line, unit_seconds: float) -> None:
         alpha=0.35, markersize=4.5, markeredgewidth=0, zorder=2,
     )  # fmt: skip
     x, y = time["mean"] / unit_seconds, 100 * accuracy["mean"]
-    x_half, y_half = half_width(run, time) / unit_seconds, 100 * half_width(run, accuracy)
+    x_low, x_high = (end / unit_seconds for end in bar_ends(run, time, "compared_seconds"))
+    y_half = 100 * half_width(run, accuracy)
     ax.errorbar(
-        x, y, xerr=x_half, yerr=y_half, color=style.color, marker=style.marker, markersize=10, elinewidth=1.8, zorder=4
-    )
+        x, y, xerr=[x - x_low, x_high - x], yerr=y_half, color=style.color, marker=style.marker, markersize=10,
+        elinewidth=1.8, zorder=4,
+    )  # fmt: skip
     add_hover(ax, x, y, [f"{line.label}: {plus_minus(y[0], y_half[0])} %, {duration(time['mean'][0])}"])
 
 

@@ -150,7 +150,8 @@ def draw_mean(run: Run, ax: Axes, line: Line, x: str, y: str, scale: float = 1.0
         values = zip(where, mean, half, strict=True)
         add_hover(ax, table[x], mean, [f"{line.label}, {at}: {plus_minus(*each)}" for at, *each in values])
     if table["seeds"].max() >= FEWEST_SEEDS:
-        ax.fill_between(table[x], mean - half, mean + half, color=style.color, alpha=BAND, lw=0)
+        low, high = bar_ends(run, table, y)
+        ax.fill_between(table[x], scale * low, scale * high, color=style.color, alpha=BAND, lw=0)
         return
     for _, seed in rows.groupby("seed"):
         ax.plot(seed[x], seed[y] * scale, color=style.color, linewidth=0.8, alpha=0.5, zorder=2)
@@ -160,6 +161,15 @@ def half_width(run: Run, table: pd.DataFrame) -> pd.Series[float]:
     """Half of the bar or band around each mean of a table from `over_seeds`; empty with fewer than three seeds."""
     half = table["std"] if run.bands == "std" else table["high"] - table["mean"]
     return half.where(table["seeds"] >= FEWEST_SEEDS)
+
+
+def bar_ends(run: Run, table: pd.DataFrame, column: str) -> tuple[pd.Series[float], pd.Series[float]]:
+    """The ends of the bar or band around each mean; those of intervals of seconds are above zero, by the log scale."""
+    mean, half = table["mean"], half_width(run, table)
+    if column == "compared_seconds" and run.bands == "ci":
+        factor = np.exp(half / mean.where(mean > 0))
+        return mean / factor, mean * factor
+    return mean - half, mean + half
 
 
 def bands_name(run: Run) -> str:
