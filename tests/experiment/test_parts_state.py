@@ -116,11 +116,11 @@ def test_a_running_average_survives_an_interruption(tiny_scenario, tmp_path, exe
 
 
 def test_a_part_may_have_no_options(part):
-    part("average", RunningAverage())
+    part("plain", RunningAverage)
     arm_settings.cache_clear()
     try:
-        assert arm_settings().model_validate({"average": {}})
+        assert arm_settings().model_validate({"plain": {}})
         with pytest.raises(ValidationError):
-            arm_settings().model_validate({"average": ["beta"]})
+            arm_settings().model_validate({"plain": ["beta"]})
     finally:
         arm_settings.cache_clear()
