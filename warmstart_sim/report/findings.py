@@ -20,6 +20,7 @@ from warmstart_sim.report.wording import (
     readable,
     setting_label,
     share_of_cost,
+    survivors,
 )
 from warmstart_sim.results.statistics import FAILED, MOST_IMPOSSIBLE, cells, count_impossible_estimates
 from warmstart_sim.results.tables import Run, missing_cells
@@ -129,12 +130,11 @@ def _describe_setting(rows: list[Row], reference: str, names: Mapping[str, str],
 
 
 def _evidence(row: Row) -> str:
-    failed = row["gave_up"] + row["diverged"]
-    seeds = f"the {row['pairs']} of {row['seeds'] + failed} seeds that trained" if failed else f"{row['pairs']} seeds"
     if row["pairs"] == 1:
-        return (
-            f"one seed{f' of {1 + failed}, the only one that trained,' if failed else ','} which supports no interval"
-        )
+        failed = row["gave_up"] + row["diverged"]
+        only = f" of {1 + failed}, the only one that trained" if failed else ""
+        return f"one seed{only}, which supports no interval"
+    seeds = survivors(row, row["pairs"]) or f"{row['pairs']} seeds"
     if is_empty(row["difference_low"]):
         return f"the same difference in every seed, which supports no interval, {seeds}"
     return f"95 % interval {_interval(row, 'difference', '_holm')}, {seeds}"

@@ -8,7 +8,6 @@ failed is never recommended.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -26,6 +25,7 @@ from warmstart_sim.report.wording import (
     setting_label,
     share_of_cost,
     signed,
+    survivors,
 )
 from warmstart_sim.results.inference import best_by_other_seeds, seeds_needed
 from warmstart_sim.results.statistics import cells, paired
@@ -107,10 +107,10 @@ def _recommend_setting(
     names = {axis: name for axis, name in axis_names(run).items() if axis in (grid.row, grid.column)}
     sound = settings[_is_sound(settings)]
     if sound.empty:
-        return f"None of {_count(len(settings), 'setting')} trained in every seed." if settings["seeds"].any() else ""
+        return f"None of {len(settings):,} settings trained in every seed." if settings["seeds"].any() else ""
     own = pairs.merge(sound[keys], on=keys)
     best: Row = max(sound.to_dict("records"), key=lambda row: row["final_accuracy"])
-    in_all = f" {len(sound)} of {_count(len(settings), 'setting')} trained in every seed."
+    in_all = f" {len(sound):,} of {len(settings):,} settings trained in every seed."
     accuracy = f"{setting_label(best, names)} ({percent(best['final_accuracy'])}"
     if own.empty:
         return f"The most accurate setting is {accuracy} final {readable(run.metric)}).{in_all}"
@@ -181,11 +181,9 @@ def _keep_reference(run: Run, reference: Row, others: list[Row], margin: float, 
     return text + (_seeds_for_one_point(near) if near and near["pairs"] > 1 else "")
 
 
-def _trained(row: Mapping[str, Any]) -> str:
-    failed = row["gave_up"] + row["diverged"]
-    if failed:
-        return f"the {row['seeds']} of {row['seeds'] + failed} seeds that trained"
-    return {1: "one seed", 2: "both seeds"}.get(row["seeds"], f"all {row['seeds']} seeds")
+def _trained(row: Row) -> str:
+    some = survivors(row, row["seeds"])
+    return some or {1: "one seed", 2: "both seeds"}.get(row["seeds"], f"all {row['seeds']} seeds")
 
 
 def _difference(row: Row) -> str:
@@ -195,7 +193,3 @@ def _difference(row: Row) -> str:
 def _cost_after_comma(row: Row, run: Run) -> str:
     cost = share_of_cost([row], f"{readable(run.reference)}'s")
     return f", at {cost}" if cost else ""
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -227,3 +227,13 @@ def share_of_cost(rows: Sequence[Mapping[str, Any]], whose: str) -> str:
 def _range_of_shares(ratios: Sequence[float]) -> str:
     known = [ratio for ratio in ratios if not is_empty(ratio)]
     return " to ".join(dict.fromkeys(share(end(known)) for end in (min, max))) if known else ""
+
+
+def survivors(row: Mapping[Any, Any], count: int) -> str:
+    """How many seeds of a row of a summary `count` is, if some of them diverged or gave up; otherwise empty.
+
+    >>> survivors({"seeds": 2, "diverged": 3, "gave_up": 0}, 2)
+    'the 2 of 5 seeds that trained'
+    """
+    failed = row["gave_up"] + row["diverged"]
+    return f"the {count} of {row['seeds'] + failed} seeds that trained" if failed else ""

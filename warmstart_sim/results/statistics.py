@@ -21,14 +21,8 @@ from warmstart_sim.results.inference import LEVEL, holm_factors, lower_bounds
 
 FAILED = ("diverged", "gave_up")
 UNKNOWN = {"cell_complete": True, "device_name": None}  # in tables of earlier versions
-COSTS = (
-    "train_seconds",
-    "criterion_seconds",
-    "epochs",
-    "steps",
-    "samples_seen",
-    "flops",
-)  # of a cell: sums over rounds
+# Of a cell: sums over its rounds.
+COSTS = ("train_seconds", "criterion_seconds", "epochs", "steps", "samples_seen", "flops")
 RATIOS = {"time_ratio": "compared_seconds", "samples_ratio": "samples_seen", "flops_ratio": "flops"}
 ESTIMATE = "estimated_isolated_seconds"
 CONCURRENT = "concurrent"
@@ -55,15 +49,16 @@ def counted_seconds(rounds: pd.DataFrame) -> pd.DataFrame:
           cells are impossible that none of the run is used.
     """
     alone = estimates(rounds)
-    impossible, cells = impossible_estimates(rounds), count_impossible_estimates(rounds)
-    known = (rounds["timing"] == CONCURRENT) & alone.notna() & (cells[0] <= MOST_IMPOSSIBLE * cells[1])
+    impossible = _impossible_estimates(rounds)
+    few = _count_cells(rounds[impossible]) <= MOST_IMPOSSIBLE * _count_cells(rounds[alone.notna()])
+    known = (rounds["timing"] == CONCURRENT) & alone.notna() & few
     return rounds.assign(
         compared_seconds=rounds["train_seconds"].where(~known, alone.mask(impossible)).astype(float),
         timing=rounds["timing"].where(~known, "estimated"),
     )
 
 
-def impossible_estimates(rounds: pd.DataFrame) -> pd.Series[bool]:
+def _impossible_estimates(rounds: pd.DataFrame) -> pd.Series[bool]:
     """Whether a round's cell has estimates that exceed what was measured beside other cells, by over `TOLERANCE`.
 
     Alone on the device, a cell cannot take longer than beside others: the step time was measured at a slower moment
@@ -77,9 +72,11 @@ def impossible_estimates(rounds: pd.DataFrame) -> pd.Series[bool]:
 
 def count_impossible_estimates(rounds: pd.DataFrame) -> tuple[int, int]:
     """The number of cells with impossible estimates, and of all cells with estimates."""
-    impossible, known = impossible_estimates(rounds), estimates(rounds).notna()
-    columns = rounds[_cell_columns(rounds)]
-    return len(columns[impossible].drop_duplicates()), len(columns[known].drop_duplicates())
+    return _count_cells(rounds[_impossible_estimates(rounds)]), _count_cells(rounds[estimates(rounds).notna()])
+
+
+def _count_cells(rounds: pd.DataFrame) -> int:
+    return len(rounds[_cell_columns(rounds)].drop_duplicates())
 
 
 def _cell_columns(rounds: pd.DataFrame) -> list[str]:
