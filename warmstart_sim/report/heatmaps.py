@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,25 +13,29 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, PathPatch, Rectangle
-from matplotlib.path import Path
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from warmstart_sim.report.grids import Grid, GridPanel, without_outliers
+from warmstart_sim.report.heatmap_cells import (
+    HATCHES,
+    MOST_NUMBERS,
+    SOME_FAILED,
+    STATE_NAMES,
+    colors_of,
+    draw_states,
+    draw_values,
+    hatch_style,
+    value_text,
+)
 from warmstart_sim.report.layout import add_legend, columns_for, cut_note, scale_note, set_x_ticks, wrap_title
 from warmstart_sim.report.panels import MOST_PANELS, evenly_spread, has_values, same_data
 from warmstart_sim.report.quantities import Quantity, accuracies, costs
 from warmstart_sim.report.style import (
-    COST,
-    DIVERGING,
-    GREY,
     INK,
-    PAPER,
-    SEQUENTIAL,
     ReportFigure,
     add_cell_hover,
     styled,
-    text_color,
 )
 from warmstart_sim.report.wording import (
     axis_names,
@@ -43,17 +45,11 @@ from warmstart_sim.report.wording import (
     join_words,
     readable,
     setting_label,
-    signed,
 )
 from warmstart_sim.results.tables import Run
 
-MOST_NUMBERS = 12  # rows, or columns, with room for a number in each cell
-MOST_SHAPES = 1500  # cells drawn as shapes; more become one image
 MOST_TICKS = 12
 LEAST_CORNER = 0.025  # of the heatmap's width and height
-HATCHES = {"gave_up": "///", "diverged": "xxx", "unfinished": "..", "missing": ""}
-STATE_NAMES = {"gave_up": "gave up", "diverged": "diverged", "unfinished": "not finished", "missing": "not run yet"}
-SOME_FAILED = "some seeds gave up or diverged"
 MARK: dict[str, Any] = {"marker": "D", "markersize": 7, "markeredgewidth": 1.4, "color": INK, "linestyle": ""}
 CORNER_LINES: dict[str, Any] = {"random init": "-", "warm start": (0, (1.5, 1))}
 
@@ -81,12 +77,12 @@ def _heatmap(run: Run, grid: Grid, quantity: Quantity) -> ReportFigure:
     for ax, panel, (numbers, state, some_failed), reference in zip(axs, shown, tables, references, strict=True):
         title = [wrap_title(panel.title)]
         if len(shown) > 1 and np.isfinite(reference):
-            title.append(f"{readable(run.reference)}: {_number(reference, quantity)}")
+            title.append(f"{readable(run.reference)}: {value_text(reference, quantity)}")
         ax.set_title("\n".join(title), loc="left")
         scaled = every_value if shared_scale else numbers[np.isfinite(numbers)]
         norm = _norm(scaled, quantity)
-        _draw_values(ax, numbers, norm, quantity, width / len(grid.columns))
-        _draw_states(ax, state, some_failed, width / len(grid.columns))
+        draw_values(ax, numbers, norm, quantity, width / len(grid.columns))
+        draw_states(ax, state, some_failed, width / len(grid.columns))
         _add_hovers(ax, run, grid, quantity, numbers, state)
         _frame_corners(ax, grid)
         _label(ax, run, grid, width)
@@ -99,7 +95,7 @@ def _heatmap(run: Run, grid: Grid, quantity: Quantity) -> ReportFigure:
     handles: dict[str, Artist] = {**_legend_handles(grid, list(states))}
     caption = _caption(run, grid, quantity, states, outliers, len(panels))
     if np.isfinite(references).any():
-        number = f": {_number(references[0], quantity)}" if len(shown) == 1 else ""
+        number = f": {value_text(references[0], quantity)}" if len(shown) == 1 else ""
         handles[f"{readable(run.reference)}{number}"] = Line2D([], [], **MARK)
         caption += f" The diamond on the colour bar is {readable(run.reference)}."
     add_legend(figure, handles)
@@ -114,7 +110,7 @@ def _draw_bar(axs: list[Axes], norm: Normalize, quantity: Quantity, scaled: np.n
     below, above = bool((scaled < norm.vmin).any()), bool((scaled > norm.vmax).any())
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}.get((below, above), "both")
     bar = axs[0].figure.colorbar(
-        ScalarMappable(norm, ListedColormap(_colors(quantity))), ax=axs, label=quantity.label, aspect=24, pad=0.02,
+        ScalarMappable(norm, ListedColormap(colors_of(quantity))), ax=axs, label=quantity.label, aspect=24, pad=0.02,
         extend=extend,
     )  # fmt: skip
     bar.ax.grid(visible=False)
@@ -126,10 +122,6 @@ def _draw_bar(axs: list[Axes], norm: Normalize, quantity: Quantity, scaled: np.n
     for reference in references[np.isfinite(references)].clip(norm.vmin, norm.vmax):
         bar.ax.plot(0.5, reference, clip_on=False, **MARK)
     return below or above
-
-
-def _colors(quantity: Quantity) -> tuple[str, ...]:
-    return {"accuracy": SEQUENTIAL, "difference": DIVERGING}.get(quantity.name, COST)
 
 
 def _reference_value(run: Run, panel: GridPanel, quantity: Quantity) -> float:
@@ -148,7 +140,7 @@ def _add_hovers(ax: Axes, run: Run, grid: Grid, quantity: Quantity, numbers: np.
     names = {key: axis_names(run)[key] for key in (grid.row, grid.column)}
     texts = {}
     for (row, column), number in np.ndenumerate(numbers):
-        value = f"{_number(number, quantity)} {quantity.unit}"
+        value = f"{value_text(number, quantity)} {quantity.unit}"
         without = STATE_NAMES.get(str(states[row, column]), "timed otherwise")
         setting = setting_label({grid.row: grid.rows[row], grid.column: grid.columns[column]}, names)
         texts[row, column] = f"{setting}: {without if np.isnan(number) else value}"
@@ -197,107 +189,6 @@ def _norm(numbers: np.ndarray, quantity: Quantity) -> Normalize:
     return Normalize(low, high)
 
 
-def _draw_values(ax: Axes, numbers: np.ndarray, norm: Normalize, quantity: Quantity, cell_width: float) -> None:
-    """Draws colours, and numbers if they fit into cells `cell_width` inches wide."""
-    colors = _colors(quantity)
-    rows, columns = numbers.shape
-    ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
-    if numbers.size > MOST_SHAPES:
-        colormap = ListedColormap(colors)
-        ax.imshow(np.ma.masked_invalid(numbers), cmap=colormap, norm=norm, interpolation="none", aspect="auto")
-        return
-    levels = _levels(numbers, norm, len(colors))
-    gap = 0.04 if max(rows, columns) <= 2 * MOST_NUMBERS else 0.0
-    for level in np.unique(levels[levels >= 0]).tolist():
-        color = colors[level]
-        shape = _boxes([(row, column, 1) for row, column in np.argwhere(levels == level)], gap)
-        ax.add_patch(PathPatch(shape, facecolor=color, edgecolor=color, linewidth=0 if gap else 0.3))
-    texts = {cell: _number(number, quantity) for cell, number in np.ndenumerate(numbers) if not np.isnan(number)}
-    size = _font_size(max(map(len, texts.values()), default=1), cell_width)
-    if max(rows, columns) <= MOST_NUMBERS and size:
-        for (row, column), text in texts.items():
-            color = text_color(colors[int(levels[row, column])])
-            ax.text(column, row, text, ha="center", va="center", size=size, color=color)
-
-
-def _number(number: float, quantity: Quantity) -> str:
-    """A value in a cell: costs with three digits, accuracies and differences with one decimal."""
-    if quantity.name == "difference":
-        return signed(number, 1)
-    if quantity.name == "accuracy":
-        return f"{number:.1f}"
-    return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f}" if 0.01 <= number < 100 else f"{number:,.0f}"
-
-
-def _levels(numbers: np.ndarray, norm: Normalize, count: int) -> np.ndarray:
-    """The index of each number's colour among `count`; -1 where there is no number."""
-    share = np.asarray(norm(np.nan_to_num(numbers)))
-    return np.where(np.isnan(numbers), -1, np.clip((share * count).astype(int), 0, count - 1))
-
-
-def _font_size(letters: int, cell_width: float) -> float | None:
-    """The size in points of text that fits into a cell `cell_width` inches wide; None if it is too small to read."""
-    size = min(10.5, 72 * 0.86 * cell_width / (0.62 * letters))
-    return size if size >= 6.5 else None
-
-
-def _draw_states(ax: Axes, states: np.ndarray, some_failed: np.ndarray, cell_width: float) -> None:
-    """Hatches cells without a value, with their state if it fits, and thinly those in which some seeds failed."""
-    small = max(states.shape) <= MOST_NUMBERS
-    for state in HATCHES:
-        where = states == state
-        if not where.any():
-            continue
-        shape = _boxes([(row, column, 1) for row, column in np.argwhere(where)] if small else _stretches(where), 0.06)
-        ax.add_patch(PathPatch(shape, **_hatch(state, 0.8 if small else 0)))
-        words = STATE_NAMES[state].replace(" ", "\n")
-        size = _font_size(max(map(len, words.split("\n"))), cell_width)
-        if small and size:
-            box = {"boxstyle": "round,pad=0.12", "facecolor": PAPER, "edgecolor": "none"}
-            for row, column in np.argwhere(where):
-                ax.text(
-                    column, row, words, ha="center", va="center", size=min(size, 8.5), color=INK, bbox=box,
-                    linespacing=0.95,
-                )  # fmt: skip
-    if some_failed.any():
-        ax.add_patch(PathPatch(_boxes(_stretches(some_failed), 0.06), **_hatch(SOME_FAILED, 0)))
-
-
-def _hatch(state: str, linewidth: float) -> dict[str, Any]:
-    """The appearance of cells in this state, and of their entry in the legend."""
-    dashes = (0, (2, 2)) if state == "missing" else "-"
-    hatch = HATCHES.get(state, "//") or None
-    return {"facecolor": "none", "edgecolor": GREY, "hatch": hatch, "linestyle": dashes, "linewidth": linewidth}
-
-
-def _stretches(flags: np.ndarray) -> list[tuple[int, int, int]]:
-    """(row, first column, columns) of each horizontal stretch of true cells.
-
-    >>> _stretches(np.array([[True, True, False, True]]))
-    [(0, 0, 2), (0, 3, 1)]
-    """
-    found = []
-    for row, line in enumerate(flags):
-        start = 0
-        for flag, group in groupby(line.tolist()):
-            length = len(list(group))
-            if flag:
-                found.append((row, start, length))
-            start += length
-    return found
-
-
-def _boxes(stretches: Sequence[tuple[int, int, int]], gap: float) -> Path:
-    """One path with a box for each (row, first column, columns), inset by `gap` of a cell."""
-    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], float)
-    shapes = []
-    for row, column, length in stretches:
-        size = np.array([length - 2 * gap, 1 - 2 * gap])
-        shapes.append(corners * size + (column - 0.5 + gap, row - 0.5 + gap))
-    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(shapes)
-    return Path(np.concatenate(shapes), codes)
-
-
 def _frame_corners(ax: Axes, grid: Grid) -> None:
     for name, (lam, sigma) in grid.corners.items():
         row, column = grid.rows.index(lam), grid.columns.index(sigma)
@@ -331,7 +222,7 @@ def _legend_handles(grid: Grid, states: list[str]) -> dict[str, Patch]:
         )
         for name, (lam, sigma) in grid.corners.items()
     }
-    return corners | {STATE_NAMES.get(state, state): Patch(**_hatch(state, 1)) for state in states}
+    return corners | {STATE_NAMES.get(state, state): Patch(**hatch_style(state, 1)) for state in states}
 
 
 def _caption(run: Run, grid: Grid, quantity: Quantity, states: dict[str, bool], outliers: bool, panels: int) -> str:

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +89,10 @@ class Run:
 
         Its first columns are scenario, metric and reference.
         """
+        return self._summary.copy()
+
+    @cached_property
+    def _summary(self) -> pd.DataFrame:
         about = pd.DataFrame(
             {"scenario": [self.scenario.get("name")], "metric": self.metric, "reference": self.reference}
         )
