@@ -200,7 +200,7 @@ def test_safetensors_are_read(tmp_path, dtype):
     (tmp_path / "odd.safetensors").write_bytes(in_safetensors({"model." + name: weights[name] for name in weights}))
     assert same(read(tmp_path / "odd.safetensors"), weights)
     (tmp_path / "short.safetensors").write_bytes(in_safetensors(weights)[:-4])
-    with pytest.raises(DataError, match=r"is not a file of plain weights, or is truncated \(EOFError\)"):
+    with pytest.raises(DataError, match=r"is not a file of plain weights, or is truncated"):
         read(tmp_path / "short.safetensors")
 
 

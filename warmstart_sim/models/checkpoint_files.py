@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,10 +17,6 @@ from warmstart_sim.errors import DataError
 if TYPE_CHECKING:
     import torch
 
-SAFETENSORS_DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
 
 NOT_PLAIN = """\
 {file} is not a file of plain weights: it holds a Python object ({found}), and loading it would run code. If you trust \
@@ -74,7 +69,9 @@ def _load(path: Path) -> Any:
     where = f"stream.checkpoint: {path}"
     try:
         if file.suffix == ".safetensors":
-            return _read_safetensors(file)
+            from safetensors.torch import load_file
+
+            return load_file(file)
         return _read_torch(file)
     except Exception as error:  # torch.load passes on whatever the unpickler or the zip reader raises
         refused = re.search(r"Unsupported (?:global|class).*?([\w.]+\.\w+) was not an allowed", str(error))
@@ -100,26 +97,6 @@ def _read_torch(file: Path) -> Any:
     with warnings.catch_warnings(), torch.serialization.safe_globals(harmless):
         warnings.simplefilter("ignore")  # torch warns of other pickles before it rejects them
         return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
-    """Reads the format: the header's length, a JSON header with dtypes, shapes and offsets, and the numbers."""
-    import torch
-
-    content = bytearray(file.read_bytes())
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in header.items():
-        dtype = getattr(torch, SAFETENSORS_DTYPES[entry["dtype"]])
-        begin, end = (start + offset for offset in entry["data_offsets"])
-        if end > len(content):
-            raise EOFError(name)
-        # Copied, because a tensor must begin at a multiple of its size.
-        numbers = torch.frombuffer(content[begin:end], dtype=dtype) if end > begin else torch.empty(0, dtype=dtype)
-        tensors[name] = numbers.reshape(entry["shape"])
-    return tensors
 
 
 def _state_dicts(content: Any, label: str = "") -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
