@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -45,6 +45,19 @@ def value_and_spread(cell: str) -> tuple[str, str]:
     if match is None:
         raise ValueError(f"not a number with an optional spread: {cell!r}")
     return match[1], match[2] or ""
+
+
+def stated(text: str, passages: Iterable[tuple[str, ...]]) -> Iterator[PublishedNumber]:
+    """The numbers of sentences and captions.
+
+    Args:
+        text: The paper's text.
+        passages: Each a piece of the text and its number's row, condition, metric, value, unit, where and note.
+    """
+    for passage, row, condition, metric, value, unit, where, note in passages:
+        if passage not in text:
+            raise ValueError(f"the text does not say: {passage}")
+        yield PublishedNumber(row, condition, metric, value, unit=unit, where=where, note=note)
 
 
 def print_csv(numbers_of: Callable[[str], Iterable[PublishedNumber]]) -> None:
