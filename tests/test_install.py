@@ -48,6 +48,7 @@ def test_a_wheel_carries_the_scenario_files(tmp_path):
     assert Path(scenario) == installed / "warmstart_sim" / "scenarios" / "digits_online.yaml"
     assert names == in_checkout()
     assert (installed / "warmstart_sim" / "report" / "template.html.j2").exists()
+    assert (installed / "warmstart_sim" / "published" / "zaidi.csv").exists()
     assert (installed / "warmstart_sim" / "scenarios" / "ash_adams" / "common.yaml").exists()
 
 
