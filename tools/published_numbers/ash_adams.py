@@ -114,7 +114,7 @@ def grid(row: str, trained: str, text: str, section: str, figure: str) -> Iterat
             if column < len(sigmas) // 2:
                 yield _accuracy(row, condition, cell, where, corner, test if cell else "")
             else:
-                yield _minutes(row, f"{condition}; round=all", cell, where, corner)
+                yield _minutes(row, condition, cell, where, corner)
 
 
 def _accuracy(row: str, condition: str, cell: str, where: str, *notes: str) -> PublishedNumber:

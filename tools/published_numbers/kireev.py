@@ -37,11 +37,13 @@ def table_1(row: str, model: str, where: str, table: str) -> Iterator[PublishedN
     for (data, optimizer, arm), cell in zip(conditions, cells, strict=True):
         condition = f"data.name={data}; model.name={model}; {optimizer}; strategy={arm}; round=1"
         value, spread = value_and_spread(cell.removesuffix("*"))
-        note = ""
+        kind, seeds = "sem", "5"
+        note = "the text does not say what the spread is; by the authors' code, the standard error of five seeds"
         if cell.endswith("*"):
             condition = condition.replace("; strategy", "; training.optimizer.lr=0.005; strategy")
-            note = "marked with a star: another learning rate, 0.005 by section 2.1"
-        yield PublishedNumber(row, condition, "test_accuracy", value, spread, "unknown", where=where, note=note)
+            kind, seeds = "unknown", ""
+            note = "marked with a star: another learning rate, 0.005 by section 2.1; the spread is not explained"
+        yield PublishedNumber(row, condition, "test_accuracy", value, spread, kind, seeds, where=where, note=note)
 
 
 def table_2(text: str) -> Iterator[PublishedNumber]:
