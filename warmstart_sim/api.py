@@ -18,6 +18,7 @@ from warmstart_sim.scenario.overrides import prepare_scenario
 if TYPE_CHECKING:
     from warmstart_sim.execution.status import Status
     from warmstart_sim.results.tables import Run
+    from warmstart_sim.training.settings import Training
 
 
 @takes_run_options(for_typer=False)
@@ -148,13 +149,18 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
     rounds = steps = 0
     work = [*phases, *cells]
     for cell, sizes in zip(work, checked_training_sizes(work, find_data_root(data_root), where), strict=True):
-        until, batch = cell.arm.training.until, cell.arm.training.batch_size
+        first = 1 if cell.first_phase or cell.pretraining else 0
         if cell.shares_first_round:
             del sizes[0]
         rounds += len(sizes)
-        to_cap = (until.cap * math.ceil(count / batch) for count in sizes)
-        steps += sum(min(most, until.steps or most) for most in to_cap)
+        steps += sum(_most_steps(cell.arm.training.in_round(first + n), count) for n, count in enumerate(sizes))
     return Size(len(cells), len(scenario.arms), len(scenario.header.seeds), len(phases), rounds, steps)
+
+
+def _most_steps(training: Training, samples: int) -> int:
+    """The steps of a round that trains to its cap."""
+    to_cap = training.until.cap * math.ceil(samples / training.batch_size)
+    return min(to_cap, training.until.steps or to_cap)
 
 
 def status(run_dir: Path) -> Status:

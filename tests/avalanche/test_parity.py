@@ -112,6 +112,10 @@ UNTIL: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.001},
         "schedule": {"name": "cosine"},
     },
+    "later rounds": {
+        "until": {"epochs": 2},
+        "later_rounds": {"optimizer": {"name": "sgd", "lr": 0.1}, "batch_size": 16, "until": {"epochs": 3}},
+    },
 }
 
 

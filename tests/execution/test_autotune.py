@@ -37,8 +37,8 @@ def clockwork(monkeypatch) -> list[str]:
         return Rate(batching, count, 100.0 if batching == "separate" else 50.0 * min(count, 8) - count)
 
     def times(cells, execution):
-        measured.extend(sorted({f"step {cell.step_kind}" for cell in cells}))
-        return {cell.step_kind: StepTime(0.5, 0.25) for cell in cells}
+        measured.extend(sorted({f"step {cell.step_kind(0)}" for cell in cells}))
+        return {cell.step_kind(0): StepTime(0.5, 0.25) for cell in cells}
 
     monkeypatch.setattr(throughput, "_rate", rate)
     monkeypatch.setattr(throughput, "step_times", times)
@@ -57,7 +57,7 @@ def test_a_cell_that_has_the_machine_to_itself_needs_no_measuring(mlp_cells, exe
 
 def test_cells_in_workers_get_the_time_of_a_step_alone(mlp_cells, execution, clockwork, tmp_path):
     arrangement = put(execution, mlp_cells, tmp_path, workers=2, slots=1)
-    kind = mlp_cells[0].step_kind
+    kind = mlp_cells[0].step_kind(0)
     assert clockwork == [f"step {kind}"]  # all arms and seeds make the same steps
     assert (arrangement.timing, arrangement.slots, arrangement.batching) == ("concurrent", 1, "separate")
     assert arrangement.step_times[kind].seconds(steps=2, samples=4, epochs=0) == 2.0
@@ -123,9 +123,9 @@ def test_cells_of_different_work_are_of_different_kinds(tiny_scenario, execution
     tiny_scenario["vary"] = {"training.batch_size": [16, 32], "training.optimizer.lr": [0.1, 0.01]}
     tiny_scenario["strategies"]["augmented"] = {"start": "warm_start", "augment": ["random_crop"]}
     cells = scenarios.plan(tiny_scenario, "scenario")[1]
-    kinds = {(cell.arm.training.batch_size, bool(cell.arm.parts)): cell.step_kind for cell in cells}
-    assert len({cell.step_kind for cell in cells}) == len(kinds) == 4
-    assert step_times(cells[:1], execution).keys() == {cells[0].step_kind}
+    kinds = {(cell.arm.training.batch_size, bool(cell.arm.parts)): cell.step_kind(0) for cell in cells}
+    assert len({cell.step_kind(0) for cell in cells}) == len(kinds) == 4
+    assert step_times(cells[:1], execution).keys() == {cells[0].step_kind(0)}
 
 
 @given(st.lists(st.floats(1, 1e6), min_size=1, max_size=8))

@@ -74,7 +74,7 @@ def test_stacked_cells_are_really_stacked_and_differ_from_cells_alone_by_chance_
 
 def test_concurrent_cells_have_estimates_and_isolated_ones_none(tiny_scenario, tmp_path):
     cell = scenarios.plan(tiny_scenario, "scenario")[1][0]
-    times = {cell.step_kind: StepTime(0.5, 0.25)}
+    times = {cell.step_kind(0): StepTime(0.5, 0.25)}
     for timing, expected in (("concurrent", 0.5), ("isolated", None)):
         execution = replace(ExecutionSettings(tmp_path, timing=timing), step_times=times)
         run_cell(cell, RunFolder(tmp_path / timing), execution)

@@ -21,7 +21,7 @@ from warmstart_sim.avalanche.metrics import TrainSeconds
 from warmstart_sim.avalanche.start import StrategyPlugin
 from warmstart_sim.avalanche.stopwatch import Stopwatch
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.experiment.cell_trainer import CellTrainer
+from warmstart_sim.experiment.cell_trainer import CellTrainer, set_up_torch
 from warmstart_sim.experiment.engine import RoundListener, RoundTrainer
 from warmstart_sim.registry import MODELS, STRATEGIES
 from warmstart_sim.scenario import Cell
@@ -40,12 +40,12 @@ def check_supported(cells: Iterable[Cell]) -> None:
         WarmstartError: It cannot.
     """
     for cell in cells:
-        training = cell.arm.training
+        training, later = cell.arm.training.in_round(0), cell.arm.training.in_round(1)
         texts = not cell.model.is_user_defined and MODELS.has_trait(cell.model.name, "tokens")
         beyond = [
             *(f"part '{part.name}'" for part in cell.arm.parts),
-            *(["precision: bf16"] if training.precision == "bf16" else []),
-            *(["bucketing"] if training.bucketing else []),
+            *(["precision: bf16"] if "bf16" in (training.precision, later.precision) else []),
+            *(["bucketing"] if training.bucketing or later.bucketing else []),
             *([f"model '{cell.model.name}', which takes texts"] if texts else []),
         ]
         if beyond:
@@ -70,7 +70,7 @@ class _Rounds:
 
     def __init__(self, trainer: CellTrainer) -> None:
         self._trainer = trainer
-        settings = trainer.cell.arm.training
+        self._settings = settings = trainer.stepper.settings
         data = as_avalanche(trainer.train_samples)
         benchmark = benchmark_from_datasets(train=[data.subset(each.train) for each in trainer.rounds])
         rounds = {round_.index: round_ for round_ in trainer.rounds}
@@ -97,6 +97,11 @@ class _Rounds:
     def train(self, round_: Round, previous: StateDict | None, listener: RoundListener) -> TrainingOutcome:
         """Trains one round to its end, in the trainer's model."""
         trainer, strategy, stopping = self._trainer, self._strategy, self._stopping
+        settings = trainer.cell.arm.training.in_round(round_.index)
+        if settings != self._settings:
+            self._settings, stopping.until = settings, settings.until
+            set_up_torch(trainer.device, settings, trainer.execution.deterministic)
+            strategy.optimizer = make_optimizer(trainer.model, settings.optimizer)
         trainer.model.load_state_dict(previous or trainer.fresh_weights(round_.index))
         strategy.clock.train_exp_counter = round_.index  # rounds before it may have been trained elsewhere
         reports = _Reports(trainer, round_, self._starting, stopping, self._seconds, listener)
@@ -124,8 +129,9 @@ class _SameDraws(SupervisedPlugin):
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Replaces Avalanche's loader by the epoch's own."""
-        settings, seed = self._trainer.cell.arm.training, self._trainer.cell.seed
         place = strategy.clock.train_exp_counter, strategy.clock.train_exp_epochs
+        cell = self._trainer.cell
+        settings, seed = cell.arm.training.in_round(place[0]), cell.seed
         dataset = strategy.adapted_dataset
         order = epoch_order(len(dataset), seed, *place).split(batch_sizes(len(dataset), settings.batch_size))
         strategy.dataloader = DataLoader(

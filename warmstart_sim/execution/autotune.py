@@ -62,9 +62,10 @@ def choose_parallelism(
         if execution.slots == 1 and workers == 1:
             return execution
         known = {kind: StepTime(**times) for kind, times in record.get("step_times", {}).items()}
-        new = throughput.step_times([cell for cell in cells if cell.step_kind not in known], execution)
-        record["step_times"] = {kind: asdict(times) for kind, times in {**known, **new}.items()}
-        return replace(execution, timing="concurrent", step_times=known | new)
+        new = throughput.step_times([cell for cell in cells if cell.step_kinds.keys() - known.keys()], execution)
+        step_times = new | known
+        record["step_times"] = {kind: asdict(times) for kind, times in step_times.items()}
+        return replace(execution, timing="concurrent", step_times=step_times)
     finally:
         torch.set_num_threads(threads)
         run.save_speed(record)
@@ -88,8 +89,8 @@ def _chosen(
     slots, batching = wanted.slots, wanted.batching
     asked = {"slots": slots, "batching": batching}
     if record.get("asked") != asked or record["chosen"]["batching"] == "apart":  # the old name of "separate"
-        kinds = Counter(cell.step_kind for cell in cells)
-        example = next(cell for cell in cells if cell.step_kind == kinds.most_common(1)[0][0])
+        kinds = Counter(cell.step_kind(0) for cell in cells)
+        example = next(cell for cell in cells if cell.step_kind(0) == kinds.most_common(1)[0][0])
         found = [Rate("separate", 1, 0.0)]
         with ignore_cell_failures():
             found = list(rates(example, execution, most, (most,) if isinstance(slots, int) else None, batching))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -47,18 +47,19 @@ class Rate:
 
 
 def step_times(cells: Sequence[Cell], execution: ExecutionSettings) -> dict[str, StepTime]:
-    """Measures a step of each kind of cell alone, by `Cell.step_kind`; kinds whose steps fail are left out.
+    """Measures a step of each kind alone, by `Cell.step_kind`; kinds whose steps fail are left out.
 
     Args:
         cells: The cells that will run.
         execution: Where they run.
     """
     times = {}
-    for cell in {cell.step_kind: cell for cell in reversed(cells)}.values():
+    examples = {kind: (cell, index) for cell in reversed(cells) for kind, index in cell.step_kinds.items()}
+    for kind, (cell, index) in examples.items():
         with ignore_cell_failures():
-            trainer = _prepared_trainer(cell, execution, DeviceCache(execution.device))
+            trainer = _prepared_trainer(cell, execution, DeviceCache(execution.device), index)
             indices = torch.from_numpy(trainer.rounds[-1].train).to(trainer.device)
-            times[cell.step_kind] = step_time.measure(trainer.stepper, trainer.train_samples, indices)
+            times[kind] = step_time.measure(trainer.stepper, trainer.train_samples, indices)
     return times
 
 
@@ -136,10 +137,12 @@ def _generator_states(device: torch.device) -> list[torch.Tensor]:
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
-def _prepared_trainer(cell: Cell, execution: ExecutionSettings, cache: DeviceCache) -> CellTrainer:
-    """A trainer of the cell, ready for the steps of its first round."""
+def _prepared_trainer(
+    cell: Cell, execution: ExecutionSettings, cache: DeviceCache, round_index: int = 0
+) -> CellTrainer:
+    """A trainer of the cell, ready for steps with the settings of a round."""
     trainer = CellTrainer(cell, execution, cache)
-    trainer.begin(trainer.rounds[0], None)
+    trainer.begin(replace(trainer.rounds[0], index=round_index), None)
     trainer.stepper.train_mode()
     return trainer
 
@@ -147,7 +150,7 @@ def _prepared_trainer(cell: Cell, execution: ExecutionSettings, cache: DeviceCac
 def _full_batch_request(trainer: CellTrainer) -> StepRequest:
     """A step on a batch of the full size."""
     indices = torch.from_numpy(trainer.rounds[-1].train).to(trainer.device)
-    return step_request(trainer.stepper, trainer.train_samples, indices, trainer.cell.arm.training.batch_size)
+    return step_request(trainer.stepper, trainer.train_samples, indices, trainer.stepper.settings.batch_size)
 
 
 def _rate(cell: Cell, execution: ExecutionSettings, batching: Batching, count: int) -> Rate:

@@ -37,7 +37,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 class CellTrainer:
     """Everything that stays the same over the rounds of a cell, and what begins and evaluates a round.
 
-    The model object is made once; a round starts by copying weights into it.
+    A round starts by copying weights into the model. Later rounds with settings of their own get another model object.
 
     Args:
         cell: What to train.
@@ -50,17 +50,13 @@ class CellTrainer:
         self.cell = cell
         self.execution = execution
         self.device = torch.device(execution.device)
-        set_up_torch(self.device, cell.arm.training, execution.deterministic)
-
         self.dataset = load_dataset(cell, execution.data_root)
         splits = split_rounds(cell, self.dataset.train.labels, len(self.dataset.test))
         self.rounds = splits.rounds
         self._tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
         _check_inputs(cell, self.dataset, self._tokens)
         self._cache = cache or DeviceCache(execution.device)
-        shape = (self.dataset.input_shape, self.dataset.classes, self.dataset.vocabulary_size)
-        self.stepper = self._cache.borrow((str(cell.model.to_dict()), *shape), cell.arm.training, self._model)
-        self.model = self.stepper.model
+        self._borrow_stepper(cell.arm.training.in_round(self.rounds[0].index))
         self.layout: Layout = models.layout(self.model)
 
         channels_last = models.takes_channels_last(self.model)
@@ -77,6 +73,14 @@ class CellTrainer:
     def close(self) -> None:
         """Returns the stepper to the cache; from now on another cell may use the model."""
         self._cache.give_back(self.stepper)
+
+    def _borrow_stepper(self, settings: Training) -> None:
+        """Takes a stepper, with its model, for rounds with these settings."""
+        set_up_torch(self.device, settings, self.execution.deterministic)
+        dataset = self.dataset
+        shape = (dataset.input_shape, dataset.classes, dataset.vocabulary_size)
+        self.stepper = self._cache.borrow((str(self.cell.model.to_dict()), *shape), settings, self._model)
+        self.model = self.stepper.model
 
     def _model(self) -> nn.Module:
         """A model on the device, checked to take the data."""
@@ -121,6 +125,10 @@ class CellTrainer:
             The round's context, with `start`, and its training.
         """
         arm = self.cell.arm
+        settings = arm.training.in_round(round_.index)
+        if settings != self.stepper.settings:
+            self.close()
+            self._borrow_stepper(settings)
         context = self.round_context(round_, previous)
         start = start_of_round(arm.start.make(STRATEGIES), arm.start.name, context, self.never_trained)
         context = replace(context, start=start.weights, trainable=start.trainable)

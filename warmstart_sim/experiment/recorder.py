@@ -78,7 +78,7 @@ class RoundRecorder:
         if trainer.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.device)
         self._created = time.perf_counter()
-        self._captured = trainer.stepper.capture_seconds
+        self._captured = 0.0
 
     @property
     def previous(self) -> StateDict | None:
@@ -92,6 +92,7 @@ class RoundRecorder:
         The time since the recorder was made, and in a trainer's first round the trainer's own, is setup.
         """
         self._context = context
+        self._captured = self.trainer.stepper.capture_seconds
         setup_seconds = time.perf_counter() - self._created + self.trainer.setup_seconds
         self.trainer.setup_seconds = 0.0
         if unfinished is None:
@@ -139,7 +140,11 @@ class RoundRecorder:
         self._seconds["evaluation_seconds"] += time.perf_counter() - started - (captured - captured_in_training)
         self._seconds["setup_seconds"] += captured
         execution = trainer.execution
-        step_time = None if execution.timing == "isolated" else execution.step_times.get(trainer.cell.step_kind)
+        step_time = (
+            None
+            if execution.timing == "isolated"
+            else execution.step_times.get(trainer.cell.step_kind(self.round.index))
+        )
         probe_rows = [self._probed, probed, *self._epochs]
         probe_seconds = [row["probe_seconds"] for row in probe_rows if "probe_seconds" in row]
         return {
@@ -159,7 +164,7 @@ class RoundRecorder:
             "estimated_isolated_seconds": step_time
             and step_time.seconds(outcome.steps, outcome.samples_seen, outcome.epochs),
             "timing": execution.timing,
-            "threads": trainer.cell.arm.training.threads,
+            "threads": trainer.cell.arm.training.in_round(self.round.index).threads,
             "device": execution.device,
             **self._start,
             "ended": now(),

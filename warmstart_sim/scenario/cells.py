@@ -92,10 +92,9 @@ class Cell:
         extra = {"pretraining": self.pretraining, "target": self.target}
         return settings | {name: written for name, each in extra.items() if each and (written := each.to_dict())}
 
-    @cached_property
-    def step_kind(self) -> str:
-        """A digest of the settings that decide how long a training step takes, such as inputs, model and batch size."""
-        training = self.arm.training
+    def step_kind(self, round_index: int) -> str:
+        """A digest of what decides how long a step takes in a round: inputs, model, batch size and so on."""
+        training = self.arm.training.in_round(round_index)
         keys = {"batch_size", "bucketing", "precision", "threads"}
         settings = {
             "data": self.data.to_dict(),
@@ -107,6 +106,11 @@ class Cell:
         }
         return _digest(settings)
 
+    @property
+    def step_kinds(self) -> dict[str, int]:
+        """The kinds of steps in the cell's rounds, each with the index of a round that makes such steps."""
+        return {self.step_kind(index): index for index in (1, 0)}
+
     @cached_property
     def first_phase(self) -> Cell | None:
         """The cell whose final weights this cell starts from; None for most streams. Cells with equal ones share it.
@@ -116,7 +120,8 @@ class Cell:
         """
         start = Component("random_init")
         if self.shares_first_round:
-            arm = replace(self.arm, label=FIRST_PHASE, start=start)
+            first_round = self.arm.training.model_copy(update={"later_rounds": None})
+            arm = replace(self.arm, label=FIRST_PHASE, start=start, training=first_round)
             return replace(self, arm=arm, varied={}, rounds=1)
         source = self.pretraining and self.pretraining.source
         if not source:

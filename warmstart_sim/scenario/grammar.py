@@ -21,7 +21,7 @@ from warmstart_sim.scenario.sections import (
     SourceSettings,
     StreamSettings,
 )
-from warmstart_sim.training.settings import Settings, Training
+from warmstart_sim.training.settings import ScenarioTraining, Settings, Training
 
 OWN_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 OwnName = Annotated[str, StringConstraints(pattern=OWN_NAME), Field(description="your own, as module:attribute")]
@@ -91,7 +91,7 @@ def pretrain_settings() -> type[PretrainSettings]:
 @functools.cache
 def arm_settings() -> type[Settings]:
     """The model of an arm, without `start` and the options of its strategy: training settings and parts."""
-    fields: dict[str, Any] = {"training": (Training | None, None)}
+    fields: dict[str, Any] = {"training": (ScenarioTraining | None, None)}
     for name in PARTS.names():
         schema = PARTS.schema(name)
         keys: Any = tuple(info.alias or field for field, info in schema.model_fields.items())
@@ -136,7 +136,7 @@ def scenario_file() -> type[Settings]:
         "data": (choices(DATASETS, DataSettings), ...),
         "stream": (choices(STREAMS, StreamSettings), "static"),
         "model": (choices(MODELS, Settings), "small_cnn"),
-        "training": (Training, Training()),
+        "training": (ScenarioTraining, ScenarioTraining()),
         "strategies": (create_model("Strategies", **arms), ...),
         "vary": (dict[str, Axis | Bundle], {}),
         "measure": (measure_settings(), MeasureSettings()),

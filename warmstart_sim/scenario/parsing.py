@@ -21,8 +21,8 @@ from warmstart_sim.scenario.sections import (
     ProbeSettings,
     StreamSettings,
 )
-from warmstart_sim.scenario.yaml_files import quoted, to_plain_values
-from warmstart_sim.training.settings import Settings, Training
+from warmstart_sim.scenario.yaml_files import merge, quoted, to_plain_values
+from warmstart_sim.training.settings import ScenarioTraining, Settings, Training
 
 S = TypeVar("S", bound=Settings)
 
@@ -34,7 +34,7 @@ class Arm:
     label: str
     start: Component
     parts: tuple[Component, ...]
-    training: Training
+    training: ScenarioTraining
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Scenario:
     rounds: int | None
     pretraining: Pretraining | None
     model: Component
-    training: Training
+    training: ScenarioTraining
     arms: tuple[Arm, ...]
     measure: Measure
 
@@ -107,7 +107,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     data, data_settings = check.section(DATASETS, present["data"], "data", DataSettings)
     model, _ = check.section(MODELS, present.get("model", "small_cnn"), "model", Settings)
     training_raw = check.mapping(present.get("training", {}), "training")
-    training = validated(Training, training_raw, where, "training")
+    training = check.training(training_raw, "training")
     stream_raw = check.mapping(present.get("stream", "static"), "stream", "name", NAME_OR_MAPPING)
     pretrained = is_pretrained(stream_raw.get("name"))
     source_raw = stream_raw.pop("source", None) if pretrained else None
@@ -134,7 +134,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
         needs = NEEDS_VALIDATION.format("data")
         if header.metric == "validation_accuracy":
             raise scenario_error(where, "metric", f"validation_accuracy {needs}")
-        if patient := [arm.label for arm in arms if arm.training.until.validation_patience]:
+        if patient := [arm.label for arm in arms if _needs_validation(arm.training)]:
             raise scenario_error(where, "training.until.validation_patience", f"{needs} (strategy '{patient[0]}')")
     measure = Measure(
         check.probes(header.measure.each_epoch, "measure.each_epoch", ProbeSettings),
@@ -235,7 +235,11 @@ class _Checker:
         if shares_target:
             del chosen["normalize"]
         data_settings = DataSettings(**{**inherited, **chosen})
-        trained = self.own_training(own_training, training, key)
+        without_later = {name: value for name, value in training.items() if name != "later_rounds"}
+        trained = self.own_training(own_training, without_later, key)
+        if trained.later_rounds:
+            text = "the first phase is one round; `training.later_rounds` is for the rounds after it"
+            raise scenario_error(self.where, f"{key}.training.later_rounds", text)
         if trained.until.validation_patience and not data_settings.validation_fraction:
             raise scenario_error(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
         share = fraction if settings.fraction == "same" else settings.fraction
@@ -283,11 +287,21 @@ class _Checker:
         options = self.mapping(value, key, allowed="a list of names, or a mapping")
         return Component(name, model_to_dict(validated(PARTS.schema(name), options, self.where, key)))
 
-    def own_training(self, value: Any, shared: Mapping[str, Any], key: str) -> Training:
+    def training(self, value: Mapping[str, Any], key: str) -> ScenarioTraining:
+        """Validates training settings; those of `later_rounds` are merged over the others as over a `base`."""
+        first = {name: each for name, each in value.items() if name != "later_rounds"}
+        found = validated(ScenarioTraining, first, self.where, key)
+        if value.get("later_rounds") is None:
+            return found
+        later_key = f"{key}.later_rounds"
+        merged = merge(first, self.mapping(value["later_rounds"], later_key), ("training",))
+        return found.model_copy(update={"later_rounds": validated(Training, merged, self.where, later_key)})
+
+    def own_training(self, value: Any, shared: Mapping[str, Any], key: str) -> ScenarioTraining:
         """Validates `training` of an arm or a source, merged over the scenario's.
 
         Each setting replaces the scenario's, so `until: {epochs: 50}` drops the scenario's other stop rules. An
-        `optimizer` or `schedule` without a `name` changes only the options that it gives.
+        `optimizer` or `schedule` without a `name` changes only the options that it gives, and so does `later_rounds`.
         """
         own = {} if value is None else self.mapping(value, f"{key}.training")
         merged = {**shared, **own}
@@ -295,4 +309,12 @@ class _Checker:
             below, above = shared.get(name), own.get(name)
             if isinstance(below, dict) and isinstance(above, dict) and "name" not in above:
                 merged[name] = {**below, **above}
-        return validated(Training, merged, self.where, f"{key}.training" if own else "training")
+        below, above = shared.get("later_rounds"), own.get("later_rounds")
+        if isinstance(below, dict) and isinstance(above, dict):
+            merged["later_rounds"] = merge(below, above, ("training",))
+        return self.training(merged, f"{key}.training" if own else "training")
+
+
+def _needs_validation(training: ScenarioTraining) -> bool:
+    later = training.later_rounds
+    return bool(training.until.validation_patience or (later and later.until.validation_patience))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from warmstart_sim.scenario.component import Component, model_to_dict
 from warmstart_sim.scenario.sections import DataSettings
-from warmstart_sim.training.settings import Training
+from warmstart_sim.training.settings import ScenarioTraining
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PretrainingSource:
     own_normalization: bool
     fraction: float
     adapt: Literal["resize", "pad"] | None
-    training: Training
+    training: ScenarioTraining
 
     def to_dict(self) -> dict[str, Any]:
         """All settings that decide the first phase's numbers, as plain values."""

@@ -35,6 +35,7 @@ LIMITS = {
         "data.options": DATA_OPTIONS,
         "data_settings": SAMPLES,
         "arm.training": TRAINING,
+        "arm.training.later_rounds": TRAINING,
         "model.options": MODEL_OPTIONS,
         "pretraining.source.data.options": DATA_OPTIONS,
         "pretraining.source.settings": SAMPLES,

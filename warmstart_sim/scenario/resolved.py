@@ -45,7 +45,7 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
         "data": section("data", scenario.data, model_to_dict(scenario.data_settings)),
         "stream": stream,
         "model": section("model", scenario.model, {}),
-        "training": model_to_dict(scenario.training),
+        "training": _resolved_training(scenario, mapping_or_empty(written.get("training"))),
         "strategies": {
             arm.label: _resolved_arm(arm, written["strategies"][arm.label], varied) for arm in scenario.arms
         },
@@ -54,6 +54,12 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
         "measure": header["measure"],
         "metric": scenario.metric,
     }
+
+
+def _resolved_training(scenario: Scenario, written: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the first round; those of later rounds as written, because an axis may set the rest."""
+    first = model_to_dict(scenario.training.in_round(0))
+    return first | ({"later_rounds": written["later_rounds"]} if scenario.training.later_rounds else {})
 
 
 def _resolved_arm(arm: Arm, value: Any, varied: Collection[str]) -> Mapping[str, Any]:

@@ -143,7 +143,7 @@ class Until(Settings):
 
 
 class Training(Settings):
-    """Everything under `training:`.
+    """How a round trains.
 
     Attributes:
         optimizer: See `Optimizer`.
@@ -165,3 +165,20 @@ class Training(Settings):
     until: Until = Until(train_accuracy=0.99)
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     threads: PositiveInt = 1
+
+
+class ScenarioTraining(Training):
+    """Everything under `training:`.
+
+    Attributes:
+        later_rounds: Settings of the second and all later rounds, merged over the others key by key; an `optimizer` or
+            `schedule` with another name replaces the whole. Default: as in the first round.
+    """
+
+    later_rounds: Training | None = None
+
+    def in_round(self, index: int) -> Training:
+        """The settings of round `index`, counted from 0."""
+        if index > 0 and self.later_rounds:
+            return self.later_rounds
+        return Training.model_construct(**{name: getattr(self, name) for name in Training.model_fields})
