@@ -81,7 +81,13 @@ def figure_7(text: str) -> Iterator[PublishedNumber]:
         ("model.name=mlp; model.activation=tanh", "undamaged_above_lambda", other, "not significantly damaged"),
     ):
         yield PublishedNumber(
-            "B-F7", f"data.name=cifar10; {model}", metric, lam, unit="", where="section 2.3, under Figure 6", note=note
+            "B-F7",
+            f"data.name=cifar10; {model}",
+            metric,
+            lam,
+            unit="",
+            where="section 2.3, paragraph on Figure 7",
+            note=note,
         )
 
 
