@@ -78,6 +78,8 @@ ARMS = {
     "head_every_other_round": {"start": own_parts.head_every_other_round},
     "doubled": {"start": own_parts.doubled},
     "augmented": {"start": "warm_start", "augment": ["random_crop", "horizontal_flip", "rotation"]},
+    "penalised": {"start": "warm_start", "l2": {"strength": 0.01}, "confidence_penalty": {"strength": 0.1}},
+    "attacked": {"start": "random_init", "adversarial": {"epsilon": 0.03}},
     "averaged": {"start": "warm_start", "running_average": {}},  # its state counts steps: it is not captured
     "taught": {"start": "random_init", "last_round_teaches": {}},  # a second model in the captured step
 }

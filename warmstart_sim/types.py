@@ -243,6 +243,8 @@ class Batch:
         index: The samples' indices in the training set, int64 (n,); None where a part is tried by hand.
         model_inputs: `inputs` as the model gets them, normalised; for `loss_term` only, None before.
         model: The model that trains, in training mode; for `loss_term` only, None before.
+        logits_of: The logits of other inputs, not normalised, in the step's precision: `logits_of(inputs)`. Gradients
+            flow, and BatchNorm's running statistics stay as they are. For `loss_term` only, None before.
     """
 
     inputs: torch.Tensor
@@ -251,6 +253,7 @@ class Batch:
     index: torch.Tensor | None = None
     model_inputs: torch.Tensor | None = None
     model: torch.nn.Module | None = None
+    logits_of: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,10 @@ from torch.nn import functional as F
 
 from tests.acceleration.simulated_capture import SimulatedCapture
 from warmstart_sim import models
+from warmstart_sim.parts.adversarial import Adversarial
 from warmstart_sim.parts.augment import Augment
+from warmstart_sim.parts.confidence_penalty import ConfidencePenalty
+from warmstart_sim.parts.l2 import L2
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training import evaluation, part_state
 from warmstart_sim.training import stepper as stepper_module
@@ -170,6 +173,19 @@ def test_losses_and_step_hooks_of_parts_are_captured_too():
 
     hooks = [Hooks(loss_term=lambda batch, logits: 0.5 * F.cross_entropy(2 * logits, batch.labels), after_step=clamp)]
     assert_captured_equals_plain(settings(), hooks=lambda: hooks)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize(
+    "part",
+    [L2(strength=0.01), ConfidencePenalty(strength=0.1), Adversarial(epsilon=0.03)],
+    ids=lambda part: type(part).__name__,
+)
+def test_loss_terms_of_the_package_are_captured_and_stay_captured_in_the_next_round(part, precision):
+    capture = assert_captured_equals_plain(
+        settings(precision=precision), hooks=lambda: [part({}, {}, None)], counts=(32, 48)
+    )
+    assert capture.captures == 1 + 2  # steps on 16 samples, in both rounds; evaluation of two sets of samples
 
 
 # Parts with state.

@@ -6,7 +6,7 @@ import torch
 from warmstart_sim import models, registry
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
-from warmstart_sim.types import RoundContext
+from warmstart_sim.types import RoundContext, Start
 
 MODELS = [
     ("small_cnn", {}, (1, 8, 8)),
@@ -27,6 +27,10 @@ def states(name, options, shape):
     return model, *drawn
 
 
+def weights(start):
+    return start.weights if isinstance(start, Start) else start
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES.names())
 @pytest.mark.parametrize(("name", "options", "shape"), MODELS, ids=[m[0] for m in MODELS])
 class TestEveryStrategy:
@@ -37,19 +41,19 @@ class TestEveryStrategy:
 
     def test_gives_a_complete_state_that_the_model_loads(self, strategy, name, options, shape):
         model, previous, fresh, start, context = self.call(strategy, name, options, shape)
-        state = start(previous, fresh, context)
+        state = weights(start(previous, fresh, context))
         model.load_state_dict(state)
         assert all(state[key].shape == fresh[key].shape and state[key].dtype == fresh[key].dtype for key in fresh)
 
     def test_changes_neither_of_its_arguments(self, strategy, name, options, shape):
         _, previous, fresh, start, context = self.call(strategy, name, options, shape)
         before = [{key: tensor.clone() for key, tensor in state.items()} for state in (previous, fresh)]
-        state = start(previous, fresh, context)
+        state = weights(start(previous, fresh, context))
         for copy, original in zip(before, (previous, fresh), strict=True):
             assert all(torch.equal(copy[key], original[key]) for key in copy)
         assert state.keys() == fresh.keys()
 
     def test_is_the_same_twice(self, strategy, name, options, shape):
         _, previous, fresh, start, context = self.call(strategy, name, options, shape)
-        one, other = start(previous, fresh, context), start(previous, fresh, context)
+        one, other = (weights(start(previous, fresh, context)) for _ in range(2))
         assert all(torch.equal(one[key], other[key]) for key in fresh)

@@ -71,6 +71,18 @@ def test_bias_and_batch_norm_follow_the_options():
     assert normed.norm_affine == {f"hidden{k}.1.{entry}" for k in (1, 2) for entry in ("weight", "bias")}
 
 
+def test_dropout_is_off_in_evaluation_mode_and_scales_what_is_left_in_training_mode():
+    plain, dropped = (build("mlp", {"widths": (50,), "dropout": rate}, (6,), 4) for rate in (None, 0.2))
+    dropped.load_state_dict(plain.state_dict())  # the same names: a checkpoint fits with and without
+    inputs = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(dropped.eval()(inputs), plain.eval()(inputs))
+    with scoped_torch_seed(0, "dropout"):
+        hidden, kept = plain.hidden1(inputs), dropped.train().hidden1(inputs)
+    zero = kept == 0
+    assert zero.float().mean().item() == pytest.approx(0.2, abs=0.02)
+    torch.testing.assert_close(kept[~zero], hidden[~zero] / 0.8)
+
+
 def test_logistic_regression_is_one_affine_map():
     model = build("logistic_regression", {}, (1, 8, 8), 10)
     assert count(model) == 64 * 10 + 10

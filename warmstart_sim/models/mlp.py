@@ -19,8 +19,9 @@ def mlp(
     activation: Literal["tanh", "relu"] = "tanh",
     bias: bool = True,
     batch_norm: bool = False,
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
 ) -> Any:
-    """Multilayer perceptron: hidden layers of linear, (BatchNorm,) activation, and a linear head.
+    """Multilayer perceptron: hidden layers of linear, (BatchNorm,) activation, (dropout,) and a linear head.
 
     The papers' "three layers" of 100 units can mean two things. Kireev et al. 2021 (section 3.1 and their code) use
     three hidden layers and the head: the default here. The public code of Ash & Adams 2020 has three linear layers in
@@ -36,6 +37,8 @@ def mlp(
         activation: The nonlinearity after each hidden layer.
         bias: Whether the linear layers, including the head, have biases.
         batch_norm: Whether to apply BatchNorm before each activation.
+        dropout: The probability with which a hidden unit is zero in a training step, in [0, 1). Default none. With
+            dropout, steps are not stacked.
 
     Returns:
         A module with blocks hidden1, hidden2, ... and the head `head`.
@@ -48,7 +51,8 @@ def mlp(
 
     def hidden(units_in: int, units: int) -> nn.Module:
         norm = [nn.BatchNorm1d(units)] if batch_norm else []
-        return nn.Sequential(nn.Linear(units_in, units, bias=bias), *norm, nonlinearity())
+        drop = [nn.Dropout(dropout)] if dropout else []
+        return nn.Sequential(nn.Linear(units_in, units, bias=bias), *norm, nonlinearity(), *drop)
 
     sizes = (math.prod(input_shape), *widths)
     blocks = {f"hidden{k + 1}": hidden(sizes[k], sizes[k + 1]) for k in range(len(widths))}

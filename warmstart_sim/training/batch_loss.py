@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.types import Batch, Hooks
 
+Forward = Callable[[torch.Tensor], torch.Tensor]  # from normalised inputs to logits
 # From a batch's indices, and the length to which its texts are cut, to its loss, logits and labels.
 BatchLoss = Callable[[torch.Tensor, int | None], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
@@ -26,11 +28,15 @@ def batch_loss(
         samples: The training samples.
         hooks: Of the arm's parts.
         generator: What transforms draw from.
-        precision: "fp32", or "bf16" for a forward pass under autocast.
+        precision: "float32" or "tf32", or "bf16" for a forward pass under autocast.
     """
     transforms = [hook.transform for hook in hooks if hook.transform]
     loss_terms = [hook.loss_term for hook in hooks if hook.loss_term]
-    forward = _autocast(model) if precision == "bf16" else model
+    passes: tuple[Forward, Forward] = (model, _without_side_effects(model))
+    forward, forward_apart = map(_autocast, passes) if precision == "bf16" else passes
+
+    def logits_of(inputs: torch.Tensor) -> torch.Tensor:
+        return forward_apart(samples.normalized(inputs))
 
     def plain(index: torch.Tensor, width: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         inputs, labels = samples.batch(index, width)
@@ -42,7 +48,7 @@ def batch_loss(
         for transform in transforms:
             batch = transform(batch)
         model_inputs = samples.normalized(batch.inputs)
-        batch = replace(batch, model_inputs=model_inputs, model=model)
+        batch = replace(batch, model_inputs=model_inputs, model=model, logits_of=logits_of)
         logits = forward(model_inputs)
         loss = F.cross_entropy(logits, batch.labels)
         for term in loss_terms:
@@ -54,10 +60,21 @@ def batch_loss(
     return with_parts if has_parts else plain
 
 
-def _autocast(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+def _autocast(call: Forward) -> Forward:
     def forward(inputs: torch.Tensor) -> torch.Tensor:
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
-            logits: torch.Tensor = model(inputs)
+            logits = call(inputs)
         return logits.float()
+
+    return forward
+
+
+def _without_side_effects(model: nn.Module) -> Forward:
+    """A forward pass in the model's mode that leaves its buffers, such as running statistics, as they are."""
+
+    def forward(inputs: torch.Tensor) -> torch.Tensor:
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        logits: torch.Tensor = functional_call(model, buffers, (inputs,))
+        return logits
 
     return forward
