@@ -38,7 +38,7 @@ def table_1(row: str, model: str, where: str, table: str) -> Iterator[PublishedN
         condition = f"data.name={data}; model.name={model}; {optimizer}; strategy={arm}; round=1"
         value, spread = value_and_spread(cell.removesuffix("*"))
         kind, seeds = "sem", "5"
-        note = "the text does not say what the spread is; by the authors' code, std / sqrt(5) of five seeds, with the std's divisor 5"
+        note = "not explained in the text; in the authors' code, std / sqrt(5) of five seeds, the std with divisor 5"
         if cell.endswith("*"):
             condition = condition.replace("; strategy", "; training.optimizer.lr=0.005; strategy")
             kind, seeds = "unknown", ""
