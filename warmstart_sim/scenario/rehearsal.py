@@ -50,8 +50,8 @@ def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a valid scenario that is marked as a rehearsal and has at most twelve cells.
 
     It keeps both ends of each axis, two seeds and all arms. If these are too many cells, it leaves out the second seed,
-    then arms without an axis of their own, the last first, but for the first two arms, and then second ends of axes,
-    the last first.
+    then all but two arms, those without an axis of their own and the last first, and then second ends of axes, the last
+    first.
     """
     small: dict[str, Any] = {**to_plain_values(raw), "name": f"{raw['name']}-rehearsal", "rehearsal": True}
     arms = small["strategies"]
@@ -59,11 +59,11 @@ def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
     vary = small["vary"] = {key: _ends(values) for key, values in (small.get("vary") or {}).items()}
     while _count_cells(small) > MAX_CELLS:
         varied = {axis.arm for axis in axes_of(small, small["name"])}
-        spare = [label for label in list(arms)[2:] if label not in varied]
+        spare = [label for label in list(arms)[1:] if label not in varied]
         long = [key for key, values in vary.items() if len(values) > 1]
         if len(seeds) > 1:
             seeds.pop()
-        elif spare:
+        elif spare and len(arms) > 2:
             del arms[spare[-1]]
         elif long:
             vary[long[-1]] = _ends(vary[long[-1]], 1)
