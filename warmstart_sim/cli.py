@@ -156,6 +156,83 @@ def report(
 
 
 @app.command()
+def compare(
+    run_dir: RunDir,
+    to: Annotated[
+        Path | None, Option("--to", metavar="RUN_DIR", help="Compare with this run instead of with the papers.")
+    ] = None,
+    margin: Annotated[
+        float, Option(metavar="POINTS", min=0, help="Intervals wider than this to either side do not show agreement.")
+    ] = 2.0,
+    traceback: Traceback = False,
+) -> None:
+    """Show a run beside the numbers of papers, or beside another run.
+
+    A number agrees if the 95% interval of the difference, which counts both spreads, holds zero and is no wider than
+    the margin. Writes comparison.csv into the run's folder. The scenario's `reproduces` says which numbers.
+    """
+    from rich.console import Console
+
+    from warmstart_sim.execution import launch
+    from warmstart_sim.published import compare as published
+    from warmstart_sim.report import beside_papers, terminal
+    from warmstart_sim.results.claim_checks import check_claims
+    from warmstart_sim.results.files import write_text
+    from warmstart_sim.results.tables import load
+    from warmstart_sim.scenario.changes import changes
+
+    launch.collect(run_dir)
+    stored = load(run_dir)
+    claims = check_claims(stored) if to is None else []
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    if claims:
+        published.check_comparable(stored)
+        console.print(terminal.text_table(beside_papers.claims_table(claims)))
+        if not stored.scenario.get("reproduces"):
+            return
+    if to is None:
+        found = published.compare_with_papers(stored, margin)
+        differ = stored.environment.get("changes_from_paper") or []
+        write_text(run_dir / "comparison.csv", found.to_csv(index=False))
+    else:
+        other = load(to)
+        found = published.compare_runs(stored, other, margin)
+        differ = changes(other.scenario, stored.scenario)
+    table = beside_papers.comparison_table(found, "published" if to is None else str(to))
+    if table.rows:
+        console.print(terminal.text_table(table))
+    lines = [beside_papers.describe_comparison(found), beside_papers.describe_changes(differ)]
+    console.print("\n".join(filter(None, lines)), highlight=False)
+
+
+@app.command()
+def papers(
+    rows: Annotated[list[str] | None, Argument(help="Rows such as A-T1, or papers such as A; all by default.")] = None,
+    runs: Annotated[
+        list[Path] | None, Option("--runs", metavar="DIR", help="Where to look for runs; by default runs and results.")
+    ] = None,
+    cost: Annotated[bool, Option("--cost", help="Also count the most optimiser steps of each row.")] = False,
+    traceback: Traceback = False,
+) -> None:
+    """List every table and figure of the four papers.
+
+    Shows the command that reproduces each, how many numbers the paper states, and which runs there are: rehearsed, run,
+    how many numbers agree and how many claims hold.
+    """
+    from warmstart_sim import papers
+
+    for each in papers.reproductions(rows or (), runs or papers.RUN_FOLDERS):
+        numbers = f"; {_count(each.numbers, 'published number')}" if each.numbers else ""
+        steps = f"; at most {_count(each.steps, 'step')}" if cost and each.steps is not None else ""
+        print(f"{each.row.name:<6} {each.row.title}")
+        print(f"       {each.command or 'no scenario yet'}{numbers}{steps}{'; rehearsed' if each.rehearsed else ''}")
+        for run in each.runs:
+            if not run.rehearsal:
+                changed = f"; {_count(len(run.changes), 'setting')} changed" if run.changes else ""
+                print(f"       {run.folder}: {_count(run.cells, 'cell')}, {run.hours:.2g} h{changed}. {run.agreement}")
+
+
+@app.command()
 def status(run_dir: RunDir, traceback: Traceback = False) -> None:
     """Show how far a run is: done, running, failed, remaining time."""
     from warmstart_sim import api

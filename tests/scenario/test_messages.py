@@ -10,7 +10,7 @@ from warmstart_sim.errors import WarmstartError
 
 inf, nan = float("inf"), float("nan")
 SECTIONS = (
-    "(allowed here: name, title, reproduces, seeds, measure, metric, rehearsal, data, stream, model, training, "
+    "(allowed here: name, title, reproduces, seeds, measure, claims, metric, rehearsal, data, stream, model, training, "
     "strategies, vary)"
 )
 DATA = "(allowed here: name, validation_fraction, normalize, train_samples, test_samples"

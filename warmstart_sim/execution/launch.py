@@ -20,6 +20,7 @@ from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.cells import import_user_modules
+from warmstart_sim.scenario.changes import changes_from_paper
 from warmstart_sim.scenario.resolved import resolved_scenario
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def collect(run_dir: Path, cells: Sequence[scenarios.Cell] | None = None) -> Non
     """
     run = RunFolder(run_dir)
     stored = stored_scenario(run)
+    if stored.get("reproduces"):
+        run.note(changes_from_paper=changes_from_paper(stored))
     if (run_dir / "rounds.csv").exists() and not (run_dir / "cells").is_dir():
         return
     if cells is None:

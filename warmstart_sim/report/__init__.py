@@ -5,7 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from warmstart_sim.results.claim_checks import CheckedClaim
+    from warmstart_sim.results.tables import Run
 
 # Matplotlib logs that it builds its font cache when it is first imported, which does not concern a user of the report.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -42,6 +48,31 @@ def write(run_dir: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "ci
     for figure in figures:
         write_text(run_dir / "figures" / f"{figure.name}.svg", svgs[figure.name])
         write_bytes(run_dir / "figures" / f"{figure.name}.png", style.to_png(figure))
+    comparison, claims = write_comparison(run_dir, run)
     page = run_dir / "report.html"
-    write_text(page, html.render_page(run, summary, figures, svgs, margin))
+    write_text(page, html.render_page(run, summary, figures, svgs, margin, comparison, claims))
     return page
+
+
+def write_comparison(run_dir: Path, run: Run) -> tuple[pd.DataFrame | None, list[CheckedClaim]]:
+    """Writes comparison.csv and claims.csv of a run that reproduces something, or that has claims; not of a rehearsal.
+
+    Returns:
+        From `published.compare.compare_with_papers`, None if the papers state no number for the run, and from
+        `results.claims.check_claims`.
+    """
+    from warmstart_sim.published import published_numbers
+    from warmstart_sim.published.compare import compare_with_papers
+    from warmstart_sim.report.beside_papers import claims_frame
+    from warmstart_sim.results.claim_checks import check_claims
+    from warmstart_sim.results.files import write_text
+
+    if run.environment.get("rehearsal") or run.rounds.empty:
+        return None, []
+    has_numbers = any(published_numbers(row) for row in run.scenario.get("reproduces") or ())
+    comparison = compare_with_papers(run) if has_numbers else None
+    if comparison is not None:
+        write_text(run_dir / "comparison.csv", comparison.to_csv(index=False))
+    if claims := check_claims(run):
+        write_text(run_dir / "claims.csv", claims_frame(claims).to_csv(index=False))
+    return comparison, claims

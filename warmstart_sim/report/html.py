@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -12,22 +11,31 @@ import pandas as pd
 import yaml
 from markupsafe import Markup, escape
 
+from warmstart_sim.report.beside_papers import (
+    claims_table,
+    comparison_table,
+    describe_changes,
+    describe_comparison,
+)
 from warmstart_sim.report.figures import REHEARSAL
 from warmstart_sim.report.findings import describe_run, missing_or_failed
 from warmstart_sim.report.recommendation import MARGIN
 from warmstart_sim.report.style import ReportFigure, color_variables, inline_svg
 from warmstart_sim.report.timing import TIMING_IN_FULL
 from warmstart_sim.report.wording import (
+    Table,
     axis_names,
     duration,
     format_value,
     is_empty,
+    join_words,
     p_value,
     percent,
     points,
     ratio,
     readable,
 )
+from warmstart_sim.results.claim_checks import CheckedClaim
 from warmstart_sim.results.statistics import counted_seconds, most_accurate, over_seeds, timing_kinds
 from warmstart_sim.results.tables import Run
 
@@ -37,21 +45,14 @@ MOST_MISSING = 40
 MOST_NOTES = 20
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of text; the columns from `numbers` on hold numbers and are aligned to the right."""
-
-    head: list[str]
-    rows: list[list[str]]
-    numbers: int
-
-
 def render_page(
     run: Run,
     summary: pd.DataFrame,
     figures: Sequence[ReportFigure],
     svgs: Mapping[str, str],
     margin: float = MARGIN,
+    comparison: pd.DataFrame | None = None,
+    claims: Sequence[CheckedClaim] = (),
 ) -> str:
     """Renders report.html.
 
@@ -61,6 +62,8 @@ def render_page(
         figures: From `figures.draw_figures`.
         svgs: The SVG file of each figure, by its name.
         margin: The loss of accuracy that does not matter, as a fraction.
+        comparison: From `published.compare.compare_with_papers`; None if the run reproduces nothing with numbers.
+        claims: From `results.claims.check_claims`.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -91,13 +94,20 @@ def render_page(
         pretrained=run.pretrained,
         sections=sections,
         color_variables=Markup(color_variables([svgs[figure.name] for figure in figures])),
+        reproduces=join_words(list(run.scenario.get("reproduces") or [""])),
+        beside=None if comparison is None else comparison_table(comparison),
+        beside_counts="" if comparison is None else describe_comparison(comparison),
+        claims=claims_table(claims),
+        changes=describe_changes(run.environment.get("changes_from_paper") or ()),
         missing=lines[:MOST_MISSING],
         more_missing=max(0, len(lines) - MOST_MISSING),
         resolved=yaml.safe_dump(dict(run.scenario), sort_keys=False, allow_unicode=True),
         notes=run.environment.get("notes") or [],
         most_notes=MOST_NOTES,
-        environment={
-            key: "–" if is_empty(entry) else entry for key, entry in run.environment.items() if key != "notes"
+        environment={  # without what stands elsewhere on the page
+            key: "–" if is_empty(entry) else entry
+            for key, entry in run.environment.items()
+            if key not in ("notes", "changes_from_paper")
         },
     )
 

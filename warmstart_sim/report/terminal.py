@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 from rich import box
-from rich.table import Table
+from rich import table as rich_table
 
 from warmstart_sim.report.figures import REHEARSAL
 from warmstart_sim.report.timing import TIMING_IN_FULL
-from warmstart_sim.report.wording import axis_names, duration, format_value, is_empty, points, ratio, readable
+from warmstart_sim.report.wording import Table, axis_names, duration, format_value, is_empty, points, ratio, readable
 from warmstart_sim.results.statistics import most_accurate
 from warmstart_sim.results.tables import Run
 
@@ -16,7 +16,7 @@ MOST_ROWS = 60  # more do not fit on the screen
 COLUMNS = ("seeds", "accuracy (%)", "difference (points)", "train time", "time ratio", "epochs")
 
 
-def terminal_table(run: Run) -> Table:
+def terminal_table(run: Run) -> rich_table.Table:
     """One row for each arm and combination of varied values; ± is half of the 95 % interval of the mean.
 
     The caption says how the train times were found.
@@ -27,7 +27,7 @@ def terminal_table(run: Run) -> Table:
     notes = [_timing_note(summary["timing"])]
     if more := len(summary) - len(shown):
         notes.append(f"{more:,} more rows, less accurate or without a result, are in summary.csv")
-    table = Table(
+    table = rich_table.Table(
         title=f"{REHEARSAL}\n{title}" if run.environment.get("rehearsal") else title,
         title_justify="left",
         caption="\n".join(filter(None, notes)) or None,
@@ -65,3 +65,13 @@ def _timing_note(timing: pd.Series[str]) -> str:
     if len(kinds) == 1 and kinds[0] in TIMING_IN_FULL:
         return f"train times: {TIMING_IN_FULL[kinds[0]]}"
     return "train times: of several kinds, not comparable; see the column timing in summary.csv" if kinds else ""
+
+
+def text_table(table: Table) -> rich_table.Table:
+    """A table of text for the terminal."""
+    shown = rich_table.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for index, name in enumerate(table.head):
+        shown.add_column(name, justify="right" if index >= table.numbers else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown

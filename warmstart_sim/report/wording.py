@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from warmstart_sim.results.tables import Run, bundles
 
 TARGET_FRACTION = "target fraction"
 NAMES = {"lambda": "λ", "sigma": "σ", "lr": "learning rate", "fraction": "first fraction", "like": "data like"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the columns from `numbers` on hold numbers and are aligned to the right."""
+
+    head: list[str]
+    rows: list[list[str]]
+    numbers: int
 
 
 def axis_name(key: str) -> str:
@@ -86,7 +96,7 @@ def join_words(words: Sequence[str], last: str = "and") -> str:
     >>> join_words(["a"]), join_words(["a", "b", "c"])
     ('a', 'a, b and c')
     """
-    return f" {last} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def arm_label(run: Run, arm: str) -> str:

@@ -38,6 +38,8 @@ FILES = (
     "epochs.csv",
     "columns.json",
     "summary.csv",
+    "comparison.csv",
+    "claims.csv",
     "report.html",
     "environment.json",
     "data.json",
@@ -138,6 +140,12 @@ class RunFolder:
         before = json.loads(path.read_text(encoding="utf-8")).get("notes", []) if path.exists() else []
         merged = {**environment, "notes": list(dict.fromkeys([*before, *notes]))}
         write_text(path, json.dumps(merged, indent=1, ensure_ascii=False))
+
+    def note(self, **facts: Any) -> None:
+        """Adds facts to environment.json, or replaces them."""
+        path = self.path / "environment.json"
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        write_text(path, json.dumps({**stored, **facts}, indent=1, ensure_ascii=False))
 
     def speed(self) -> dict[str, Any]:
         """What was measured before cells were run side by side; empty if nothing was."""
@@ -261,7 +269,7 @@ def drop_none(settings: Any) -> Any:
 def _merge(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The scenario of a folder to which a run adds seeds or strategies: the union of both."""
     advice = "choose another --out, or pass --fresh to delete what is there"
-    for key in sorted({*before, *now} - {"seeds", "strategies", "title", "reproduces"}):
+    for key in sorted({*before, *now} - {"seeds", "strategies", "title", "reproduces", "claims"}):
         if drop_none(before.get(key)) != drop_none(now.get(key)):
             raise WarmstartError(
                 f"--out {path}: holds a run with other settings "

@@ -11,6 +11,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.scenario.axes import Axis, axes_of
 from warmstart_sim.scenario.cells import Cell
 from warmstart_sim.scenario.messages import scenario_error
+from warmstart_sim.scenario.named_results import check_names
 from warmstart_sim.scenario.parsing import Scenario, parse
 from warmstart_sim.scenario.rehearsal import reduced
 from warmstart_sim.scenario.yaml_files import quoted, set_path, to_plain_values
@@ -48,6 +49,7 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                         raise scenario_error(
                             where, f"vary: {name}", f"{both} come to the same for strategy '{arm.label}'"
                         )
+    check_names(scenarios[0], axes, where)
     planned = list(cells.values())
     return _with_common_metric(scenarios), reduced(planned) if scenarios[0].header.rehearsal else planned
 

@@ -52,6 +52,7 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
         "seeds": header["seeds"],
         **({"vary": written["vary"]} if written.get("vary") else {}),
         "measure": header["measure"],
+        **({"claims": header["claims"]} if header["claims"] else {}),
         "metric": scenario.metric,
     }
 
