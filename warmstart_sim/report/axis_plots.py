@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,13 +11,14 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from warmstart_sim.report.comparisons import complete_cells
+from warmstart_sim.report.comparisons import cell_values, complete_cells
 from warmstart_sim.report.layout import (
     MOST_COLUMNS,
     label_x,
     label_y,
     make_subplots,
     panels_note,
+    set_log,
     set_x_ticks,
     side_by_side,
     subplot_width,
@@ -27,6 +29,7 @@ from warmstart_sim.report.panels import (
     Panel,
     bands_name,
     bar_ends,
+    evenly_spread,
     half_width,
     has_values,
     is_number,
@@ -34,18 +37,39 @@ from warmstart_sim.report.panels import (
     same_data,
     split_into_panels,
 )
-from warmstart_sim.report.quantities import Quantity, accuracies, costs
+from warmstart_sim.report.published_points import NOTE, draw_published
+from warmstart_sim.report.quantities import Quantity, accuracies, column_quantity, costs
 from warmstart_sim.report.style import INK, ReportFigure, add_hover, styled
-from warmstart_sim.report.wording import TARGET_FRACTION, axis_names, capitalized, format_value, join_words
+from warmstart_sim.report.wording import TARGET_FRACTION, capitalized, column_name, format_value, join_words
+from warmstart_sim.results.columns import column_of
+from warmstart_sim.results.figure_settings import Against, listed
 from warmstart_sim.results.statistics import over_seeds, paired
 from warmstart_sim.results.tables import Run
 
+MOST_TICKS = 12
 DODGE, MOST_DODGE = 5, 20  # points between two lines at the same value, and in all
 LABELS = {TARGET_FRACTION: "fraction p of the target data"}  # longer than the key's name, where there is room
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a plot against an axis differs from the standard one.
+
+    Attributes:
+        panels: The keys that make panels; None: as in `split_into_panels`.
+        lines: Further columns whose values make lines.
+        log: The logarithmic axes; x is so by itself if its values are wide apart.
+        published: See `published_points`.
+    """
+
+    panels: Sequence[str] | None = None
+    lines: Sequence[str] = ()
+    log: Sequence[str] = ()
+    published: pd.DataFrame | None = None
+
+
 @styled
-def plot_against_axis(run: Run, axis: str) -> list[ReportFigure]:
+def plot_against_axis(run: Run, axis: str, published: pd.DataFrame | None = None) -> list[ReportFigure]:
     """Plots final accuracy, difference and train time against a varied number (Ash & Adams, Figures 9 and 10).
 
     Up to four panels are in one figure; with more, each quantity has its own figure.
@@ -56,38 +80,60 @@ def plot_against_axis(run: Run, axis: str) -> list[ReportFigure]:
     pairs = paired(complete, run.axes, run.reference)
     found = [*accuracies(run, complete, pairs), costs(run, complete, "cells")[0]]
     shown = [each for each in found if has_values(each.rows, axis)]
+    options = Options(published=published)
     if len(split_into_panels(run, complete, drawn_axes=(axis,))) <= MOST_COLUMNS:
-        return [_plot(run, axis, shown)]
-    return [_plot(run, axis, [quantity], f"_{quantity.name}") for quantity in shown]
+        return [_plot(run, axis, shown, options)]
+    return [_plot(run, axis, [quantity], options, f"_{quantity.name}") for quantity in shown]
 
 
-def _plot(run: Run, axis: str, shown: Sequence[Quantity], suffix: str = "") -> ReportFigure:
+@styled
+def plot_against(run: Run, settings: Against, published: pd.DataFrame | None = None) -> ReportFigure | None:
+    """Plots columns of cells, or of an analysis' table, against a varied number or another column."""
+    table = cell_values(run, settings.table, settings.round)
+    arms = run.scenario["strategies"]
+    axis = column_of(settings.x, arms)
+    columns = [column_of(name, arms) for name in listed(settings.y) or (run.metric,)]
+    found = [column_quantity(run, table, column, "cells") for column in columns]
+    kept = [replace(each, rows=each.rows.dropna(subset=each.column)) for each in found]
+    shown = [each for each in kept if has_values(each.rows, axis)]
+    if not shown:
+        return None
+    panels = None if settings.panels is None else [column_of(key, arms) for key in settings.panels]
+    return _plot(run, axis, shown, Options(panels, listed(settings.lines), settings.log, published))
+
+
+def _plot(run: Run, axis: str, shown: Sequence[Quantity], options: Options, suffix: str = "") -> ReportFigure:
     count = len(shown)
-    panels = split_into_panels(run, shown[0].rows, drawn_axes=(axis,))
+    split = [split_into_panels(run, each.rows, (axis,), options.panels, options.lines) for each in shown]
+    panels, has_published = split[0], False
     figure, by_quantity = make_subplots(panels, count, share_y=same_data(run))
     values = sorted(pd.concat([line.rows[axis] for panel in panels for line in panel.lines]).dropna().unique())
-    for axs, quantity in zip(by_quantity, shown, strict=True):
+    for axs, quantity, own_panels in zip(by_quantity, shown, split, strict=True):
         ax_of_panel = dict(zip([panel.title for panel in panels], axs, strict=False))
-        for panel in split_into_panels(run, quantity.rows, drawn_axes=(axis,)):
+        for panel in own_panels:
             lines = panel.lines if panel.title in ax_of_panel else []
             for index, line in enumerate(lines):
                 shift = min(DODGE, MOST_DODGE / len(lines)) * (index - (len(lines) - 1) / 2)
-                _draw_line(run, ax_of_panel[panel.title], line, axis, quantity, shift)
+                ax = ax_of_panel[panel.title]
+                _draw_line(run, ax, line, axis, quantity, shift)
+                has_published |= draw_published(run, ax, line, options.published, quantity.column, axis, quantity.scale)
         for ax in axs:
             ax.margins(x=0.08)
             _scale_x(ax, values)
-            set_x_ticks(ax, values, subplot_width(figure, ax))
+            set_log(ax, options.log)
+            set_x_ticks(ax, evenly_spread(tuple(values), MOST_TICKS), subplot_width(figure, ax))
             ax.xaxis.set_minor_locator(NullLocator())
             if quantity.column == "difference":
                 ax.axhline(0, color=INK, linewidth=1)
-            if quantity.column == "compared_seconds":
+            if quantity.column == "compared_seconds" and "y" not in options.log:
                 ax.set_ylim(bottom=0)
         label_y(axs, quantity.label, each=side_by_side(panels, count))
-    name = axis_names(run)[axis]
+    name = column_name(run, axis)
     label = LABELS.get(name, name)
     label_x([ax for axs in by_quantity for ax in axs], label)
     title = capitalized(f"{join_words([quantity.title for quantity in shown])} against {label}")
     caption = _caption(run, shown, panels, axis, name, label) + panels_note(run, panels, count, (axis,))
+    caption += NOTE * has_published
     return ReportFigure(f"along_{axis}{suffix}", title, caption, figure)
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from warmstart_sim.report.curves import with_difference
 from warmstart_sim.report.layout import LETTER, MOST_COLUMNS, label_outer, make_subplots, panels_note
 from warmstart_sim.report.panels import (
     Line,
@@ -24,7 +25,7 @@ from warmstart_sim.report.quantities import accuracy_label
 from warmstart_sim.report.style import GREY, INK, ReportFigure, add_hover, styled
 from warmstart_sim.report.timing import comparable_times, train_time_name
 from warmstart_sim.report.wording import arm_label, axis_names, duration, points, readable, setting_label
-from warmstart_sim.results.statistics import cells, over_seeds, paired
+from warmstart_sim.results.statistics import COSTS, cells, counted_seconds, over_seeds, paired
 from warmstart_sim.results.tables import Run
 
 MOST_DIFFERENCES = 12  # rows that fit on a slide
@@ -34,6 +35,25 @@ def complete_cells(run: Run) -> pd.DataFrame:
     """The complete cells: see `statistics.cells`."""
     table = cells(run.rounds, run.axes, run.metric)
     return table[table["state"] == "complete"]
+
+
+def cell_values(run: Run, table: str | None = None, round_: int | None = None) -> pd.DataFrame:
+    """One row for each complete cell, with the columns of rounds.csv; or the table of an analysis.
+
+    Args:
+        run: The run.
+        table: The name of the analysis; None for the cells.
+        round_: The round whose columns are taken; None for those of the last round, with costs summed over all rounds.
+    """
+    if table is not None:
+        return run.analysis(table)
+    rounds, complete, keys = counted_seconds(run.rounds), complete_cells(run), ["strategy", *run.axes, "seed"]
+    rounds = with_difference(run, rounds, how="left")
+    if round_ is not None:
+        return rounds[rounds["round"] == round_].merge(complete[keys], on=keys)
+    last = rounds.sort_values("round").drop_duplicates(keys, keep="last")
+    sums = [*COSTS, "compared_seconds", "timing"]
+    return last.drop(columns=sums).merge(complete[[*keys, *sums]], on=keys)
 
 
 @styled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -41,11 +42,7 @@ def learning_curves(run: Run) -> ReportFigure | None:
 @styled
 def difference_by_round(run: Run) -> ReportFigure | None:
     """Plots the difference in accuracy from the reference with the same seed after each round."""
-    own = run.rounds[~run.rounds["shared"].astype(bool)]
-    base = own[own["strategy"] == run.reference]
-    on = ["seed", "round", *(axis for axis in run.axes if base[axis].notna().any())]
-    pairs = own[own["strategy"] != run.reference].merge(base[[*on, run.metric]], on=on, suffixes=("", "_reference"))
-    pairs["difference"] = pairs[run.metric] - pairs[f"{run.metric}_reference"]
+    pairs = with_difference(run, run.rounds)
     if not has_curve(run) or not has_values(pairs, "difference"):
         return None
     reference = readable(run.reference)
@@ -55,6 +52,23 @@ def difference_by_round(run: Run) -> ReportFigure | None:
     )
     title, label = f"Difference from {reference} by round", f"difference from\n{reference} (points)"
     return _plot_by_round(run, pairs, "difference_by_round", title, caption, "difference", 100, label)
+
+
+def with_difference(run: Run, rounds: pd.DataFrame, how: Literal["inner", "left"] = "inner") -> pd.DataFrame:
+    """Adds `difference` to the rounds of an arm's own: the metric minus the reference's in the same round and seed.
+
+    Args:
+        run: The run.
+        rounds: As in rounds.csv.
+        how: "inner" keeps the rounds of other arms that have such a partner; "left" keeps all, with empty differences.
+    """
+    own = rounds[~rounds["shared"].astype(bool)]
+    base = own[own["strategy"] == run.reference]
+    on = ["seed", "round", *(axis for axis in run.axes if base[axis].notna().any())]
+    others = own if how == "left" else own[own["strategy"] != run.reference]
+    pairs = others.merge(base[[*on, run.metric]], how, on=on, suffixes=("", "_reference"))
+    difference = pairs[run.metric] - pairs.pop(f"{run.metric}_reference")
+    return pairs.assign(difference=difference.mask(pairs["strategy"] == run.reference))
 
 
 @styled
@@ -161,10 +175,10 @@ def own_epochs(run: Run) -> pd.DataFrame:
 
 def panels_by_epoch(run: Run, epochs: pd.DataFrame) -> list[Panel]:
     """The panels of a table of epochs, with a line of its own for a first phase that all arms share."""
-    return [_with_first_phase(panel) if panel.lines else panel for panel in split_into_panels(run, epochs)]
+    return [with_first_phase(panel) if panel.lines else panel for panel in split_into_panels(run, epochs)]
 
 
-def _with_first_phase(panel: Panel) -> Panel:
+def with_first_phase(panel: Panel) -> Panel:
     """Draws the shared rounds once, as a line of their own instead of one copy in every arm.
 
     The panel stays as it is if arms differ in their first phase, as they do with their own augmentation or training

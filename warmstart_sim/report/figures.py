@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pandas as pd
+
 from warmstart_sim.report.axis_plots import plot_against_axis
 from warmstart_sim.report.comparisons import paired_differences, tradeoff
 from warmstart_sim.report.curves import (
@@ -19,6 +21,7 @@ from warmstart_sim.report.grids import grids_of
 from warmstart_sim.report.heatmaps import heatmaps
 from warmstart_sim.report.pareto import pareto
 from warmstart_sim.report.probe_plots import plot_probes
+from warmstart_sim.report.scenario_figures import scenario_figures
 from warmstart_sim.report.style import PALETTE, ReportFigure
 from warmstart_sim.results.statistics import FAILED, cells
 from warmstart_sim.results.tables import Run
@@ -38,29 +41,40 @@ FIGURES: tuple[Callable[[Run], ReportFigure | None], ...] = (
 )
 
 
-def draw_figures(run: Run) -> list[ReportFigure]:
-    """Draws every figure for which the run has data, accuracy first and probes last.
+def draw_figures(run: Run, published: pd.DataFrame | None = None) -> list[ReportFigure]:
+    """Draws the figures that the scenario asks for, then the standard ones: accuracy first and probes last.
 
     Cells that diverged or gave up are left out, and every caption says so, but for the figures of grids that show
     them. Unfinished cells are drawn up to their last round. In a rehearsal every figure is marked as one.
+
+    Args:
+        run: The run.
+        published: The numbers of a paper, drawn as hollow markers: see `published_points`.
     """
     if run.rounds.empty:
         return []
     kept, note = _without_failed(run)
+    figures = scenario_figures(run, kept, note, published)
+    if run.scenario.get("standard_figures", True):
+        figures += _standard_figures(run, kept, note, published)
+    if run.environment.get("rehearsal"):
+        for figure in figures:
+            figure.figure.supxlabel(REHEARSAL, x=0.01, ha="left", size=11, weight="bold", color=PALETTE[0])
+    return figures
+
+
+def _standard_figures(run: Run, kept: Run, note: str, published: pd.DataFrame | None) -> list[ReportFigure]:
+    """Every figure for which the run has data; `kept` is the run without its failed cells, which `note` counts."""
     grids = grids_of(run)
     with_failed = [figure for grid in grids for figure in (*heatmaps(run, grid), grid_curves(run, grid))]
     fronts = [figure for grid in grids for figure in pareto(kept, grid)]
     plain = [*fronts, *(draw(kept) for draw in (_beside_grids(run) if grids else FIGURES))]
     # The heatmaps of a grid replace plots against its axes, except for the fraction that pre-training is about.
     axes = run.axes if not grids else [axis for axis in run.axes if run.pretrained and axis == "stream_fraction"]
-    by_axis = [figure for axis in axes for figure in plot_against_axis(kept, axis)]
+    by_axis = [figure for axis in axes for figure in plot_against_axis(kept, axis, published)]
     ordered = [*by_axis, *plain] if run.pretrained else [*plain, *by_axis]
     noted = [figure.with_note(note) if note else figure for figure in (*ordered, *plot_probes(kept)) if figure]
-    figures = [*filter(None, with_failed), *noted]
-    if run.environment.get("rehearsal"):
-        for figure in figures:
-            figure.figure.supxlabel(REHEARSAL, x=0.01, ha="left", size=11, weight="bold", color=PALETTE[0])
-    return figures
+    return [*filter(None, with_failed), *noted]
 
 
 def _beside_grids(run: Run) -> list[Callable[[Run], ReportFigure | None]]:

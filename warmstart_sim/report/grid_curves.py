@@ -20,10 +20,11 @@ REFERENCE = LineStyle(GREY, "", (0, (3, 1.2)))
 
 
 @styled
-def grid_curves(run: Run, grid: Grid) -> ReportFigure | None:
-    """Plots accuracy against the training samples so far, for every setting of a grid."""
+def grid_curves(run: Run, grid: Grid, metric: str = "") -> ReportFigure | None:
+    """Plots an accuracy against the training samples so far, for every setting of a grid; by default the metric."""
+    metric = metric or run.metric
     own = run.rounds[~run.rounds["shared"].astype(bool)]
-    if own["round"].nunique() < FEWEST_ROUNDS or not has_values(own, run.metric):
+    if own["round"].nunique() < FEWEST_ROUNDS or not has_values(own, metric):
         return None
     grid_panels = list(grid.panels(run))
     rows = evenly_spread(grid.rows, max(1, MOST_PANELS // len(grid_panels)))
@@ -43,11 +44,13 @@ def grid_curves(run: Run, grid: Grid) -> ReportFigure | None:
     figure, (axs,) = make_subplots(panels, share_x=same_data(run), share_y=same_data(run))
     for ax, panel in zip(axs, panels, strict=True):
         for line in panel.lines:
-            _draw_line(ax, line, run.metric)
+            _draw_line(ax, line, metric)
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    outside = _limit(axs, panels, run.metric, same_data(run))
-    label_outer(axs, SAMPLES, f"{readable(run.metric)} (%)")
-    caption = _caption(run, grid, rounds, len(panels), len(grid_panels) * len(grid.rows), len(columns)) + outside
+    outside = _limit(axs, panels, metric, same_data(run))
+    label_outer(axs, SAMPLES, f"{readable(metric)} (%)")
+    caption = (
+        _caption(run, grid, metric, rounds, len(panels), len(grid_panels) * len(grid.rows), len(columns)) + outside
+    )
     name = f"grid_curves{grid.suffix}"
     return ReportFigure(name, "Learning curves of the grid", caption, figure)
 
@@ -111,12 +114,14 @@ def _draw_line(ax: Axes, line: Line, metric: str) -> None:
         )  # fmt: skip
 
 
-def _caption(run: Run, grid: Grid, rounds: pd.DataFrame, panels: int, all_panels: int, columns: int) -> str:
+def _caption(
+    run: Run, grid: Grid, metric: str, rounds: pd.DataFrame, panels: int, all_panels: int, columns: int
+) -> str:
     names = axis_names(run)
     seeds = rounds["seed"].nunique()
     mean = "one seed" if seeds == 1 else f"means over up to {seeds} seeds; the tables have the intervals"
     text = (
-        f"{capitalized(run.metric)} after each round, against the {SAMPLES}: a panel for each "
+        f"{capitalized(metric)} after each round, against the {SAMPLES}: a panel for each "
         f"{names[grid.row]}, a line for each {names[grid.column]}, {mean}. Grey: {readable(run.reference)}."
     )
     if rounds["state"].isin(FAILED).any():

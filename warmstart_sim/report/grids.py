@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.report.panels import is_number
 from warmstart_sim.report.wording import arm_label, axis_names, is_empty, setting_label
 from warmstart_sim.results.tables import Run
@@ -87,6 +88,23 @@ def grids_of(run: Run) -> list[Grid]:
         return []
     summary = run.summary()
     return [_grid(run, summary, *keys, tuple(arms), len(arms_of) > 1) for keys, arms in arms_of.items()]
+
+
+def grid_over(run: Run, row: str, column: str) -> Grid:
+    """The grid of all arms that have both of two varied numbers.
+
+    Raises:
+        WarmstartError: One of them is not a varied number, or no arm has both.
+    """
+    for key in (row, column):
+        if key not in run.axes or not is_number(run.rounds, key):
+            numbers = [axis for axis in run.axes if is_number(run.rounds, axis)]
+            raise WarmstartError(unknown("varied number", key, numbers))
+    with_both = run.rounds.dropna(subset=[row, column])
+    arms = tuple(str(arm) for arm in with_both["strategy"].drop_duplicates())
+    if not arms:
+        raise WarmstartError(f"no arm has both {row} and {column}")
+    return _grid(run, run.summary(), row, column, arms, several=False)
 
 
 def _two_keys(run: Run, rows: pd.DataFrame) -> tuple[str, str] | None:

@@ -48,17 +48,19 @@ def draw_values(ax: Axes, numbers: np.ndarray, norm: Normalize, quantity: Quanti
 
 
 def value_text(number: float, quantity: Quantity) -> str:
-    """A value in a cell: costs with three digits, accuracies and differences with one decimal."""
-    if quantity.name == "difference":
+    """A value in a cell: accuracies and differences with one decimal, anything else with three digits."""
+    if quantity.kind == "difference":
         return signed(number, 1)
-    if quantity.name == "accuracy":
+    if quantity.kind == "accuracy":
         return f"{number:.1f}"
+    if quantity.kind == "other":
+        return f"{number:.3g}"
     return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f}" if 0.01 <= number < 100 else f"{number:,.0f}"
 
 
 def colors_of(quantity: Quantity) -> tuple[str, ...]:
     """The colour map of a quantity, from its lowest to its highest value."""
-    return {"accuracy": SEQUENTIAL, "difference": DIVERGING}.get(quantity.name, COST)
+    return {"cost": COST, "difference": DIVERGING}.get(quantity.kind, SEQUENTIAL)
 
 
 def _levels(numbers: np.ndarray, norm: Normalize, count: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from warmstart_sim.report.grids import Grid, GridPanel, without_outliers
+from warmstart_sim.report.comparisons import cell_values
+from warmstart_sim.report.grids import Grid, GridPanel, grid_over, without_outliers
 from warmstart_sim.report.heatmap_cells import (
     HATCHES,
     MOST_NUMBERS,
@@ -30,7 +32,7 @@ from warmstart_sim.report.heatmap_cells import (
 )
 from warmstart_sim.report.layout import add_legend, columns_for, cut_note, scale_note, set_x_ticks, wrap_title
 from warmstart_sim.report.panels import MOST_PANELS, evenly_spread, has_values, same_data
-from warmstart_sim.report.quantities import Quantity, accuracies, costs
+from warmstart_sim.report.quantities import Quantity, accuracies, column_quantity, costs
 from warmstart_sim.report.style import (
     INK,
     ReportFigure,
@@ -46,6 +48,9 @@ from warmstart_sim.report.wording import (
     readable,
     setting_label,
 )
+from warmstart_sim.results.columns import column_of
+from warmstart_sim.results.figure_settings import Heatmap, listed
+from warmstart_sim.results.statistics import over_seeds
 from warmstart_sim.results.tables import Run
 
 MOST_TICKS = 12
@@ -57,11 +62,50 @@ CORNER_LINES: dict[str, Any] = {"random init": "-", "warm start": (0, (1.5, 1))}
 @styled
 def heatmaps(run: Run, grid: Grid) -> list[ReportFigure]:
     """Draws the heatmaps of a grid: one for each quantity that has values."""
-    reference = grid.summary[(grid.summary["strategy"] == run.reference) & (grid.summary["seeds"] > 0)]
-    table = pd.concat([grid.settings, reference[~reference.index.isin(grid.settings.index)]])
-    shown = [*accuracies(run, table, grid.settings), *costs(run, table, "settings")]
+    shown = _quantities(run, grid)
     own = [each.rows[each.rows.index.isin(grid.settings.index)] for each in shown]
     return [_heatmap(run, grid, each) for each, rows in zip(shown, own, strict=True) if has_values(rows, each.column)]
+
+
+@styled
+def plot_heatmap(run: Run, settings: Heatmap) -> list[ReportFigure]:
+    """Draws any columns over two varied numbers; costs are sums over the rounds of a cell."""
+    arms = run.scenario["strategies"]
+    grid = grid_over(run, column_of(settings.rows, arms), column_of(settings.columns, arms))
+    names = dict(
+        zip((run.metric, "difference", "train_seconds", "epochs", "flops"), _quantities(run, grid), strict=True)
+    )
+    drawn = []
+    for column in listed(settings.value) or (run.metric,):
+        own, quantity = grid, names.get(column)
+        if quantity is None:
+            own = replace(
+                grid, summary=_with_means(run, grid.summary, column), settings=_with_means(run, grid.settings, column)
+            )
+            quantity = column_quantity(run, _with_reference(run, own), column, "settings")
+        if has_values(quantity.rows[quantity.rows.index.isin(grid.settings.index)], quantity.column):
+            drawn.append(_heatmap(run, own, quantity))
+    return drawn
+
+
+def _quantities(run: Run, grid: Grid) -> list[Quantity]:
+    """Accuracy, difference, train time, epochs and FLOPs of the settings of a grid."""
+    table = _with_reference(run, grid)
+    return [*accuracies(run, table, grid.settings), *costs(run, table, "settings")]
+
+
+def _with_reference(run: Run, grid: Grid) -> pd.DataFrame:
+    """The settings of a grid and those of the reference."""
+    reference = grid.summary[(grid.summary["strategy"] == run.reference) & (grid.summary["seeds"] > 0)]
+    return pd.concat([grid.settings, reference[~reference.index.isin(grid.settings.index)]])
+
+
+def _with_means(run: Run, settings: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Adds the mean over seeds of a column of the cells to a table of settings."""
+    keys = ["strategy", *run.axes]
+    means = over_seeds(cell_values(run), keys, column)[[*keys, "mean"]].rename(columns={"mean": column})
+    merged = settings.drop(columns=column, errors="ignore").merge(means, how="left", on=keys)
+    return merged.set_index(settings.index)
 
 
 def _heatmap(run: Run, grid: Grid, quantity: Quantity) -> ReportFigure:
@@ -177,11 +221,11 @@ def _table(grid: Grid, settings: pd.DataFrame, quantity: Quantity) -> tuple[np.n
 
 
 def _norm(numbers: np.ndarray, quantity: Quantity) -> Normalize:
-    if quantity.name not in ("accuracy", "difference"):
+    if quantity.kind == "cost":
         low, high = (numbers.min(), numbers.max()) if len(numbers) else (1.0, 2.0)
         return LogNorm(low, high) if low < high else LogNorm(low / 2, high * 2)
     low, high = without_outliers(numbers) if len(numbers) else (0.0, 1.0)
-    if quantity.name == "difference":  # zero is in the middle
+    if quantity.kind == "difference":  # zero is in the middle
         high = max(abs(low), abs(high), 0.1)
         low = -high
     if low == high:

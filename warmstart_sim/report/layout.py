@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Panel, line_axis, same_data
 from warmstart_sim.report.style import GREY
@@ -128,6 +129,15 @@ def set_x_ticks(ax: Axes, values: Sequence[float], width: float, positions: Sequ
     if LETTER * (max(map(len, labels)) + 0.5) > width / len(labels):
         for label in ax.get_xticklabels():
             label.set(rotation=45, ha="right", rotation_mode="anchor")
+
+
+def set_log(ax: Axes, axes: Sequence[str]) -> None:
+    """Makes these axes, "x" or "y", logarithmic, with plain numbers at their ticks."""
+    for name in axes:
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        ax.set_xscale("log") if name == "x" else ax.set_yscale("log")
+        axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def label_outer(axs: list[Axes], x: str, y: str) -> None:

@@ -7,7 +7,8 @@ their data differ, because accuracies on different data may lie far apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from matplotlib.axes import Axes
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from warmstart_sim.report.style import DASHES, INK, MARKERS, PALETTE, LineStyle, add_hover, sequential_colors
-from warmstart_sim.report.wording import arm_label, axis_names, axis_values, is_empty, setting_label
+from warmstart_sim.report.wording import arm_label, is_empty, key_name, setting_label
 from warmstart_sim.results.statistics import over_seeds
 from warmstart_sim.results.tables import Run
 
@@ -51,45 +52,100 @@ def line_axis(run: Run, drawn_axes: tuple[str, ...] = ()) -> str | None:
     return next((axis for axis in run.axes if axis not in drawn_axes and run.rounds[axis].isna().any()), None)
 
 
-def split_into_panels(run: Run, table: pd.DataFrame, drawn_axes: tuple[str, ...] = ()) -> list[Panel]:
+def split_into_panels(
+    run: Run,
+    table: pd.DataFrame,
+    drawn_axes: tuple[str, ...] = (),
+    panels: Sequence[str] | None = None,
+    more: Sequence[str] = (),
+) -> list[Panel]:
     """Splits a table (of rounds, epochs or cells) into panels and lines.
 
     Args:
         run: The run of the table.
         table: Has the columns strategy and `run.axes`.
         drawn_axes: Varied keys along an axis of the figure; they make neither panels nor lines.
+        panels: The keys that make panels, such as "strategy"; all others make lines. None: as the module says.
+        more: Columns beside the varied keys; they make lines, unless they are among `panels`.
 
     Returns:
         A panel for each combination; those beyond `MOST_PANELS` have no lines.
     """
-    by_value = line_axis(run, drawn_axes)
-    facets = [axis for axis in run.axes if axis not in (by_value, *drawn_axes) and table[axis].notna().any()]
-    names = {axis: name for axis, name in axis_names(run).items() if axis in facets}
-    combinations = table[facets].dropna().drop_duplicates().sort_values(facets).to_dict("records") if facets else [{}]
-    panels = []
-    for combination in combinations[:MOST_PANELS]:
+    keys = [key for key in (*run.axes, *more) if key not in drawn_axes and table[key].notna().any()]
+    if panels is None:
+        by_value = line_axis(run, drawn_axes)
+        panels = [key for key in keys if key != by_value and key not in more]
+    else:
+        keys = [key for key in keys if table[key].nunique() > 1]  # one value says nothing
+    facets = [key for key in panels if key not in drawn_axes and table[key].notna().any()]
+    line_keys = [key for key in keys if key not in facets]
+    found = split_by(run, table, facets)
+    by_arm = "strategy" not in facets
+    panels_with_lines = [
+        Panel(title, list(_lines(run, table, rows, line_keys, by_arm))) for title, rows in found[:MOST_PANELS]
+    ]
+    return panels_with_lines + [Panel(title, []) for title, _ in found[MOST_PANELS:]]
+
+
+def split_by(run: Run, table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """(title, rows) for each combination of values of the keys; rows without a value of a key are in all of them."""
+    if not keys:
+        return [("", table)]
+    found = []
+    for values in table[keys].dropna().drop_duplicates().sort_values(list(keys)).to_dict("records"):
         rows = table
-        for axis, value in combination.items():
-            rows = rows[(rows[axis] == value) | rows[axis].isna()]
-        panels.append(Panel(setting_label(combination, names), list(_lines(run, rows, by_value))))
-    return panels + [Panel(setting_label(each, names), []) for each in combinations[MOST_PANELS:]]
+        for key, value in values.items():
+            rows = rows[(rows[key] == value) | rows[key].isna()]
+        arm = {"strategy": arm_label(run, values["strategy"])} if "strategy" in values else {}
+        found.append((setting_label({**values, **arm}, {str(key): key_name(run, str(key)) for key in values}), rows))
+    return found
 
 
-def _lines(run: Run, rows: pd.DataFrame, by_value: str | None) -> Iterator[Line]:
+def _lines(run: Run, table: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str], by_arm: bool) -> Iterator[Line]:
+    """A line for each arm, and for each combination of values of those keys that the arm has.
+
+    The arm has a colour of its own; the values of a number have sequential colours instead, and words have dashes. If
+    arms are panels, not `by_arm`, equal values look the same in each of them.
+    """
     styles = arm_styles(run)
-    values = evenly_spread(tuple(sorted(run.rounds[by_value].dropna().unique())), MOST_LINES) if by_value else ()
-    colors = dict(zip(values, sequential_colors(len(values)), strict=True))
-    arms_with_values = run.rounds.dropna(subset=by_value)["strategy"].nunique() if by_value else 0
+    values = {key: _values(run, table, key) for key in keys}
+    several_arms = any(_source(run, table, key).dropna(subset=key)["strategy"].nunique() > 1 for key in keys)
     for arm, own in rows.groupby("strategy", observed=True):
         label, style = arm_label(run, str(arm)), styles[str(arm)]
-        if by_value is None or own[by_value].isna().all():
+        own_keys = [key for key in keys if own[key].notna().any()]
+        if not own_keys:
             yield Line(str(arm), label, style, own)
             continue
-        for value, part in own[own[by_value].isin(values)].groupby(by_value):
-            value_label = axis_values(axis_names(run)[by_value], [value])
-            if arms_with_values > 1:
-                value_label = f"{label}, {value_label}"
-            yield Line(str(arm), value_label, replace(style, color=colors[value]), part)
+        names = {key: key_name(run, key) for key in own_keys}
+        numbers = [key for key in own_keys if is_number(table, key)][:1]
+        words = [key for key in own_keys if key not in numbers]
+        dashes = list(itertools.product(*(values[key] for key in words)))
+        for combination in itertools.product(*(values[key] for key in own_keys)):
+            at = dict(zip(own_keys, combination, strict=True))
+            part = own[np.logical_and.reduce([own[key] == value for key, value in at.items()])]
+            index = dashes.index(tuple(at[key] for key in words))
+            line_style = replace(style, linestyle=DASHES[index % len(DASHES)]) if words else style
+            if not by_arm:
+                marker = MARKERS[index % len(MARKERS)]
+                line_style = LineStyle(PALETTE[index % len(PALETTE)], marker, line_style.linestyle)
+            for key in numbers:
+                color = sequential_colors(len(values[key]))[values[key].index(at[key])]
+                line_style = replace(line_style, color=color)
+            if len(part):
+                value_label = setting_label(at, names)
+                yield Line(
+                    str(arm), f"{label}, {value_label}" if several_arms and by_arm else value_label, line_style, part
+                )
+
+
+def _source(run: Run, table: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The rounds, so that values look the same in every figure of a run; else the table that has the key."""
+    return run.rounds if key in run.rounds else table
+
+
+def _values(run: Run, table: pd.DataFrame, key: str) -> tuple[Any, ...]:
+    values = _source(run, table, key)[key].dropna().drop_duplicates().sort_values()
+    return evenly_spread(tuple(values.tolist()), MOST_LINES)
 
 
 def arm_styles(run: Run) -> dict[str, LineStyle]:

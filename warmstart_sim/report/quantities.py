@@ -1,13 +1,15 @@
-"""The quantities that figures over varied values show: accuracy, the difference from the reference, and costs."""
+"""The quantities that figures show: accuracy, the difference from the reference, costs, or any column of a table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
 from warmstart_sim.report.timing import comparable_times, train_time_name
-from warmstart_sim.report.wording import readable
+from warmstart_sim.report.wording import column_name, readable
+from warmstart_sim.results.statistics import COSTS
 from warmstart_sim.results.tables import Run
 
 PREFIXES = {"E": 1e18, "P": 1e15, "T": 1e12, "G": 1e9, "": 1.0}
@@ -27,6 +29,7 @@ class Quantity:
         label: The label of an axis or a colour bar.
         description: For captions.
         note: A sentence for the caption on rows that are left out, or nothing.
+        kind: How heatmaps draw it.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Quantity:
     label: str
     description: str
     note: str = ""
+    kind: Literal["accuracy", "difference", "cost", "other"] = "other"
 
 
 def accuracies(run: Run, table: pd.DataFrame, pairs: pd.DataFrame) -> list[Quantity]:
@@ -51,12 +55,13 @@ def accuracies(run: Run, table: pd.DataFrame, pairs: pd.DataFrame) -> list[Quant
     metric, reference = readable(run.metric), readable(run.reference)
     return [
         Quantity(
-            "accuracy", "final accuracy", table, "final_accuracy", 100, "%", accuracy_label(run), f"final {metric}"
+            "accuracy", "final accuracy", table, "final_accuracy", 100, "%", accuracy_label(run), f"final {metric}",
+            kind="accuracy",
         ),
         Quantity(
             "difference", f"difference from {reference}", pairs, "difference", 100, "points",
             f"difference from\n{reference} (points)",
-            f"difference in final {metric} from {reference} with the same seed",
+            f"difference in final {metric} from {reference} with the same seed", kind="difference",
         ),
     ]  # fmt: skip
 
@@ -77,13 +82,45 @@ def costs(run: Run, table: pd.DataFrame, rows_name: str) -> list[Quantity]:
         Quantity(
             "train_time", "train time", times.rows, "compared_seconds", 1 / times.unit_seconds, times.unit,
             times.axis_label("train time"), f"{train_time_name(run)} ({times.in_full})", times.note(rows_name),
+            kind="cost",
         ),
-        Quantity("epochs", "epochs", table, "epochs", 1, "epochs", f"epochs {when}", f"number of epochs {when}"),
+        Quantity(
+            "epochs", "epochs", table, "epochs", 1, "epochs", f"epochs {when}", f"number of epochs {when}", kind="cost"
+        ),
         Quantity(
             "flops", "FLOPs", known, "flops", 1 / flop, f"{prefix}FLOP", f"training FLOPs\n({prefix}FLOP)",
-            f"number of training FLOPs {when}",
+            f"number of training FLOPs {when}", kind="cost",
         ),
     ]  # fmt: skip
+
+
+def column_quantity(run: Run, table: pd.DataFrame, column: str, rows_name: str) -> Quantity:
+    """Any column of a table as a figure shows it: accuracies in per cent, and seconds of one kind only.
+
+    Args:
+        run: The run.
+        table: Has the column; for train_seconds of rounds or cells, from `statistics.counted_seconds`.
+        column: Its name.
+        rows_name: What captions call the rows of `table`.
+    """
+    name = column_name(run, column)
+    if column == "train_seconds" and "compared_seconds" in table:
+        times = comparable_times(table)
+        return Quantity(
+            column, "train time", times.rows, "compared_seconds", 1 / times.unit_seconds, times.unit,
+            times.axis_label("train time"), f"train time ({times.in_full})", times.note(rows_name), kind="cost",
+        )  # fmt: skip
+    if column == "difference":
+        reference = readable(run.reference)
+        return Quantity(
+            column, name, table, column, 100, "points", f"difference from\n{reference} (points)",
+            f"{readable(run.metric)} minus that of {reference} with the same seed", kind="difference",
+        )  # fmt: skip
+    if column.endswith("accuracy"):
+        return Quantity(column, name, table, column, 100, "%", f"{name} (%)", name, kind="accuracy")
+    unit = run.column_info(column).get("unit", "")
+    kind: Literal["cost", "other"] = "cost" if column in COSTS else "other"
+    return Quantity(column, name, table, column, 1, unit, f"{name} ({unit})" if unit else name, name, kind=kind)
 
 
 def accuracy_label(run: Run) -> str:

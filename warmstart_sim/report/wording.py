@@ -41,6 +41,18 @@ def axis_names(run: Run) -> dict[str, str]:
     return names
 
 
+def key_name(run: Run, key: str) -> str:
+    """The name of a varied key, or of another column; empty for those whose values say what they are."""
+    return "" if key in ("strategy", "y") else axis_names(run).get(key, axis_name(key))
+
+
+def column_name(run: Run, column: str) -> str:
+    """The name of a column of numbers in the report; that of a varied key is the key's."""
+    if column == "difference":
+        return f"difference from {readable(run.reference)}"
+    return axis_names(run).get(column) or readable(column)
+
+
 def readable(name: str) -> str:
     """A name from a file as words: underscores become spaces.
 

@@ -42,6 +42,7 @@ class Run:
         columns: The probe and the unit of each column that a probe added; empty in runs of earlier versions.
         files: The name of each table's file, "epochs.csv.gz" if it is compressed.
         bands: What figures draw around means over seeds: their 95 % confidence intervals, or standard deviations.
+        folder: The run's folder.
     """
 
     scenario: Mapping[str, Any]
@@ -53,6 +54,7 @@ class Run:
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=lambda: {"rounds": "rounds.csv", "epochs": "epochs.csv"})
     bands: Literal["ci", "std"] = "ci"
+    folder: Path = Path()
 
     @property
     def metric(self) -> str:
@@ -98,6 +100,20 @@ class Run:
         )
         return about.merge(summary(self.rounds, self.axes, self.metric, self.reference), how="cross")
 
+    def analysis(self, name: str) -> pd.DataFrame:
+        """The table of an analysis, with all columns of varied values.
+
+        Raises:
+            WarmstartError: The run's folder has no such table, or the table has no arms.
+        """
+        path = self.folder / f"{name}.csv"
+        if not path.exists():
+            raise WarmstartError(f"{path.name} is missing; `warmstart-sim analyze {self.folder} {name}` makes it")
+        table = _read_table(path, _orders(self.scenario)).rename(columns=column_of)
+        if "strategy" not in table:
+            raise WarmstartError(f"{path.name} has no column 'strategy', so it is not the table of an analysis")
+        return table.assign(**{axis: np.nan for axis in self.axes if axis not in table})
+
     def probe_columns(self, table: Literal["rounds", "epochs"]) -> list[str]:
         """The numeric columns that probes added to a table."""
         standard = {*IDENTITY_COLUMNS, *self.axes, *ROUND_COLUMNS, *EPOCH_COLUMNS, *MEASURED}
@@ -119,7 +135,7 @@ def load(run_dir: Path) -> Run:
     try:
         scenario = yaml.safe_load((run_dir / "scenario.yaml").read_text(encoding="utf-8"))
         environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
-        orders = {"strategy": list(scenario["strategies"]), **bundles(scenario)}
+        orders = _orders(scenario)
         paths = {name: _table_path(run_dir, name) for name in ("rounds", "epochs")}
         rounds, epochs = (_read_table(path, orders) for path in paths.values())
         errors = sorted(run_dir.glob("*/*/error.json"))
@@ -142,7 +158,12 @@ def load(run_dir: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise WarmstartError(f"the run in {run_dir} cannot be read: {reason}") from error
-    return Run(scenario, environment, rounds, epochs, tuple(axes.values()), failures, columns, files)
+    return Run(scenario, environment, rounds, epochs, tuple(axes.values()), failures, columns, files, folder=run_dir)
+
+
+def _orders(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The columns of text whose values have an order: arms, and the labels of bundles."""
+    return {"strategy": list(scenario["strategies"]), **bundles(scenario)}
 
 
 def bundles(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -162,6 +183,8 @@ def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame
     gaps = {column: ["", "nan"] for column in pd.read_csv(path, nrows=0).columns if column not in orders}
     table = pd.read_csv(path, keep_default_na=False, na_values=gaps, dtype=dict.fromkeys(orders, str))
     for column, order in orders.items():
+        if column not in table:
+            continue
         found = [name for name in table[column].unique() if name not in order]
         table[column] = pd.Categorical(table[column], [*order, *found], ordered=True)
     return table
@@ -171,14 +194,14 @@ def missing_cells(run: Run) -> list[dict[str, Any]]:
     """The cells of the scenario that have not finished any round of their own."""
     own = run.rounds[~run.rounds["shared"].astype(bool)]
     keys = ["strategy", *run.axes, "seed"]
-    found = {tuple(map(_comparable, row)) for row in own[keys].itertuples(index=False)}
+    found = {tuple(map(comparable, row)) for row in own[keys].itertuples(index=False)}
     asked = (
         {"strategy": arm, **varied, "seed": seed}
         for arm in run.scenario["strategies"]
         for varied in _combinations(arm, run.scenario.get("vary") or {})
         for seed in run.scenario["seeds"]
     )
-    return [cell for cell in asked if tuple(_comparable(cell.get(key)) for key in keys) not in found]
+    return [cell for cell in asked if tuple(comparable(cell.get(key)) for key in keys) not in found]
 
 
 def _combinations(arm: str, vary: Mapping[str, Collection[Any]]) -> Iterator[dict[str, Any]]:
@@ -192,8 +215,12 @@ def _combinations(arm: str, vary: Mapping[str, Collection[Any]]) -> Iterator[dic
     return (dict(zip(columns, values, strict=True)) for values in itertools.product(*mine.values()))
 
 
-def _comparable(value: object) -> object:
-    """Converts a varied value from YAML or from a CSV file to one form: None or text."""
+def comparable(value: object) -> object:
+    """Converts a varied value from YAML or from a CSV file to one form: None or text.
+
+    >>> comparable(1), comparable(1.0), comparable("svhn"), comparable(float("nan"))
+    ('1', '1', 'svhn', None)
+    """
     if value is None or value != value:
         return None
     return f"{float(value):.12g}" if isinstance(value, (int, float, np.number, np.bool_)) else str(value)

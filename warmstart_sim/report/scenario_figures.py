@@ -1,0 +1,114 @@
+"""Draws the figures that a scenario asks for in `figures:`, and says which of them cannot be drawn, and why."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pydantic import ValidationError
+
+from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.report.axis_plots import plot_against
+from warmstart_sim.report.column_curves import plot_curves
+from warmstart_sim.report.grid_curves import grid_curves
+from warmstart_sim.report.grids import grid_over
+from warmstart_sim.report.heatmaps import plot_heatmap
+from warmstart_sim.report.scatter import plot_scatter
+from warmstart_sim.report.style import ReportFigure, styled
+from warmstart_sim.report.wording import capitalized
+from warmstart_sim.results.columns import column_of
+from warmstart_sim.results.figure_settings import FIGURES, Against, Curves, Figure, GridCurves, Heatmap, Scatter
+from warmstart_sim.results.tables import Run, comparable
+
+
+def scenario_figures(run: Run, sound: Run, note: str, published: pd.DataFrame | None = None) -> list[ReportFigure]:
+    """The figures of a scenario's `figures:`, in its order; one that cannot be drawn is a card that says why.
+
+    Args:
+        run: The run.
+        sound: The run without its failed cells, which only figures of grids show.
+        note: A sentence for the captions that counts the failed cells; empty if there are none.
+        published: See `published_points`.
+    """
+    found = []
+    for index, raw in enumerate(run.scenario.get("figures") or ()):
+        title = str(raw.get("title") or capitalized(str(raw.get("kind", "figure"))))
+        try:
+            settings = FIGURES[raw["kind"]].model_validate(raw)
+            drawn = _draw(_where(run, settings), _where(sound, settings), settings, note, published)
+            if not drawn:
+                raise WarmstartError("there is nothing to draw yet")
+        except (WarmstartError, ValidationError, KeyError) as error:
+            drawn = [_card(title, f"Not drawn: {' '.join(str(error).split())}.")]
+        for number, figure in enumerate(drawn):
+            name = f"figure_{index + 1}" + (f"_{number + 1}" if len(drawn) > 1 else "")
+            caption = f"{raw.get('caption', '')} {figure.caption}".strip()
+            found.append(replace(figure, name=name, title=raw.get("title") or figure.title, caption=caption))
+    return found
+
+
+def _draw(run: Run, sound: Run, settings: Figure, note: str, published: pd.DataFrame | None) -> Sequence[ReportFigure]:
+    """Draws one figure; an empty list if there are no values."""
+    _check_columns(sound, settings)
+    match settings:
+        case Heatmap():
+            return plot_heatmap(run, settings)
+        case GridCurves():
+            rows, columns = (column_of(key, run.scenario["strategies"]) for key in (settings.rows, settings.columns))
+            drawn = grid_curves(run, grid_over(run, rows, columns), settings.y)
+            return [drawn] if drawn else []
+        case Curves():
+            drawn = plot_curves(sound, settings, published)
+        case Against():
+            drawn = plot_against(sound, settings, published)
+        case Scatter():
+            drawn = plot_scatter(sound, settings)
+    return [drawn.with_note(note) if note else drawn] if drawn else []
+
+
+def _where(run: Run, settings: Figure) -> Run:
+    """The run with only the rows of `where`; rows without a value of a key are kept."""
+    rounds, epochs = run.rounds, run.epochs
+    for key, values in settings.where.items():
+        column = column_of(key, run.scenario["strategies"])
+        rounds, epochs = (_rows_with(table, column, values) for table in (rounds, epochs))
+    return replace(run, rounds=rounds, epochs=epochs)
+
+
+def _rows_with(table: pd.DataFrame, column: str, values: Any) -> pd.DataFrame:
+    if column not in table:
+        return table
+    allowed = {comparable(value) for value in (values if isinstance(values, tuple) else (values,))}
+    return table[table[column].astype(object).map(comparable).isin([None, *allowed])]
+
+
+def _check_columns(run: Run, settings: Figure) -> None:
+    """Checks that the table of a figure has the columns that it names.
+
+    Raises:
+        WarmstartError: A column is missing, or has no numbers where they are needed.
+    """
+    by_epoch = isinstance(settings, Curves) and settings.x == "epoch"
+    source = getattr(settings, "table", None)
+    table = run.analysis(source) if source else run.epochs if by_epoch else run.rounds
+    source = source or ("epochs" if by_epoch else "rounds")
+    numbers = [name for name in map(str, table) if is_numeric_dtype(table[name]) and not is_bool_dtype(table[name])]
+    numbers += [] if by_epoch else ["difference"]
+    for keys, valid in ((settings.measured, numbers), (settings.grouped, [*table, "y"])):
+        for key, named in settings.names(keys):
+            if column_of(named, run.scenario["strategies"]) not in valid:
+                with_values = [str(name) for name in valid if name not in table or table[name].notna().any()]
+                raise WarmstartError(f"{key}: {unknown(f'column of {source}.csv', named, with_values)}")
+
+
+@styled
+def _card(title: str, reason: str) -> ReportFigure:
+    """A figure that says why there is none."""
+    drawing = Drawing(figsize=(6.2, 1.2))
+    drawing.text(0.01, 0.5, textwrap.fill(textwrap.shorten(reason, 220), 80), va="center", size=10)
+    return ReportFigure("card", title, reason, drawing)
