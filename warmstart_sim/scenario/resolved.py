@@ -60,7 +60,7 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
 def _resolved_training(scenario: Scenario, written: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the first round; those of later rounds as written, because an axis may set the rest."""
     first = model_to_dict(scenario.training.in_round(0))
-    return first | ({"later_rounds": written["later_rounds"]} if scenario.training.later_rounds else {})
+    return first | ({"later_rounds": written["later_rounds"]} if written.get("later_rounds") else {})
 
 
 def _resolved_arm(arm: Arm, value: Any, varied: Collection[str]) -> Mapping[str, Any]:
