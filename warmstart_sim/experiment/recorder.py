@@ -14,6 +14,7 @@ import torch
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.probing import AT_START, Probing
 from warmstart_sim.preemption import stop_if_requested
+from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.columns import SECONDS, Row
 from warmstart_sim.results.environment import machine, now
 from warmstart_sim.scenario.sections import MeasuredProbe
@@ -61,13 +62,21 @@ class RoundRecorder:
         round_: Which round.
         history: The rounds before it.
         probing: The cell's probes.
+        folder: The cell's folder, which may keep weights after some epochs.
         notify: Called after every epoch.
     """
 
     def __init__(
-        self, trainer: CellTrainer, round_: Round, history: CellHistory, probing: Probing, notify: Notify
+        self,
+        trainer: CellTrainer,
+        round_: Round,
+        history: CellHistory,
+        probing: Probing,
+        folder: CellFolder,
+        notify: Notify,
     ) -> None:
         self.trainer, self.round, self.history, self.probing = trainer, round_, history, probing
+        self._folder = folder
         self._notify = notify
         self._seconds = dict.fromkeys(SECONDS, 0.0)
         self._epochs: list[Row] = []
@@ -117,12 +126,14 @@ class RoundRecorder:
             stop_if_requested()
 
     def add_epoch(self, row: EpochRow, last: bool) -> None:
-        """Records an epoch and runs its probes; the last epoch is reported with the round's row."""
+        """Records an epoch, runs its probes and keeps its weights; the last one is reported with the round's row."""
         seconds = {name: row.pop(name) for name in ("criterion_seconds", "evaluation_seconds")}
         for name, value in {**seconds, "train_seconds": row["train_seconds"]}.items():
             self._seconds[name] += value
         probed = self._probe(self.probing.due(row["epoch"]), row["epoch"], "epoch")
         self._epochs.append({"round": self.round.index, "shared": False, **row, **probed})
+        if row["epoch"] in self._folder.kept_epochs:
+            self._folder.keep_weights(self.trainer.weights(), row["epoch"])
         if not last:
             self.report()
 

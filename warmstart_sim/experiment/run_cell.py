@@ -88,7 +88,7 @@ def cell_coroutine(
             if round_.index in over:
                 continue
             stop_if_requested()
-            recorder = RoundRecorder(trainer, round_, history, probing, notify)
+            recorder = RoundRecorder(trainer, round_, history, probing, folder, notify)
             if train_with_engine:
                 outcome = train_with_engine(round_, recorder.previous, recorder)
             else:
@@ -112,6 +112,10 @@ def cell_coroutine(
     return folder.error()
 
 
+class CellFailed(Exception):
+    """A cell cannot be trained, for a reason that needs no traceback."""
+
+
 @contextlib.contextmanager
 def _stores_failure(folder: CellFolder, run: RunFolder) -> Iterator[None]:
     """Ends an error that concerns this cell alone: its reason is stored in the folder, and other cells can go on."""
@@ -121,6 +125,8 @@ def _stores_failure(folder: CellFolder, run: RunFolder) -> Iterator[None]:
         raise
     except OSError as error:
         raise run.unusable(error) from error
+    except CellFailed as failure:
+        folder.fail(str(failure))
     except Exception as error:
         folder.fail(error_summary(error), traceback.format_exc())
 
@@ -154,10 +160,14 @@ def _initial_history(
         )
     if cell.first_phase:
         if failure := (yield from cell_coroutine(cell.first_phase, run, cache, trainer.execution, notify, engine)):
-            raise RuntimeError(f"its first phase failed: {failure}")
+            raise CellFailed(f"its first phase failed: {failure}")
         folder = cell.first_phase.folder(run)
-        history.weights, result = folder.weights(), folder.result()
+        history.weights, result = folder.weights(cell.first_phase_epochs), folder.result()
         assert result is not None
+        (phase,) = result["rounds"]
+        if history.weights is None:
+            ended = f"ended in epoch {phase['epochs']} ({phase['status']})"
+            raise CellFailed(f"stream.first_phase_epochs is {cell.first_phase_epochs}, but the first phase {ended}")
         history.rounds, history.epochs = (
             [{**row, "shared": True} for row in result[table]] for table in ("rounds", "epochs")
         )

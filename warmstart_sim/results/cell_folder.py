@@ -18,20 +18,30 @@ TEMPORARY = ("checkpoint.pt", "rows.json", "error.json")  # removed when the cel
 
 @dataclass(frozen=True)
 class CellFolder:
-    """The folder of one cell, or of one shared first phase."""
+    """The folder of one cell, or of one shared first phase.
+
+    Attributes:
+        path: The folder.
+        kept_epochs: The epochs of a first phase after which its weights are kept.
+    """
 
     path: Path
+    kept_epochs: tuple[int, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether the cell is done, its result can be read, and its weights are not cut off."""
-        return self.result() is not None and not _cut_off(self.path / "weights.pt")
+        result = self.result()
+        if result is None or _cut_off(self.path / "weights.pt"):
+            return False
+        reached = [epochs for epochs in self.kept_epochs if epochs <= result["rounds"][-1]["epochs"]]
+        return all(zipfile.is_zipfile(self._weights_file(epochs)) for epochs in reached)
 
     def damage(self) -> str | None:
         """The damaged file of an incomplete cell, or None. A killed run damages no file; a disk may."""
         for name, damaged in (
             ("result.json", (self.path / "result.json").exists() and self.result() is None),
-            ("weights.pt", _cut_off(self.path / "weights.pt")),
+            *((path.name, _cut_off(path)) for path in sorted(self.path.glob("weights*.pt"))),
             ("checkpoint.pt", _corrupt(self.path / "checkpoint.pt")),
         ):
             if damaged:
@@ -53,9 +63,16 @@ class CellFolder:
         """The last checkpoint on the CPU, or None; an unreadable one counts as missing."""
         return self._load("checkpoint.pt")
 
-    def weights(self) -> dict[str, Any] | None:
-        """The state dict with which the cell ended, on the CPU, or None."""
-        return self._load("weights.pt")
+    def weights(self, after_epochs: int | None = None) -> dict[str, Any] | None:
+        """The state dict with which the cell ended, or that was kept after so many epochs, on the CPU; or None."""
+        return self._load(self._weights_file(after_epochs).name)
+
+    def keep_weights(self, weights: Mapping[str, Any], after_epochs: int) -> None:
+        """Stores the weights after so many epochs, beside those at the end."""
+        self._save(self._weights_file(after_epochs).name, weights)
+
+    def _weights_file(self, after_epochs: int | None) -> Path:
+        return self.path / ("weights.pt" if after_epochs is None else f"weights_epoch{after_epochs}.pt")
 
     @property
     def has_checkpoint(self) -> bool:

@@ -4,7 +4,8 @@
     RUN/data.json  speed.json  digests of the data, and the measured speed of the machine
     RUN/cells/ID/          weights.pt and result.json when it is complete, before that checkpoint.pt and rows.json
                            (its finished rounds); error.json
-    RUN/first_phases/ID/   the same, for a first phase that several cells share, and settings.json
+    RUN/first_phases/ID/   the same, for a first phase that several cells share, settings.json, and
+                           weights_epoch20.pt where cells start from the weights after 20 epochs
     lost.json in either    why workers that trained the cell died
 
 `result.json` is written last, in one rename: if it exists, the cell is complete.
@@ -63,9 +64,9 @@ class RunFolder:
         """The ids of all cells that have a result."""
         return {path.parent.name for path in (self.path / "cells").glob("*/result.json")}
 
-    def first_phase(self, phase_id: str) -> CellFolder:
-        """The folder of one shared first phase."""
-        return CellFolder(self.path / "first_phases" / phase_id)
+    def first_phase(self, phase_id: str, kept_epochs: tuple[int, ...] = ()) -> CellFolder:
+        """The folder of one shared first phase, which keeps its weights after these epochs."""
+        return CellFolder(self.path / "first_phases" / phase_id, kept_epochs)
 
     def unusable(self, error: OSError) -> RunError:
         """The error for a file that cannot be written or read, such as on a full disk."""

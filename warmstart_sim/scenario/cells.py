@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from warmstart_sim.registry import DATASETS, MODELS, PROBES, STRATEGIES, STREAMS
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.store import RunFolder, drop_none
 from warmstart_sim.scenario.component import Component, check_user_component, model_to_dict
-from warmstart_sim.scenario.parsing import FIRST_PHASE, Arm
+from warmstart_sim.scenario.parsing import FIRST_PHASE, PREPARES, Arm
 from warmstart_sim.scenario.pretraining import Pretraining
 from warmstart_sim.scenario.sections import DataSettings, Measure, MeasuredProbe
 
@@ -57,6 +57,8 @@ class Cell:
         measure: The probes.
         pretraining: The pretraining before the first round; None for most streams.
         target: For a first phase on another data set, the data set that is trained on after it.
+        first_phase_epochs: The cell starts from its first phase as it was after so many epochs; None for its end.
+        kept_epochs: The epochs of the first phase from which cells of the run start, beside its end.
     """
 
     scenario: str
@@ -71,6 +73,8 @@ class Cell:
     measure: Measure
     pretraining: Pretraining | None = None
     target: Target | None = None
+    first_phase_epochs: int | None = None
+    kept_epochs: tuple[int, ...] = ()
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -84,6 +88,7 @@ class Cell:
             "each_epoch": [_probe_settings(each) for each in self.measure.each_epoch],
             "seed": self.seed,
             "rounds": self.rounds,
+            "first_phase_epochs": self.first_phase_epochs,
             "label": self.arm.label,
             "start": self.arm.start.to_dict(),
         }
@@ -113,7 +118,7 @@ class Cell:
 
     @cached_property
     def first_phase(self) -> Cell | None:
-        """The cell whose final weights this cell starts from; None for most streams. Cells with equal ones share it.
+        """The cell whose weights this cell starts from; None for most streams. Cells with equal ones share it.
 
         For a `split` stream it is the first round, which does not depend on the start strategy of later rounds. For a
         `pretrain` stream it is one round on the source, without the arm's parts and training settings.
@@ -122,7 +127,9 @@ class Cell:
         if self.shares_first_round:
             first_round = self.arm.training.model_copy(update={"later_rounds": None})
             arm = replace(self.arm, label=FIRST_PHASE, start=start, training=first_round)
-            return replace(self, arm=arm, varied={}, rounds=1)
+            later = STREAMS.details(self.stream.name).get("after_first_round", ())
+            stream = replace(self.stream, options={**self.stream.options, **dict.fromkeys(later)})
+            return replace(self, arm=arm, varied={}, stream=stream, rounds=1, first_phase_epochs=None)
         source = self.pretraining and self.pretraining.source
         if not source:
             return None
@@ -136,6 +143,7 @@ class Cell:
             stream=Component("pretrain", {"fraction": source.fraction, "order": "random"}),
             rounds=1,
             pretraining=None,
+            first_phase_epochs=None,
             target=Target(self.data, source.adapt, normalize),
         )
 
@@ -147,7 +155,7 @@ class Cell:
     @property
     def shares_first_round(self) -> bool:
         """Whether the first phase is this cell's own first round."""
-        prepares = STRATEGIES.has_trait(self.arm.start.name, "prepares_first_round")
+        prepares = STRATEGIES.has_trait(self.arm.start.name, PREPARES)
         shared = STREAMS.has_trait(self.stream.name, "shared_first_round")
         return shared and not prepares and not self.is_first_phase
 
@@ -165,7 +173,7 @@ class Cell:
 
     def folder(self, run: RunFolder) -> CellFolder:
         """The folder of its results."""
-        return run.first_phase(self.id) if self.is_first_phase else run.cell(self.id)
+        return run.first_phase(self.id, self.kept_epochs) if self.is_first_phase else run.cell(self.id)
 
 
 def _probe_settings(measured: MeasuredProbe) -> str | dict[str, Any]:
@@ -182,6 +190,20 @@ def _digest(settings: Mapping[str, Any]) -> str:
 def first_phases(cells: Iterable[Cell]) -> list[Cell]:
     """The first phases of the cells, without duplicates."""
     return list({phase.id: phase for cell in cells if (phase := cell.first_phase)}.values())
+
+
+def with_kept_epochs(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells of a run, each with the epochs of its first phase from which any of them starts."""
+    kept: dict[str, set[int]] = {}
+    for cell in cells:
+        if cell.first_phase and cell.first_phase_epochs:
+            kept.setdefault(cell.first_phase.digest, set()).add(cell.first_phase_epochs)
+    if not kept:
+        return list(cells)
+    return [
+        replace(cell, kept_epochs=tuple(sorted(kept.get(cell.first_phase.digest, ())))) if cell.first_phase else cell
+        for cell in cells
+    ]
 
 
 def import_user_modules(cells: Iterable[Cell], where: str) -> None:

@@ -14,6 +14,7 @@ from typing_extensions import TypeAliasType
 from warmstart_sim.registry import DATASETS, MODELS, OPTION_RULES, PARTS, PROBES, STRATEGIES, STREAMS, Registry
 from warmstart_sim.scenario.sections import (
     DataSettings,
+    FirstPhaseSettings,
     Header,
     MeasureSettings,
     PretrainSettings,
@@ -66,12 +67,11 @@ def choices(registry: Registry[Any], shared: type[Settings], key: str = "name") 
 
 def shared_settings(name: Any, shared: type[Settings]) -> type[Settings]:
     """The shared settings for the component `name`: streams with a first phase have more of them."""
-    return pretrain_settings() if shared is StreamSettings and is_pretrained(name) else shared
-
-
-def is_pretrained(stream: Any) -> bool:
-    """Whether the stream with this name has a first phase on another data set."""
-    return isinstance(stream, str) and STREAMS.has_trait(stream, "pretrained")
+    if shared is not StreamSettings or not isinstance(name, str):
+        return shared
+    if STREAMS.has_trait(name, "pretrained"):
+        return pretrain_settings()
+    return FirstPhaseSettings if STREAMS.has_trait(name, "shared_first_round") else shared
 
 
 @functools.cache

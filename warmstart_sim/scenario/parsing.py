@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from warmstart_sim.errors import nearest, unknown
 from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS, Registry
 from warmstart_sim.scenario.component import Component, from_object, model_to_dict
-from warmstart_sim.scenario.grammar import arm_settings, choice, is_pretrained, pretrain_settings, source_settings
+from warmstart_sim.scenario.grammar import arm_settings, choice, shared_settings, source_settings
 from warmstart_sim.scenario.messages import RENAMED, scenario_error, unknown_key, validated
 from warmstart_sim.scenario.pretraining import Pretraining, PretrainingSource
 from warmstart_sim.scenario.sections import (
@@ -48,6 +48,7 @@ class Scenario:
         stream: The stream, which generates the rounds.
         rounds: Maximum number of rounds; None for all.
         pretraining: The pretraining before the first round; None for most streams.
+        first_phase_epochs: Later rounds start from the first phase as it was after so many epochs; None for its end.
         model: The model.
         training: The training settings of arms without their own.
         arms: The arms, in the file's order.
@@ -60,6 +61,7 @@ class Scenario:
     stream: Component
     rounds: int | None
     pretraining: Pretraining | None
+    first_phase_epochs: int | None
     model: Component
     training: ScenarioTraining
     arms: tuple[Arm, ...]
@@ -72,6 +74,7 @@ class Scenario:
         return self.header.metric or ("validation_accuracy" if held_out else "test_accuracy")
 
 
+PREPARES = "prepares_first_round"  # the trait of strategies that also act before the first round
 FIRST_PHASE = "first phase"  # the label of first phases, which no arm can have
 NAME_KEYS = {STRATEGIES.kind: "start", PROBES.kind: ""}  # registries whose components are not named by the key "name"
 NAME_OR_MAPPING = "a name, or a mapping"
@@ -109,11 +112,9 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     training_raw = check.mapping(present.get("training", {}), "training")
     training = check.training(training_raw, "training")
     stream_raw = check.mapping(present.get("stream", "static"), "stream", "name", NAME_OR_MAPPING)
-    pretrained = is_pretrained(stream_raw.get("name"))
-    source_raw = stream_raw.pop("source", None) if pretrained else None
-    stream, stream_settings = check.section(
-        STREAMS, stream_raw, "stream", pretrain_settings() if pretrained else StreamSettings
-    )
+    shared = cast(type[StreamSettings], shared_settings(stream_raw.get("name"), StreamSettings))
+    source_raw = stream_raw.pop("source", None) if issubclass(shared, PretrainSettings) else None
+    stream, stream_settings = check.section(STREAMS, stream_raw, "stream", shared)
     pretraining = None
     if isinstance(stream_settings, PretrainSettings):
         source = check.source(source_raw, data, data_settings, stream.options["fraction"], training_raw)
@@ -130,6 +131,9 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
         raise scenario_error(where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
     arms = tuple(check.arm(label, value, training_raw) for label, value in arms_raw.items())
 
+    epochs = getattr(stream_settings, "first_phase_epochs", None)
+    if epochs is not None:
+        check.first_phase_epochs(epochs, pretraining, arms)
     if not data_settings.validation_fraction:
         needs = NEEDS_VALIDATION.format("data")
         if header.metric == "validation_accuracy":
@@ -141,7 +145,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
         check.probes(header.measure.each_round, "measure.each_round", Settings),
     )
     return Scenario(
-        header, data, data_settings, stream, stream_settings.rounds, pretraining, model, training, arms, measure
+        header, data, data_settings, stream, stream_settings.rounds, pretraining, epochs, model, training, arms, measure
     )
 
 
@@ -244,6 +248,23 @@ class _Checker:
             raise scenario_error(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
         share = fraction if settings.fraction == "same" else settings.fraction
         return PretrainingSource(data, data_settings, not shares_target, share, settings.adapt, trained)
+
+    def first_phase_epochs(self, epochs: int, pretraining: Pretraining | None, arms: Sequence[Arm]) -> None:
+        """Checks that there is a first phase that can last so many epochs."""
+        key = "stream.first_phase_epochs"
+        if pretraining and pretraining.source is None:
+            raise scenario_error(self.where, key, "there is no first phase: a `checkpoint` takes its place")
+        if pretraining and pretraining.source:
+            rules = [("stream.source.training.until", pretraining.source.training.until)]
+        else:
+            rules = [(f"training.until of strategy '{arm.label}'", arm.training.until) for arm in arms]
+            if prepared := [arm.label for arm in arms if STRATEGIES.has_trait(arm.start.name, PREPARES)]:
+                text = f"strategy '{prepared[0]}' prepares its first round, and does not share it; leave the key out"
+                raise scenario_error(self.where, key, text)
+        for place, until in rules:
+            if epochs > until.cap:
+                text = f"found {epochs}; the first phase has at most {until.cap} epochs, by {place}"
+                raise scenario_error(self.where, key, text)
 
     def probes(
         self, items: Sequence[str | dict[str, Any]], key: str, shared: type[Settings]

@@ -9,7 +9,7 @@ from typing import Any
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.scenario.axes import Axis, axes_of
-from warmstart_sim.scenario.cells import Cell
+from warmstart_sim.scenario.cells import Cell, with_kept_epochs
 from warmstart_sim.scenario.messages import scenario_error
 from warmstart_sim.scenario.named_results import check_names
 from warmstart_sim.scenario.parsing import Scenario, parse
@@ -40,7 +40,7 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                 cell = Cell(
                     scenario.header.name, arm, seed, _varied_values(axes, combination, arm.label), scenario.data,
                     scenario.data_settings, scenario.stream, scenario.rounds, scenario.model,
-                    scenario.measure, scenario.pretraining,
+                    scenario.measure, scenario.pretraining, first_phase_epochs=scenario.first_phase_epochs,
                 )  # fmt: skip
                 same = cells.setdefault(cell.digest, cell)
                 for name, value in cell.varied.items():  # other arms' axes repeat a cell, with None
@@ -51,7 +51,9 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                         )
     check_names(scenarios[0], axes, where)
     planned = list(cells.values())
-    return _with_common_metric(scenarios), reduced(planned) if scenarios[0].header.rehearsal else planned
+    if scenarios[0].header.rehearsal:
+        planned = reduced(planned)
+    return _with_common_metric(scenarios), with_kept_epochs(planned)
 
 
 def _with_common_metric(scenarios: Sequence[Scenario]) -> Scenario:

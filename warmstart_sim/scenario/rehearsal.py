@@ -42,7 +42,7 @@ LIMITS = {
         "pretraining.source.training": TRAINING,
     }.items()
     for key, most in limits.items()
-} | {"rounds": MAX_ROUNDS}
+} | {"rounds": MAX_ROUNDS, "first_phase_epochs": 2}
 ALL_BY_DEFAULT = ("rounds", *SAMPLES)  # None means no limit here; elsewhere it means that the setting is not used
 
 

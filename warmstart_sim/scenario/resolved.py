@@ -30,7 +30,8 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
             return {"name": component.name, **settings, **component.options}
         return {"name": component.name, **drop_none(settings), **mapping_or_empty(written.get(key))}
 
-    stream = section("stream", scenario.stream, {"rounds": scenario.rounds})
+    started = drop_none({"first_phase_epochs": scenario.first_phase_epochs})
+    stream = section("stream", scenario.stream, {"rounds": scenario.rounds, **started})
     if first := scenario.pretraining:
         # The source is kept as written, because its defaults depend on the target.
         source = mapping_or_empty(written.get("stream")).get("source")

@@ -40,7 +40,17 @@ class StreamSettings(Settings):
     rounds: PositiveInt | None = None
 
 
-class PretrainSettings(StreamSettings):
+class FirstPhaseSettings(StreamSettings):
+    """The keys of `stream:` for streams with a first phase that cells share.
+
+    Attributes:
+        first_phase_epochs: Start from the weights that the first phase had after so many epochs. Default its last ones.
+    """
+
+    first_phase_epochs: PositiveInt | None = None
+
+
+class PretrainSettings(FirstPhaseSettings):
     """The keys of `stream:`, beside `source`, for streams with a first phase on another data set.
 
     Attributes:

@@ -49,7 +49,7 @@ def online(
     ]
 
 
-@STREAMS.register("split", "shared_first_round")
+@STREAMS.register("split", "shared_first_round", after_first_round=("repeats",))
 def split(
     labels: IntArray,
     pool: IntArray,
@@ -57,6 +57,7 @@ def split(
     *,
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5,
     order: Order = "random",
+    repeats: Annotated[int, Field(ge=0)] | None = None,
 ) -> list[Round]:
     """A fraction of the data, then all of it (Ash & Adams 2020, section 2.1: 50 %, then 100 %).
 
@@ -68,6 +69,7 @@ def split(
         seed: The experiment's seed.
         fraction: The share of the pool in the first round, between 0 and 1. Default 0.5. Subsets are nested.
         order: "random" (default) or "balanced".
+        repeats: Rounds on all of the data after the second. Default none.
 
     Raises:
         WarmstartError: The fraction leaves one of the rounds without new samples.
@@ -81,7 +83,8 @@ def split(
         raise WarmstartError(f"stream.fraction: {fraction} of {len(pool)} training samples leaves a round without data")
     arriving = arrival_order(labels, pool, seed, order)
     first, rest = arriving[:count], arriving[count:]
-    return [Round(index=0, train=first, new=first), Round(index=1, train=arriving, new=rest)]
+    rounds = [Round(index=0, train=first, new=first), Round(index=1, train=arriving, new=rest)]
+    return rounds + [Round(index=2 + repeat, train=arriving, new=arriving[:0]) for repeat in range(repeats or 0)]
 
 
 @STREAMS.register("pretrain", "pretrained")
