@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results import statistics
 from warmstart_sim.scenario.axes import axes_of
+from warmstart_sim.scenario.rehearsal import rehearsal
 from warmstart_sim.scenario.resolved import resolved_scenario
 
 PAIR = {
@@ -217,3 +219,75 @@ def test_a_bundle_cannot_have_the_name_of_a_column(edited, column):
     raw = edited({"vary": {column: {"a": {"training.batch_size": 4}, "b": {"training.batch_size": 5}}}})
     with pytest.raises(WarmstartError, match=rf"vary\.{column}: the tables have a column `{column}`; give the bundle"):
         axes_of(raw, "f.yaml")
+
+
+# Combinations that are drawn at random.
+
+CHOICES = {"training.optimizer.lr": [0.1, 0.01, 0.001], "training.batch_size": [8, 16, 32, 64]}
+
+
+def drawn(edited, **changes: Any) -> list[tuple[float, int]]:
+    raw = edited({"seeds": [0], "vary": {"draw": {"draws": 9, "from": CHOICES} | changes}})
+    found = [cell for cell in cells(raw) if cell.arm.label == "random_init"]
+    assert [cell.varied for cell in found] == [{"draw": str(number + 1)} for number in range(len(found))]
+    return [(cell.arm.training.optimizer.lr, cell.arm.training.batch_size) for cell in found]
+
+
+def test_draws_are_different_combinations_that_their_seed_decides(edited):
+    nine = drawn(edited)
+    assert len(set(nine)) == 9
+    assert nine == drawn(edited, seed=0) != drawn(edited, seed=1)
+    assert drawn(edited, draws=4) == nine[:4]
+    assert set(drawn(edited, draws=12)) == set(itertools.product(*CHOICES.values()))
+
+
+def test_every_value_is_drawn_equally_often(edited):
+    firsts = [drawn(edited, draws=1, seed=seed)[0] for seed in range(600)]
+    for counts, choices in zip(zip(*firsts, strict=True), CHOICES.values(), strict=True):
+        expected = len(firsts) / len(choices)
+        # Chi-squared with at most 3 degrees of freedom is above 16.3 once in a thousand.
+        assert sum((counts.count(choice) - expected) ** 2 / expected for choice in choices) < 16.3
+    pairs = {pair: firsts.count(pair) for pair in set(firsts)}
+    assert len(pairs) == 12
+    assert max(pairs.values()) < 2 * 600 / 12
+
+
+def test_draws_are_stored_as_a_bundle_of_what_was_drawn(edited):
+    raw = edited({"vary": {"draw": {"draws": 3, "seed": 5, "from": CHOICES}}})
+    again = stored(raw)
+    assert list(again["vary"]["draw"]) == ["1", "2", "3"]
+    assert again["vary"]["draw"]["2"].keys() == CHOICES.keys()
+    assert [cell.id for cell in cells(again)] == [cell.id for cell in cells(raw)]
+    assert axes_of(rehearsal(raw), "f.yaml")[0].bundled.keys() == {"1", "3"}
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ({"draws": 9}, "from: is missing (expected a mapping)"),
+        ({"from": CHOICES}, "draws: is missing (expected a whole number > 0)"),
+        ({"draws": 0, "from": CHOICES}, "draws: found 0 (allowed: a whole number > 0)"),
+        ({"draws": 13, "from": CHOICES}, "draws: found 13, but `from` has only 12 combinations"),
+        ({"draws": 1, "form": CHOICES}, "form: unknown key; did you mean 'from'? (allowed here: draws, seed, from)"),
+        (
+            {"draws": 1, "from": {"training.batch_size": 8}},
+            "from.training.batch_size: found 8 (allowed: a list of one or more, each a value)",
+        ),
+        (
+            {"draws": 1, "from": {"training.batch_size": [8, 8]}},
+            "from.training.batch_size: [8, 8] has a value twice; each must be given once",
+        ),
+        (
+            {"draws": 1, "from": {"seeds": [8]}},
+            "from.seeds: expected the dotted key of a setting, such as training.optimizer.lr",
+        ),
+        (
+            {"draws": 1, "from": {"strategies.mine.epochs": [8]}},
+            "from.strategies.mine.epochs: a bundle holds for all strategies, and cannot set an option of one",
+        ),
+    ],
+)
+def test_draws_that_make_no_sense_are_one_line(edited, value, line):
+    with pytest.raises(WarmstartError) as caught:
+        cells(edited({"vary": {"draw": value}}))
+    assert str(caught.value) == f"f.yaml: vary.draw.{line}"

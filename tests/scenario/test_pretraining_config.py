@@ -330,7 +330,7 @@ SOURCE_KEYS = (
         (
             "stream.sorce=svhn",
             "stream.sorce: unknown key; did you mean 'source'? (allowed here: name, rounds, "
-            "checkpoint, weights, head, source, fraction, order)",
+            "first_phase_epochs, checkpoint, weights, head, source, fraction, order)",
         ),
         (
             "stream={name: online, source: digits}",
@@ -338,7 +338,7 @@ SOURCE_KEYS = (
         ),
         (
             "stream={name: split, checkpoint: w.pt}",
-            "stream.checkpoint: unknown key (allowed here: name, rounds, fraction, order)",
+            "stream.checkpoint: unknown key (allowed here: name, rounds, first_phase_epochs, fraction, order, repeats)",
         ),
         (
             "stream.source.name=a:b:c",

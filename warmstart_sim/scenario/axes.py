@@ -1,18 +1,22 @@
-"""The axes in `vary`: settings with several values, varied one at a time or several together in a bundle."""
+"""The axes in `vary`: settings with several values, varied one at a time, or several together, in a bundle or drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from warmstart_sim.errors import unknown
 from warmstart_sim.results.columns import RESERVED_COLUMNS, column_of
-from warmstart_sim.scenario.messages import RENAMED, scenario_error
+from warmstart_sim.scenario.messages import RENAMED, scenario_error, validated
+from warmstart_sim.scenario.sections import Draws
 from warmstart_sim.scenario.yaml_files import mapping_or_empty, quoted, split_key, to_plain_values
+from warmstart_sim.seeding import numpy_generator
 
 SECTIONS = ("data", "stream", "model", "training")  # a bundle may set them as a whole
 ALLOWED = "a list of values, or a mapping of labels to settings"
+DRAWS = {"draws", "from"}  # keys of `Draws`, which cannot be labels of a bundle
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Axis:
         """The dotted keys of the settings that it varies; all labels of a bundle set the same ones."""
         return list(self.settings(self.values[0]))
 
+    @property
+    def written(self) -> list[Any] | dict[str, Any]:
+        """The value of its key in `vary`; combinations that were drawn are written as a bundle."""
+        return {label: dict(settings) for label, settings in self.bundled.items()} or list(self.values)
+
 
 def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
     """Parses and validates `vary`.
@@ -58,9 +67,7 @@ def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
         raise scenario_error(
             where, "vary", f"found {quoted(vary)} (allowed: a mapping of dotted keys to lists of values)"
         )
-    axes = [
-        (_bundle if isinstance(values, dict) else _plain_axis)(raw, key, values, where) for key, values in vary.items()
-    ]
+    axes = [_axis(raw, key, values, where) for key, values in vary.items()]
     seen: dict[str, str] = {}
     for axis in axes:
         column_name = column_of(axis.column)
@@ -79,15 +86,18 @@ def axes_of(raw: Mapping[str, Any], where: str) -> list[Axis]:
     return axes
 
 
+def _axis(raw: Mapping[str, Any], key: str, values: Any, where: str) -> Axis:
+    if not isinstance(values, dict):
+        return _plain_axis(raw, key, values, where)
+    return _bundle(raw, key, _drawn(raw, key, values, where) if DRAWS & values.keys() else values, where)
+
+
 def _plain_axis(raw: Mapping[str, Any], key: str, values: Any, where: str) -> Axis:
     place = f"vary.{key}"
     steps = _steps(raw, key, place, where)
     if not isinstance(values, list) or not values:
         raise scenario_error(where, place, f"found {quoted(values)} (allowed: a list of one or more values)")
-    if None in values:
-        raise scenario_error(where, place, "null cannot be a value of an axis; write what it stands for")
-    if any(value in values[:index] for index, value in enumerate(values)):
-        raise scenario_error(where, place, f"{values} has a value twice; each must be given once")
+    _check_values(values, place, where)
     return Axis(key, column(raw, key), tuple(values), steps[1] if steps[0] == "strategies" else None, {})
 
 
@@ -106,11 +116,7 @@ def _bundle(raw: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: 
             found = "there is nothing in it" if settings == {} else f"found {quoted(settings)}"
             raise scenario_error(where, f"{place}.{label}", f"{found} (allowed: a mapping of dotted keys to values)")
         for setting in settings:
-            inside = f"{place}.{label}.{setting}"
-            if setting not in SECTIONS and _steps(raw, setting, inside, where)[0] == "strategies":
-                raise scenario_error(
-                    where, inside, "a bundle holds for all strategies, and cannot set an option of one"
-                )
+            _check_bundled(raw, setting, f"{place}.{label}.{setting}", where)
     first, *others = labels
     for label in others:  # otherwise a stored scenario would lack a value for some cells
         if lacking := labels[first].keys() ^ labels[label].keys():
@@ -118,6 +124,41 @@ def _bundle(raw: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: 
                 where, place, f"'{first}' and '{label}' do not both set {min(lacking)}; all labels set the same keys"
             )
     return Axis(key, key, tuple(labels), None, labels)
+
+
+def _drawn(raw: Mapping[str, Any], key: str, values: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """The bundle of combinations that `values`, which are those of `Draws`, ask for; its labels are numbers from 1.
+
+    A combination that was drawn before is drawn again. More draws add combinations, and leave the others as they are.
+    """
+    place = f"vary.{key}"
+    draws = validated(Draws, values, where, place)
+    choices: dict[str, list[Any]] = values["from"]
+    for setting, each in choices.items():
+        _check_bundled(raw, setting, f"{place}.from.{setting}", where)
+        _check_values(each, f"{place}.from.{setting}", where)
+    if draws.draws > (most := math.prod(map(len, choices.values()))):
+        raise scenario_error(where, f"{place}.draws", f"found {draws.draws}, but `from` has only {most} combinations")
+    generator = numpy_generator(draws.seed, "vary")
+    drawn: list[dict[str, Any]] = []
+    while len(drawn) < draws.draws:
+        combination = {setting: each[generator.integers(len(each))] for setting, each in choices.items()}
+        if combination not in drawn:
+            drawn.append(combination)
+    return {str(number): combination for number, combination in enumerate(drawn, start=1)}
+
+
+def _check_values(values: Sequence[Any], place: str, where: str) -> None:
+    if None in values:
+        raise scenario_error(where, place, "null cannot be a value of an axis; write what it stands for")
+    if any(value in values[:index] for index, value in enumerate(values)):
+        raise scenario_error(where, place, f"{values} has a value twice; each must be given once")
+
+
+def _check_bundled(raw: Mapping[str, Any], setting: str, place: str, where: str) -> None:
+    """Checks the key of a setting in a bundle."""
+    if setting not in SECTIONS and _steps(raw, setting, place, where)[0] == "strategies":
+        raise scenario_error(where, place, "a bundle holds for all strategies, and cannot set an option of one")
 
 
 def _steps(raw: Mapping[str, Any], key: str, place: str, where: str) -> list[str]:

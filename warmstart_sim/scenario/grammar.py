@@ -14,6 +14,7 @@ from typing_extensions import TypeAliasType
 from warmstart_sim.registry import DATASETS, MODELS, OPTION_RULES, PARTS, PROBES, STRATEGIES, STREAMS, Registry
 from warmstart_sim.scenario.sections import (
     DataSettings,
+    Draws,
     FirstPhaseSettings,
     Header,
     MeasureSettings,
@@ -138,7 +139,7 @@ def scenario_file() -> type[Settings]:
         "model": (choices(MODELS, Settings), "small_cnn"),
         "training": (ScenarioTraining, ScenarioTraining()),
         "strategies": (create_model("Strategies", **arms), ...),
-        "vary": (dict[str, Axis | Bundle], {}),
+        "vary": (dict[str, Axis | Bundle | Draws], {}),
         "measure": (measure_settings(), MeasureSettings()),
     }
     return create_model("warmstart-sim scenario", __base__=Header, **sections)

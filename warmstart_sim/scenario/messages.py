@@ -111,9 +111,16 @@ def _fragment(root: Fragment, path: Iterable[int | str]) -> Fragment:
     fragment = root
     for step in path:
         around = _alternatives(fragment, root)
-        inner = (_items(each) if isinstance(step, int) else each.get("properties", {}).get(step) for each in around)
+        inner = (_items(each) if isinstance(step, int) else _property(each, step) for each in around)
         fragment = next(filter(None, inner), {})
     return fragment
+
+
+def _property(fragment: Fragment, name: str) -> Fragment | None:
+    """The schema of a mapping's value: of a key that is known, or of all others."""
+    others = fragment.get("additionalProperties")
+    found: Fragment | None = fragment.get("properties", {}).get(name)
+    return found or (others if isinstance(others, dict) else None)
 
 
 def _alternatives(fragment: Fragment, root: Fragment) -> list[Fragment]:

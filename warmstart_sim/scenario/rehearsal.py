@@ -56,7 +56,7 @@ def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
     small: dict[str, Any] = {**to_plain_values(raw), "name": f"{raw['name']}-rehearsal", "rehearsal": True}
     arms = small["strategies"]
     seeds = small["seeds"] = (small.get("seeds") or [0])[:2]
-    vary = small["vary"] = {key: _ends(values) for key, values in (small.get("vary") or {}).items()}
+    vary = small["vary"] = {axis.key: _ends(axis.written) for axis in axes_of(small, small["name"])}
     while _count_cells(small) > MAX_CELLS:
         varied = {axis.arm for axis in axes_of(small, small["name"])}
         spare = [label for label in list(arms)[1:] if label not in varied]

@@ -22,7 +22,8 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
         scenario: The scenario that `plan` returned.
     """
     header = model_to_dict(scenario.header)
-    varied = {key for axis in axes_of(raw, scenario.header.name) for key in axis.keys}
+    axes = axes_of(raw, scenario.header.name)
+    varied = {key for axis in axes for key in axis.keys}
     written = objects_to_names(to_plain_values(raw))
 
     def section(key: str, component: Component, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
             arm.label: _resolved_arm(arm, written["strategies"][arm.label], varied) for arm in scenario.arms
         },
         "seeds": header["seeds"],
-        **({"vary": written["vary"]} if written.get("vary") else {}),
+        **({"vary": {axis.key: objects_to_names(axis.written) for axis in axes}} if axes else {}),
         "measure": header["measure"],
         **({"claims": header["claims"]} if header["claims"] else {}),
         "metric": scenario.metric,

@@ -91,6 +91,20 @@ class SourceSettings(Settings):
     adapt: Literal["resize", "pad"] | None = None
 
 
+class Draws(Settings):
+    """An axis of `vary` whose values are combinations of settings, drawn at random.
+
+    Attributes:
+        draws: How many combinations are drawn; all are different.
+        seed: The seed of the draws, which is not that of the cells. Default 0.
+        from_: Dotted keys of settings, and the values from which each is drawn, all equally likely.
+    """
+
+    draws: PositiveInt
+    seed: Annotated[int, Field(ge=0)] = 0
+    from_: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1, alias="from")]
+
+
 class MeasureSettings(Settings):
     """The key `measure`: lists of probes, each a name or a mapping of one name to its options.
 
