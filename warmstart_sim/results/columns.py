@@ -13,6 +13,10 @@ ROUND_COLUMNS = (
     "test_accuracy", "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds",
     "estimated_isolated_seconds", "timing", "threads", "device", *MACHINE_COLUMNS,
 )  # fmt: skip
+TEXT_COLUMNS = (  # without numbers that a figure could draw
+    "scenario", "strategy", "shared", "dataset", "converged", "status", "cell_complete", "timing", "device",
+    *(name for name in MACHINE_COLUMNS if name != "peak_memory"),
+)  # fmt: skip
 EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
     "train_accuracy", "validation_accuracy", "test_accuracy", "train_seconds",

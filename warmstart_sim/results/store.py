@@ -32,6 +32,7 @@ from warmstart_sim.results.files import write_text
 
 # Marks a folder that we made, whose files may be deleted; a user's own folder may hold a scenario.yaml too.
 MARKER = ".warmstart-sim"
+SHOWN = ("claims", "figures", "standard_figures")  # keys of a scenario that only the report reads; a later command's hold
 LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.1
 # What a run writes at the top of its folder; scenario.yaml is deleted last.
 FILES = (
@@ -270,7 +271,7 @@ def drop_none(settings: Any) -> Any:
 def _merge(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The scenario of a folder to which a run adds seeds or strategies: the union of both."""
     advice = "choose another --out, or pass --fresh to delete what is there"
-    for key in sorted({*before, *now} - {"seeds", "strategies", "title", "reproduces", "claims"}):
+    for key in sorted({*before, *now} - {"seeds", "strategies", "title", "reproduces", *SHOWN}):
         if drop_none(before.get(key)) != drop_none(now.get(key)):
             raise WarmstartError(
                 f"--out {path}: holds a run with other settings "
@@ -284,7 +285,9 @@ def _merge(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> dic
                 f"({_difference(f'strategies.{label}', there, here)}); {advice}"
             )
     seeds = [*before["seeds"], *(seed for seed in now["seeds"] if seed not in before["seeds"])]
-    return {**before, "strategies": {**before["strategies"], **now["strategies"]}, "seeds": seeds}
+    kept = {key: value for key, value in before.items() if key not in SHOWN}
+    shown = {key: now[key] for key in SHOWN if key in now}
+    return {**kept, "strategies": {**before["strategies"], **now["strategies"]}, "seeds": seeds, **shown}
 
 
 def _difference(key: str, there: Any, here: Any) -> str:

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, StringConstraints, create_model
 from typing_extensions import TypeAliasType
 
 from warmstart_sim.registry import DATASETS, MODELS, OPTION_RULES, PARTS, PROBES, STRATEGIES, STREAMS, Registry
+from warmstart_sim.results.figure_settings import FIGURES
 from warmstart_sim.scenario.sections import (
     DataSettings,
     Draws,
@@ -133,6 +134,7 @@ def scenario_file() -> type[Settings]:
         for name in STRATEGIES.names()
     }
     arms["others"] = (arm, None)  # stands for all other labels, see json_schema.py
+    figure: Any = Union[tuple(FIGURES.values())]  # noqa: UP007
     sections: dict[str, Any] = {
         "data": (choices(DATASETS, DataSettings), ...),
         "stream": (choices(STREAMS, StreamSettings), "static"),
@@ -141,5 +143,6 @@ def scenario_file() -> type[Settings]:
         "strategies": (create_model("Strategies", **arms), ...),
         "vary": (dict[str, Axis | Bundle | Draws], {}),
         "measure": (measure_settings(), MeasureSettings()),
+        "figures": (tuple[figure, ...], ()),
     }
     return create_model("warmstart-sim scenario", __base__=Header, **sections)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from warmstart_sim.datasets.validation import with_numbered_labels
 from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.registry import STRATEGIES
-from warmstart_sim.scenario.axes import axes_of
+from warmstart_sim.results.columns import column_of
+from warmstart_sim.scenario.axes import axes_of, column
 from warmstart_sim.scenario.planning import plan
 from warmstart_sim.scenario.rehearsal import rehearsal
 from warmstart_sim.scenario.yaml_files import load, mapping_or_empty, set_values, split_key, with_base
@@ -62,6 +63,7 @@ def apply_overrides(
     where = "scenario" if isinstance(scenario, Mapping) else str(scenario)
     raw = with_base(scenario, where) if isinstance(scenario, Mapping) else load(scenario)
     assignments = list(set)
+    before = _varied_columns(raw)
     raw = set_values(raw, assignments)
     if seeds is not None:
         raw["seeds"] = list(seeds)
@@ -76,7 +78,7 @@ def apply_overrides(
     asked_for += [each.partition("=")[0].strip() for each in assignments]
     if asked_for:
         raw = _without_axes_on(asked_for, raw, where)
-    return raw, where
+    return _without_figures_over(before - _varied_columns(raw), raw), where
 
 
 def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -96,6 +98,27 @@ def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) ->
                     f"change `vary.{axis.key}` instead"
                 )
     return {**raw, "vary": vary}
+
+
+def _varied_columns(raw: Mapping[str, Any]) -> set[str]:
+    return {column_of(column(raw, key)) for key in mapping_or_empty(raw.get("vary"))}
+
+
+def _without_figures_over(lost: Container[str], raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` without the figures that name a column of an axis that the changes have taken away."""
+    if not raw.get("figures"):
+        return raw
+
+    def names(value: Any) -> Iterator[str]:
+        """The words in the keys and values of a figure."""
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (Mapping, list)):
+            for each in [*value, *(value.values() if isinstance(value, Mapping) else ())]:
+                yield from names(each)
+
+    columns = {key: column_of(column(raw, key)) for key in names(raw["figures"])}
+    return {**raw, "figures": [each for each in raw["figures"] if not any(columns[key] in lost for key in names(each))]}
 
 
 def _with_own_data(value: Any, key: str = "") -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.scenario.axes import Axis, axes_of
 from warmstart_sim.scenario.cells import Cell, with_kept_epochs
+from warmstart_sim.scenario.figures import check_figures
 from warmstart_sim.scenario.messages import scenario_error
 from warmstart_sim.scenario.named_results import check_names
 from warmstart_sim.scenario.parsing import Scenario, parse
@@ -50,6 +51,7 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                             where, f"vary: {name}", f"{both} come to the same for strategy '{arm.label}'"
                         )
     check_names(scenarios[0], axes, where)
+    check_figures(scenarios[0], axes, where)
     planned = list(cells.values())
     if scenarios[0].header.rehearsal:
         planned = reduced(planned)

@@ -166,6 +166,8 @@ class Header(Settings):
         metric: The accuracy that the report compares: "validation_accuracy" or "test_accuracy". Default: validation
             accuracy if there are validation data, else test accuracy.
         rehearsal: Whether every cell is reduced and runs on stand-in data, as `--rehearse` does. Default false.
+        figures: Figures that the report draws in front of the standard ones: see `results.figure_settings`.
+        standard_figures: Whether the report draws the standard figures as well. Default true.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -176,3 +178,5 @@ class Header(Settings):
     claims: tuple[str, ...] = ()
     metric: Literal["validation_accuracy", "test_accuracy"] | None = None
     rehearsal: bool = False
+    figures: tuple[dict[str, Any], ...] = ()
+    standard_figures: bool = True
