@@ -32,7 +32,11 @@ from warmstart_sim.results.files import write_text
 
 # Marks a folder that we made, whose files may be deleted; a user's own folder may hold a scenario.yaml too.
 MARKER = ".warmstart-sim"
-SHOWN = ("claims", "figures", "standard_figures")  # keys of a scenario that only the report reads; a later command's hold
+SHOWN = (
+    "claims",
+    "figures",
+    "standard_figures",
+)  # keys of a scenario that only the report reads; a later command's hold
 LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.1
 # What a run writes at the top of its folder; scenario.yaml is deleted last.
 FILES = (
