@@ -23,7 +23,7 @@ from warmstart_sim.execution import launch
 from warmstart_sim.scenario import load, plan
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
-COMMANDS = ["run", "grid", "report", "status", "check", "list", "data", "schema"]
+COMMANDS = ["run", "grid", "report", "status", "analyze", "check", "list", "data", "schema"]
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,13 @@ def test_it_knows_its_version(command):
 def test_list_has_a_line_for_everything(command):
     lines = command("list").out.splitlines()
     registries = (
-        registry.STRATEGIES, registry.PARTS, registry.PROBES, registry.DATASETS, registry.STREAMS, registry.MODELS
+        registry.STRATEGIES, registry.PARTS, registry.PROBES, registry.ANALYSES, registry.DATASETS,
+        registry.STREAMS, registry.MODELS,
     )  # fmt: skip
     named = [line.split()[0] for line in lines if line.startswith("  ")]
     assert sorted(named) == sorted([*(name for each in registries for name in each.names()), *bundled_scenarios()])
     assert [line for line in lines if line and not line.startswith(" ")] == [
-        "Strategies", "Parts of a strategy", "Probes", "Data sets", "Models", "Streams", "Scenario files"
+        "Strategies", "Parts of a strategy", "Probes", "Analyses", "Data sets", "Models", "Streams", "Scenario files"
     ]  # fmt: skip
 
 

@@ -29,7 +29,8 @@ from warmstart_sim.scenario.yaml_files import bundled_scenarios, with_base
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 REGISTRIES = (
-    registry.STRATEGIES, registry.PARTS, registry.PROBES, registry.DATASETS, registry.STREAMS, registry.MODELS,
+    registry.STRATEGIES, registry.PARTS, registry.PROBES, registry.ANALYSES, registry.DATASETS, registry.STREAMS,
+    registry.MODELS,
 )  # fmt: skip
 MINIMAL = {"name": "fragment", "data": "digits", "strategies": {"random_init": {}}}
 MODULES = ["warmstart_sim", *(m.name for m in pkgutil.walk_packages(warmstart_sim.__path__, "warmstart_sim."))]
@@ -205,7 +206,8 @@ def test_every_column_and_every_name_is_explained():
     assert columns == set()
     names = {name for each in (registry.STRATEGIES, registry.PARTS) for name in each.names()}
     assert {name for name in names if f"\n## `{name}`" not in text["strategies_and_parts"]} == set()
-    assert {name for name in registry.PROBES.names() if f"\n| `{name}` |" not in text["strategies_and_parts"]} == set()
+    listed = [(registry.PROBES, "strategies_and_parts"), (registry.ANALYSES, "results_and_report")]
+    assert {name for each, page in listed for name in each.names() if f"\n| `{name}` |" not in text[page]} == set()
     names = {name for each in (registry.DATASETS, registry.STREAMS, registry.MODELS) for name in each.names()}
     assert {name for name in names if f"`{name}`" not in text["scenarios"]} == set()
     options = {

@@ -14,7 +14,14 @@ from warmstart_sim import registry
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import Registry, option_schema
 
-REGISTRIES = (registry.STRATEGIES, registry.PARTS, registry.DATASETS, registry.STREAMS, registry.MODELS)
+REGISTRIES = (
+    registry.STRATEGIES,
+    registry.PARTS,
+    registry.ANALYSES,
+    registry.DATASETS,
+    registry.STREAMS,
+    registry.MODELS,
+)
 REGISTERED = [pytest.param(each, name, id=f"{each.kind}-{name}") for each in REGISTRIES for name in each.names()]
 
 
@@ -60,7 +67,7 @@ def test_an_unknown_name_is_told_its_nearest(kind):
 def test_nothing_of_it_imports_torch():
     code = (
         "import sys; from warmstart_sim import registry as r\n"
-        "for each in (r.STRATEGIES, r.PARTS, r.DATASETS, r.STREAMS, r.MODELS):\n"
+        "for each in (r.STRATEGIES, r.PARTS, r.ANALYSES, r.DATASETS, r.STREAMS, r.MODELS):\n"
         "    for name in each.names(): each.summary(name), each.schema(name).model_json_schema()\n"
         "heavy = {'torch', 'torchvision', 'avalanche', 'sklearn', 'scipy', 'pandas', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"

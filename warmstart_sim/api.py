@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.paths import data_root as find_data_root
-from warmstart_sim.execution.launch import run_scenario, stored_scenario
+from warmstart_sim.execution.launch import choose_device, run_scenario, stored_scenario
 from warmstart_sim.execution.options import RunOptions, takes_run_options
+from warmstart_sim.registry import ANALYSES
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.scenario.cells import import_user_modules
 from warmstart_sim.scenario.overrides import prepare_scenario
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from warmstart_sim.execution.status import Status
     from warmstart_sim.results.tables import Run
     from warmstart_sim.training.settings import Training
@@ -161,6 +165,41 @@ def _most_steps(training: Training, samples: int) -> int:
     """The steps of a round that trains to its cap."""
     to_cap = training.until.cap * math.ceil(samples / training.batch_size)
     return min(to_cap, training.until.steps or to_cap)
+
+
+def analyze(
+    run_dir: str | Path,
+    analysis: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    data_root: Path | None = None,
+    device: str = "auto",
+) -> pd.DataFrame:
+    """Makes the table of an analysis from a finished run, as `warmstart-sim analyze` does.
+
+    Args:
+        run_dir: The run's folder, into which the table is written as NAME.csv.
+        analysis: The name of an analysis, or your own as "module:function".
+        options: Its options.
+        data_root: The folder of data sets.
+        device: As in `run`.
+
+    Returns:
+        The table.
+
+    Raises:
+        WarmstartError: No such analysis or option, or the run lacks something that it needs.
+    """
+    ANALYSES.get(analysis)
+    folder = RunFolder(Path(run_dir))
+    stored = {**stored_scenario(folder), "analyze": [{analysis: dict(options or {})}]}
+    scenario, cells = scenarios.plan(stored, str(run_dir))
+    import_user_modules(cells, str(run_dir))
+    from warmstart_sim.execution.analyze import analyze as make_table
+    from warmstart_sim.experiment.settings import ExecutionSettings
+
+    execution = ExecutionSettings(find_data_root(data_root), choose_device(device))
+    return make_table(folder, scenario.analyze[0], cells, execution)
 
 
 def status(run_dir: Path) -> Status:

@@ -19,6 +19,8 @@ from warmstart_sim.output import safe_output
 from warmstart_sim.preemption import Preempted
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from warmstart_sim.execution.launch import RunOutcome
 
 # Newer versions of typer bundle click, older ones import it; both give access to its errors through this class.
@@ -171,8 +173,6 @@ def compare(
     A number agrees if the 95% interval of the difference, which counts both spreads, holds zero and is no wider than
     the margin. Writes comparison.csv into the run's folder. The scenario's `reproduces` says which numbers.
     """
-    from rich.console import Console
-
     from warmstart_sim.execution import launch
     from warmstart_sim.published import compare as published
     from warmstart_sim.report import beside_papers, terminal
@@ -184,7 +184,7 @@ def compare(
     launch.collect(run_dir)
     stored = load(run_dir)
     claims = check_claims(stored) if to is None else []
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = _console()
     if claims:
         published.check_comparable(stored)
         console.print(terminal.text_table(beside_papers.claims_table(claims)))
@@ -230,6 +230,36 @@ def papers(
             if not run.rehearsal:
                 changed = f"; {_count(len(run.changes), 'setting')} changed" if run.changes else ""
                 print(f"       {run.folder}: {_count(run.cells, 'cell')}, {run.hours:.2g} h{changed}. {run.agreement}")
+
+
+@app.command()
+def analyze(
+    run_dir: RunDir,
+    analysis: Annotated[str, Argument(help="An analysis of `warmstart-sim list`, or your own as module:function.")],
+    set_: Annotated[
+        list[str] | None,
+        Option("--set", metavar="KEY=VALUE", help="Set one of its options, such as axis=stream.fraction; repeatable."),
+    ] = None,
+    data_root: DataRoot = None,
+    device: Annotated[str, Option(metavar="NAME", help="auto (CUDA if available), cpu, cuda or cuda:N.")] = "auto",
+    traceback: Traceback = False,
+) -> None:
+    """Make one more table of a finished run.
+
+    It is made from the run's tables or from the weights of its cells. Writes NAME.csv and the report again, and shows
+    means over seeds. The scenario's key `analyze` does the same.
+    """
+    from warmstart_sim import api
+    from warmstart_sim import report as reports
+    from warmstart_sim.registry import ANALYSES
+    from warmstart_sim.report.terminal import analysis_table
+    from warmstart_sim.scenario.yaml_files import set_values
+
+    table = api.analyze(run_dir, analysis, set_values({}, set_ or ()), data_root=data_root, device=device)
+    path = reports.write(run_dir)
+    console = _console()
+    console.print(analysis_table(table, ANALYSES.details(analysis).get("columns", {})))
+    console.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -296,7 +326,7 @@ def check(
 def list_(traceback: Traceback = False) -> None:
     """List everything that a scenario can name, with a line each.
 
-    Strategies, parts of a strategy, probes, data sets, models, streams, and the bundled scenario files.
+    Strategies, parts of a strategy, probes, analyses, data sets, models, streams, and the bundled scenario files.
     """
     from warmstart_sim import registry
     from warmstart_sim.scenario.yaml_files import bundled_scenarios, headline
@@ -305,6 +335,7 @@ def list_(traceback: Traceback = False) -> None:
         "Strategies": registry.STRATEGIES,
         "Parts of a strategy": registry.PARTS,
         "Probes": registry.PROBES,
+        "Analyses": registry.ANALYSES,
         "Data sets": registry.DATASETS,
         "Models": registry.MODELS,
         "Streams": registry.STREAMS,
@@ -407,8 +438,6 @@ def _report_outcome(outcome: RunOutcome) -> None:
 
 
 def _report(folder: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "ci") -> None:
-    from rich.console import Console
-
     from warmstart_sim import report as reports
     from warmstart_sim.report.findings import describe_run
     from warmstart_sim.report.terminal import terminal_table
@@ -416,12 +445,18 @@ def _report(folder: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "c
 
     path = reports.write(folder, margin, bands)
     stored = load(folder)
-    in_pipe = not sys.stdout.isatty()  # where rich would take 80 columns, and cut names
-    console = Console(width=140 if in_pipe else None)
+    console = _console()
     console.print(terminal_table(stored))
     findings = "\n\n".join(filter(None, describe_run(stored, margin=margin)))
-    console.print(findings, highlight=False, width=100 if in_pipe else None)
+    console.print(findings, highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    """A console for tables; in a pipe rich would take 80 columns, and cut names."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _aligned(lines: dict[str, str], width: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Registries of strategies, parts, probes, data sets, streams and models, filled by importing their packages.
+"""Registries of strategies, parts, probes, analyses, data sets, streams and models, filled by importing packages.
 
 To add one, write a function (or a frozen dataclass) in a file of the package and put `@NAME.register("its_name")` above
 it; nothing else has to change. Its keyword-only parameters (or fields) are its options: their annotations are the
@@ -155,7 +155,8 @@ def _import_target(kind: str, name: str) -> Any:
 STRATEGIES: Registry[Any] = Registry("strategy", "warmstart_sim.strategies")
 PARTS: Registry[Any] = Registry("part", "warmstart_sim.parts")
 PROBES: Registry[Any] = Registry("probe", "warmstart_sim.probes")
+ANALYSES: Registry[Any] = Registry("analysis", "warmstart_sim.analyses")
 DATASETS: Registry[Any] = Registry("data set", "warmstart_sim.datasets")
 STREAMS: Registry[Any] = Registry("stream", "warmstart_sim.streams")
 MODELS: Registry[Any] = Registry("model", "warmstart_sim.models")
-REGISTRIES = {registry.kind: registry for registry in (STRATEGIES, PARTS, PROBES, DATASETS, STREAMS, MODELS)}
+REGISTRIES = {registry.kind: registry for registry in (STRATEGIES, PARTS, PROBES, ANALYSES, DATASETS, STREAMS, MODELS)}

@@ -179,6 +179,14 @@ ACCEPTED: list[dict] = [
     {"data": "noisy_digits", "stream": {"name": "pretrain", "source": {"name": "my_module:load", "anything": [1]}}},
     {"data": "noisy_digits", "stream": {"name": "pretrain", "source": {"name": "digits", "training": None}}},
     {"measure": {"each_epoch": ["accuracy", {"gradient_norm": {"samples": 5, "every": 2}}, {"dead_units": None}]}},
+    {
+        "analyze": [
+            "gap_against",
+            {"accuracy_against_lambda": {"lambdas": [0.5]}},
+            "mine:f",
+            {"mine:f": {"anything": 1}},
+        ]
+    },
     {"measure": {"each_round": ["my_probes:norm", {"my_probes:norm": {"anything": 1}}, {"accuracy": {}}]}},
 ]
 REFUSED: list[dict] = [
@@ -218,6 +226,8 @@ REFUSED: list[dict] = [
     {"measure": {"each_epoch": [{"gradient_norm": {"every": 0}}]}},
     {"measure": {"each_round": [{"gradient_norm": {"every": 2}}]}},
     {"measure": {"each_round": [{"my_probes:norm": 3}]}},
+    {"analyze": ["gap_agains"]},
+    {"analyze": [{"gap_against": {"axs": "stream.fraction"}}]},
     {"stream": {"name": "online", "source": "digits"}},
     {"stream": {"name": "split", "checkpoint": "w.pt"}},
     *(

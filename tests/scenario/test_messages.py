@@ -10,14 +10,18 @@ from warmstart_sim.errors import WarmstartError
 
 inf, nan = float("inf"), float("nan")
 SECTIONS = (
-    "(allowed here: name, title, reproduces, seeds, measure, claims, metric, rehearsal, data, stream, model, training, "
-    "strategies, vary)"
+    "(allowed here: name, title, reproduces, seeds, measure, analyze, claims, metric, rehearsal, figures, "
+    "standard_figures, data, stream, model, training, strategies, vary)"
 )
 DATA = "(allowed here: name, validation_fraction, normalize, train_samples, test_samples"
 DATA_KEYS, ARRAYS_KEYS = f"{DATA})", f"{DATA}, path, classes, test_fraction)"
 CHUNK_KEYS = "(allowed here: name, rounds, chunk_size, order)"
 TRAINING_KEYS = "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, threads, later_rounds)"
 OPTIMIZER_KEYS = "(allowed here: name, lr, momentum, weight_decay)"
+ANALYSES = f"(there are: {', '.join(registry.ANALYSES.names())})"
+NOT_NEGATIVE = "(allowed: a number >= 0)"
+GAP_KEYS = "(allowed here: axis, to)"
+LAMBDAS = "accuracy_against_lambda.lambdas"
 ARM = f"(allowed here: start, training, {', '.join(registry.PARTS.names())}"
 ARM_KEYS, SHRINK_KEYS = f"{ARM})", f"{ARM}, lambda, sigma, noise, parameters, buffers, affine)"
 AUGMENT_KEYS = "(allowed here: random_crop, horizontal_flip, color_jitter, rotation)"
@@ -68,7 +72,10 @@ MISTAKES = [
     ("measure.each_round", [{"gradient_norm": {"every": 3}}], f"~[0].{EVERY}: unknown key (allowed here: samples)"),
     ("measure.each_epoch", [{"gradient_norm": {"every": 0}}], f"~[0].{EVERY}: found 0 {AT_LEAST_1}"),
     ("measure.each_epoch", [{"gradient_norm": 3}], "~[0].gradient_norm: found 3 (allowed: a mapping)"),
-    ("measure.each_epoch", [{"a:b": {}, "c:d": {}}], "~[0]: expected a probe's name, or one name with its options"),
+    ("measure.each_epoch", [{"a:b": {}, "c:d": {}}], "~[0]: expected a name, or one name with its options"),
+    ("analyze", ["gap_agains"], f"~[0]: unknown analysis 'gap_agains'; did you mean 'gap_against'? {ANALYSES}"),
+    ("analyze", [{"gap_against": {"axs": "x"}}], f"~[0].gap_against.axs: unknown key; did you mean 'axis'? {GAP_KEYS}"),
+    ("analyze", [{"accuracy_against_lambda": {"lambdas": [-1]}}], f"~[0].{LAMBDAS}[0]: found -1 {NOT_NEGATIVE}"),
     # Data.
     ("data", None, "~: is missing"),
     ("data", [], "~: found [] (allowed: a name, or a mapping)"),

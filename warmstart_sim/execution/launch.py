@@ -16,6 +16,7 @@ from warmstart_sim import preemption
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import RunError, WarmstartError
+from warmstart_sim.execution.analyze import analyze_all
 from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.results.store import RunFolder
@@ -33,21 +34,24 @@ MAX_NOTES_SHOWN = 10  # on the terminal; the report shows all
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """The folder of a run, and the reason for every failed cell by its id."""
+    """The folder of a run, and the reason for every failed cell (by its id) and every failed analysis (by its name)."""
 
     folder: Path
     failures: Mapping[str, str] = field(default_factory=dict)
+    failed_analyses: Mapping[str, str] = field(default_factory=dict)
 
     def raise_failures(self) -> None:
-        """Raises the error that lists the failed cells.
+        """Raises the error that lists the failed cells, or else the failed analyses.
 
         Raises:
-            RunError: A cell has failed.
+            RunError: A cell or an analysis has failed.
         """
         if self.failures:
             count = f"{len(self.failures)} of the cells failed; the others are complete."
             reasons = [f"  {cell}: {reason}" for cell, reason in self.failures.items()]
             raise RunError("\n".join([f"{count} The same command tries them again.", *reasons]))
+        if self.failed_analyses:
+            raise RunError("; ".join(f"analyze: {reason}" for reason in self.failed_analyses.values()))
 
 
 def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> RunOutcome:
@@ -109,8 +113,12 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
 
                 run_slots(scheduler, run, execution)
         # The folder may hold other seeds and strategies too; `collect` then plans the cells of them all.
-        collect(run.path, cells if run.scenario() == resolved else None)
-    return RunOutcome(run.path, scheduler.failures)
+        stored = stored_scenario(run)
+        if stored != resolved:
+            _, cells = scenarios.plan(stored, str(run.path / "scenario.yaml"))
+        collect(run.path, cells)
+        failed = analyze_all(run, scenario.analyze, cells, execution) if not scheduler.failures else {}
+    return RunOutcome(run.path, scheduler.failures, failed)
 
 
 def collect(run_dir: Path, cells: Sequence[scenarios.Cell] | None = None) -> None:

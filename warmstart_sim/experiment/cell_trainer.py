@@ -106,7 +106,7 @@ class CellTrainer:
         """The context of a round, for strategy, parts and probes; `previous` is on the device."""
 
         def evaluation_set(split: Split) -> tuple[DeviceSamples, torch.Tensor]:
-            return self._split(split, round_)
+            return self.samples_of(split, round_)
 
         return round_context(
             self.model, self.layout, self.train_samples, round_, seed=self.cell.seed, previous=previous,
@@ -136,7 +136,7 @@ class CellTrainer:
         self.model.load_state_dict(start.weights)
         training = RoundTraining(
             self.stepper,
-            RoundData(*self._split("train", round_), self.validation_indices, self.test_samples, self.test_indices),
+            RoundData(*self.samples_of("train", round_), self.validation_indices, self.test_samples, self.test_indices),
             hooks,
             seed=self.cell.seed,
             round_index=round_.index,
@@ -162,7 +162,7 @@ class CellTrainer:
         """Accuracy and loss on the training samples so far, the validation data and the test data."""
         row: Row = {}
         for split in SPLITS:
-            samples, indices = self._split(split, round_)
+            samples, indices = self.samples_of(split, round_)
             measured: tuple[float | None, float | None] = (None, None)
             if len(indices):
                 measured = yield from evaluation_coroutine(
@@ -171,7 +171,7 @@ class CellTrainer:
             row[f"{split}_accuracy"], row[f"{split}_loss"] = measured
         return row
 
-    def _split(self, split: Split, round_: Round) -> tuple[DeviceSamples, torch.Tensor]:
+    def samples_of(self, split: Split, round_: Round) -> tuple[DeviceSamples, torch.Tensor]:
         """The samples that hold a split, and its indices into them."""
         if split == "test":
             return self.test_samples, self.test_indices

@@ -72,7 +72,7 @@ def cell_coroutine(
         if cell.is_first_phase:
             folder.describe(cell.settings)
         trainer = CellTrainer(cell, execution, cache)
-        history = yield from _initial_history(trainer, run, cache, notify, engine)
+        history = yield from initial_history(trainer, run, cache, notify, engine)
         unfinished: dict[str, Any] | None = None  # the state of a round that was interrupted between two epochs
         if checkpoint := folder.checkpoint():
             history.weights, history.rounds, history.epochs = (
@@ -147,8 +147,12 @@ def _tensorboard_log(cell: Cell, run: RunFolder, execution: ExecutionSettings, n
         yield log_and_notify
 
 
-def _initial_history(
-    trainer: CellTrainer, run: RunFolder, cache: DeviceCache, notify: Notify, engine: Engine | None
+def initial_history(
+    trainer: CellTrainer,
+    run: RunFolder,
+    cache: DeviceCache,
+    notify: Notify = lambda progress: None,
+    engine: Engine | None = None,
 ) -> TrainingCoroutine[CellHistory]:
     """What a cell starts from: nothing, a first phase (trained now if it is not complete), or a file of weights."""
     cell = trainer.cell

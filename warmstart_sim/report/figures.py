@@ -21,7 +21,7 @@ from warmstart_sim.report.grids import grids_of
 from warmstart_sim.report.heatmaps import heatmaps
 from warmstart_sim.report.pareto import pareto
 from warmstart_sim.report.probe_plots import plot_probes
-from warmstart_sim.report.scenario_figures import scenario_figures
+from warmstart_sim.report.scenario_figures import analysis_figures, scenario_figures
 from warmstart_sim.report.style import PALETTE, ReportFigure
 from warmstart_sim.results.statistics import FAILED, cells
 from warmstart_sim.results.tables import Run
@@ -74,7 +74,7 @@ def _standard_figures(run: Run, kept: Run, note: str, published: pd.DataFrame | 
     by_axis = [figure for axis in axes for figure in plot_against_axis(kept, axis, published)]
     ordered = [*by_axis, *plain] if run.pretrained else [*plain, *by_axis]
     noted = [figure.with_note(note) if note else figure for figure in (*ordered, *plot_probes(kept)) if figure]
-    return [*filter(None, with_failed), *noted]
+    return [*filter(None, with_failed), *noted, *analysis_figures(run)]
 
 
 def _beside_grids(run: Run) -> list[Callable[[Run], ReportFigure | None]]:

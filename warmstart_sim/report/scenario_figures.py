@@ -13,6 +13,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from pydantic import ValidationError
 
 from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.registry import ANALYSES
 from warmstart_sim.report.axis_plots import plot_against
 from warmstart_sim.report.column_curves import plot_curves
 from warmstart_sim.report.grid_curves import grid_curves
@@ -49,6 +50,21 @@ def scenario_figures(run: Run, sound: Run, note: str, published: pd.DataFrame | 
             name = f"figure_{index + 1}" + (f"_{number + 1}" if len(drawn) > 1 else "")
             caption = f"{raw.get('caption', '')} {figure.caption}".strip()
             found.append(replace(figure, name=name, title=raw.get("title") or figure.title, caption=caption))
+    return found
+
+
+def analysis_figures(run: Run) -> list[ReportFigure]:
+    """The figure with which each analysis is registered, if its table is there and no figure of the scenario draws it.
+
+    The registry holds names and settings only; nothing of it imports torch.
+    """
+    drawn_already = {raw.get("table") for raw in run.scenario.get("figures") or ()}
+    found = []
+    for name in ANALYSES.names():
+        raw = ANALYSES.details(name).get("figure")
+        if raw and name not in drawn_already and (run.folder / f"{name}.csv").exists():
+            settings = FIGURES[raw["kind"]].model_validate({**raw, "table": name})
+            found += [replace(figure, name=name) for figure in _draw(run, run, settings, "", None)]
     return found
 
 

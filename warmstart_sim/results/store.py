@@ -26,17 +26,15 @@ from typing import Any
 import yaml
 
 from warmstart_sim.errors import RunError, WarmstartError
+from warmstart_sim.registry import ANALYSES
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS, column_of
 from warmstart_sim.results.files import write_text
 
 # Marks a folder that we made, whose files may be deleted; a user's own folder may hold a scenario.yaml too.
 MARKER = ".warmstart-sim"
-SHOWN = (
-    "claims",
-    "figures",
-    "standard_figures",
-)  # keys of a scenario that only the report reads; a later command's hold
+# Keys of a scenario that change no cell; those of a later command hold.
+SHOWN = ("analyze", "claims", "figures", "standard_figures")
 LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.1
 # What a run writes at the top of its folder; scenario.yaml is deleted last.
 FILES = (
@@ -257,7 +255,7 @@ class RunFolder:
         """Removes a run's files; the caller has checked that we made the folder."""
         for name in ("cells", "first_phases", "figures", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in FILES:
+        for name in (*(f"{name}.csv" for name in ANALYSES.names()), *FILES):
             (self.path / name).unlink(missing_ok=True)
 
 

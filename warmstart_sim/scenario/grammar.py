@@ -11,7 +11,17 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import ConfigDict, Field, StringConstraints, create_model
 from typing_extensions import TypeAliasType
 
-from warmstart_sim.registry import DATASETS, MODELS, OPTION_RULES, PARTS, PROBES, STRATEGIES, STREAMS, Registry
+from warmstart_sim.registry import (
+    ANALYSES,
+    DATASETS,
+    MODELS,
+    OPTION_RULES,
+    PARTS,
+    PROBES,
+    STRATEGIES,
+    STREAMS,
+    Registry,
+)
 from warmstart_sim.results.figure_settings import FIGURES
 from warmstart_sim.scenario.sections import (
     DataSettings,
@@ -102,14 +112,16 @@ def arm_settings() -> type[Settings]:
     return create_model("Arm", __base__=Settings, **fields)
 
 
-def probes(shared: type[Settings]) -> Any:
-    """The type of a list in `measure`: names of probes or `module:attribute`, or mappings of one to its options."""
-    options: dict[str, Any] = {name: (choice(PROBES, name, shared, key="") | None, None) for name in PROBES.names()}
+def listed(registry: Registry[Any], shared: type[Settings]) -> Any:
+    """The type of a list of components: their names or `module:attribute`, or mappings of one to its options."""
+    names = registry.names()
+    options: dict[str, Any] = {name: (choice(registry, name, shared, key="") | None, None) for name in names}
     own = {OWN_NAME: {"anyOf": [{"type": "object"}, {"type": "null"}]}}
     one_key: Any = {"minProperties": 1, "maxProperties": 1, "patternProperties": own}
     config = ConfigDict(json_schema_extra=one_key)
-    with_options: Any = create_model(f"{shared.__name__}_probe", __base__=Settings, __config__=config, **options)
-    item: Any = Union[(Literal[tuple(PROBES.names())], OwnName, with_options)]  # noqa: UP007
+    title = f"{shared.__name__}_{registry.kind}"
+    with_options: Any = create_model(title, __base__=Settings, __config__=config, **options)
+    item: Any = Union[(Literal[tuple(names)], OwnName, with_options)]  # noqa: UP007
     return tuple[item, ...]
 
 
@@ -120,8 +132,8 @@ def measure_settings() -> type[MeasureSettings]:
         "Measure",
         __base__=MeasureSettings,
         __doc__=MeasureSettings.__doc__,
-        each_epoch=(probes(ProbeSettings), ()),
-        each_round=(probes(Settings), ()),
+        each_epoch=(listed(PROBES, ProbeSettings), ()),
+        each_round=(listed(PROBES, Settings), ()),
     )
 
 
@@ -143,6 +155,7 @@ def scenario_file() -> type[Settings]:
         "strategies": (create_model("Strategies", **arms), ...),
         "vary": (dict[str, Axis | Bundle | Draws], {}),
         "measure": (measure_settings(), MeasureSettings()),
+        "analyze": (listed(ANALYSES, Settings), ()),
         "figures": (tuple[figure, ...], ()),
     }
     return create_model("warmstart-sim scenario", __base__=Header, **sections)

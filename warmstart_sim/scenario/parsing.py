@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from warmstart_sim.errors import nearest, unknown
-from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS, Registry
+from warmstart_sim.registry import ANALYSES, DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS, Registry
 from warmstart_sim.scenario.component import Component, from_object, model_to_dict
 from warmstart_sim.scenario.grammar import arm_settings, choice, shared_settings, source_settings
 from warmstart_sim.scenario.messages import RENAMED, scenario_error, unknown_key, validated
@@ -53,6 +53,7 @@ class Scenario:
         training: The training settings of arms without their own.
         arms: The arms, in the file's order.
         measure: The probes.
+        analyze: The analyses that are made when all cells are complete.
     """
 
     header: Header
@@ -66,6 +67,7 @@ class Scenario:
     training: ScenarioTraining
     arms: tuple[Arm, ...]
     measure: Measure
+    analyze: tuple[Component, ...]
 
     @property
     def metric(self) -> str:
@@ -76,7 +78,8 @@ class Scenario:
 
 PREPARES = "prepares_first_round"  # the trait of strategies that also act before the first round
 FIRST_PHASE = "first phase"  # the label of first phases, which no arm can have
-NAME_KEYS = {STRATEGIES.kind: "start", PROBES.kind: ""}  # registries whose components are not named by the key "name"
+# Registries whose components are not named by the key "name".
+NAME_KEYS = {STRATEGIES.kind: "start", PROBES.kind: "", ANALYSES.kind: ""}
 NAME_OR_MAPPING = "a name, or a mapping"
 NEEDS_VALIDATION = "needs validation data; set {}.validation_fraction above 0"
 SECTIONS = (*Header.model_fields, "data", "stream", "model", "training", "strategies", "vary")
@@ -144,9 +147,11 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
         check.probes(header.measure.each_epoch, "measure.each_epoch", ProbeSettings),
         check.probes(header.measure.each_round, "measure.each_round", Settings),
     )
+    analyze = tuple(analysis for analysis, _ in check.listed(ANALYSES, header.analyze, "analyze", Settings))
     return Scenario(
-        header, data, data_settings, stream, stream_settings.rounds, pretraining, epochs, model, training, arms, measure
-    )
+        header, data, data_settings, stream, stream_settings.rounds, pretraining, epochs, model, training, arms,
+        measure, analyze,
+    )  # fmt: skip
 
 
 class _Checker:
@@ -269,19 +274,25 @@ class _Checker:
     def probes(
         self, items: Sequence[str | dict[str, Any]], key: str, shared: type[Settings]
     ) -> tuple[MeasuredProbe, ...]:
-        """Validates a list of `measure`: each item is a probe's name, or a mapping of one name to its options."""
-        measured = []
+        """Validates a list of `measure`."""
+        found = self.listed(PROBES, items, key, shared)
+        return tuple(MeasuredProbe(probe, getattr(settings, "every", 1)) for probe, settings in found)
+
+    def listed(
+        self, registry: Registry[Any], items: Sequence[str | dict[str, Any]], key: str, shared: type[S]
+    ) -> list[tuple[Component, S]]:
+        """Validates a list: each item is a component's name, or a mapping of one name to its options."""
+        found = []
         for index, item in enumerate(items):
             place = f"{key}[{index}]"
             if isinstance(item, dict) and len(item) != 1:
-                raise scenario_error(self.where, place, "expected a probe's name, or one name with its options")
+                raise scenario_error(self.where, place, "expected a name, or one name with its options")
             ((name, options),) = ({item: {}} if isinstance(item, str) else item).items()
-            if ":" not in name and name not in PROBES.names():
-                raise scenario_error(self.where, place, unknown("probe", name, PROBES.names()))
+            if ":" not in name and name not in registry.names():
+                raise scenario_error(self.where, place, unknown(registry.kind, name, registry.names()))
             raw = self.mapping({} if options is None else options, f"{place}.{name}")
-            probe, settings = self.component(PROBES, name, raw, f"{place}.{name}", shared)
-            measured.append(MeasuredProbe(probe, getattr(settings, "every", 1)))
-        return tuple(measured)
+            found.append(self.component(registry, name, raw, f"{place}.{name}", shared))
+        return found
 
     def arm(self, label: str, value: Any, training: Mapping[str, Any]) -> Arm:
         """Validates an arm; `training` is the scenario's."""

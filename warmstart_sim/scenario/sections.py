@@ -162,6 +162,7 @@ class Header(Settings):
         reproduces: The papers' tables and figures that this reproduces, such as A-F2.
         seeds: Each arm is trained once with each seed. Default [0].
         measure: See `MeasureSettings`.
+        analyze: Analyses made when all cells are complete: each a name, or a mapping of one name to its options.
         claims: Sentences that the report checks, such as "warm_start below random_init": see `results.claims`.
         metric: The accuracy that the report compares: "validation_accuracy" or "test_accuracy". Default: validation
             accuracy if there are validation data, else test accuracy.
@@ -175,6 +176,7 @@ class Header(Settings):
     reproduces: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z]-[A-Z]+[0-9]*[a-z]?$")], ...] = ()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     measure: MeasureSettings = MeasureSettings()
+    analyze: tuple[str | dict[str, Any], ...] = ()
     claims: tuple[str, ...] = ()
     metric: Literal["validation_accuracy", "test_accuracy"] | None = None
     rehearsal: bool = False
