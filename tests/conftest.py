@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.forked import ForkedProcess, command_line, start_forked
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("untimed", deadline=None)  # a test on a busy machine takes as long as it takes
@@ -43,6 +46,22 @@ def fork_server() -> BaseContext:
 def quick_workers(fork_server, monkeypatch) -> None:
     """Forks the worker processes of runs in this process; those of a command in another process are spawned."""
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork_server)
+
+
+@pytest.fixture
+def started(fork_server, tmp_path) -> Iterator[Callable[..., ForkedProcess]]:
+    """Starts `warmstart-sim ARGUMENTS`; if it has not ended with its test, it is killed then."""
+    processes: list[ForkedProcess] = []
+
+    def start(*arguments: str) -> ForkedProcess:
+        folder = tmp_path / f"process{len(processes)}"
+        processes.append(start_forked(fork_server, folder, command_line, *arguments))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture

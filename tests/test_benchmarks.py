@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -68,10 +67,12 @@ def test_speed_prints_a_row_for_the_model_in_every_table(tmp_path, benchmark, qu
     assert out.read_text() in output
 
 
-@pytest.mark.slow
-def test_speed_lists_what_it_skipped_when_the_time_is_used_up():
-    command = [sys.executable, BENCHMARKS / "speed.py", "--device", "cpu"]
-    output = subprocess.check_output([*command, "--models", "mlp,bilstm", "--minutes", "0"], text=True)
+def test_speed_lists_what_it_skipped_when_the_time_is_used_up(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--device", "cpu", "--models", "mlp,bilstm", "--minutes", "0"])
+    with pytest.raises(SystemExit) as ended:
+        benchmark("speed").main()
+    assert ended.value.code == 0
+    output = capsys.readouterr().out
     assert not any(sections_of(output).values())
     for names in ("mlp, bilstm", "mlp, 1x8x8 (stacked), mlp, 3x32x32 (stacked)", "mlp, 1x8x8, mlp, 3x32x32"):
         assert f"\nSkipped, because the time was used up: {names}." in output

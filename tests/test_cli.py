@@ -10,7 +10,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.execution.waiting import wait_for
 from warmstart_sim import __version__, api, cli, registry
 from warmstart_sim.execution import launch
 from warmstart_sim.scenario import load, plan
@@ -59,13 +59,6 @@ def scenario(tmp_path, tiny_scenario) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny_scenario, sort_keys=False))
     return path
-
-
-def in_a_new_process(*arguments: str, **options) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", "from warmstart_sim.cli import main; main()", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
 
 
 # What it says.
@@ -293,19 +286,16 @@ def test_a_strategy_of_ones_own_lies_in_the_working_folder(command, scenario, tm
     assert "halved" in (tmp_path / "runs" / "tiny" / "rounds.csv").read_text()
 
 
+@pytest.mark.xdist_group("pool")
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_control_c_ends_in_one_line(scenario, tmp_path):
+def test_control_c_ends_in_one_line(scenario, tmp_path, monkeypatch, started):
+    monkeypatch.chdir(tmp_path)
     slow = ["--set", "training.until={epochs: 100000}", "--workers", "1", "--tensorboard"]
-    with in_a_new_process("run", str(scenario), *slow, cwd=tmp_path) as process:
-        try:
-            # Its log begins with the first epoch: before that, an import may swallow the interrupt.
-            while not list(tmp_path.glob("runs/tiny/tensorboard/*/events*")):
-                assert process.poll() is None, process.stderr.read()
-                time.sleep(0.05)
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
-        finally:
-            process.kill()  # one that did not hear it would train on
+    process = started("run", str(scenario), *slow)
+    # Its log begins with the first epoch: before that, an import may swallow the interrupt.
+    wait_for(lambda: list(tmp_path.glob("runs/tiny/tensorboard/*/events*")), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "warmstart-sim: interrupted; give the same command again to resume\n"
 

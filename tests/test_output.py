@@ -1,13 +1,18 @@
 """Output never ends a command: a terminal that speaks ASCII, a closed pipe, a closed descriptor, a full disk."""
 
+import contextlib
+import io
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import yaml
 
+from warmstart_sim import cli
 from warmstart_sim.execution.launch import RunOptions, run_scenario
 
 ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -36,42 +41,81 @@ def shell(folder: Path, line: str) -> tuple[int, bytes, bytes]:
     return ended.returncode, ended.stdout, ended.stderr
 
 
+POOL = pytest.mark.xdist_group("pool")  # one fork server for all
 COMMANDS = [
     "list", "schema", "--help", "status done", "report done", "check scenario.yaml", "check scenario.yaml --resolved"
 ]  # fmt: skip
-RUNS = [
-    pytest.param("run scenario.yaml --device cpu --workers 1 --out again", marks=pytest.mark.slow),
-    pytest.param("grid scenario.yaml --lambda 0,1 --device cpu --workers 2", marks=pytest.mark.slow),
-]
+RUN = "run scenario.yaml --device cpu --workers 1 --out again"
+GRID = "grid scenario.yaml --lambda 0,1 --device cpu --workers 2"
 
 
-@pytest.mark.parametrize("arguments", [*COMMANDS, *RUNS])
+@pytest.mark.parametrize("arguments", [*COMMANDS, pytest.param(RUN, marks=pytest.mark.slow)])
 def test_an_ascii_terminal_gets_ascii(folder, arguments):
     code, out, err = shell(folder, f"{COMMAND} {arguments}")
     assert (code, b"Traceback" in err) == (0, False), err.decode()
     assert out.isascii()
     assert err.isascii()
     assert out
+    if arguments == "report done":  # its signs have names
+        assert b"+/-" in out
+        assert b"lambda" in out
+        assert b"?" not in out
 
 
-@pytest.mark.parametrize("arguments", COMMANDS)
+# One command in a process of its own; the others, which print by the same streams, in this process.
 @pytest.mark.parametrize(
-    "into", ["2>&1 | true", ">&- 2>&-", ">/dev/full 2>&1"], ids=["closed pipe", "closed descriptor", "full disk"]
+    ("arguments", "into"),
+    [
+        pytest.param("status done", "2>&1 | true", id="closed pipe"),
+        pytest.param("status done", ">&- 2>&-", id="closed descriptors"),
+        pytest.param("report done", ">&- 2>&-", id="closed descriptors, and files are written"),
+        pytest.param("status done", ">/dev/full 2>&1", id="full disk"),
+    ],
 )
 def test_output_that_goes_nowhere_is_no_reason_to_fail(folder, arguments, into):
     assert shell(folder, f"{COMMAND} {arguments} {into}; exit ${{PIPESTATUS[0]}}") == (0, b"", b"")
 
 
-@pytest.mark.parametrize("arguments", RUNS)
-def test_a_run_in_a_closed_pipe_goes_on(folder, arguments):
-    code, _, _ = shell(folder, f"{COMMAND} {arguments} --fresh 2>&1 | true; exit ${{PIPESTATUS[0]}}")
-    assert code == 0
-    made = folder / ("again" if arguments.startswith("run") else "runs/tiny-grid")
-    assert (made / "report.html").exists()
+def closed_pipe() -> TextIO:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return open(writing, "w", encoding="ascii")
 
 
-def test_the_signs_of_a_report_have_names_in_ascii(folder):
-    _, out, _ = shell(folder, f"{COMMAND} report done")
-    assert b"+/-" in out
-    assert b"lambda" in out
-    assert b"?" not in out
+def full_disk() -> TextIO:
+    return open("/dev/full", "w", encoding="ascii")
+
+
+def exit_code(folder: Path, arguments: str, stream: TextIO | None, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Of a command in this process, whose output goes into a stream, or whose descriptors are closed."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["warmstart-sim", *arguments.split()])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream), pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code or 0
+
+
+RUNS = [f"{RUN} --fresh", f"{GRID} --fresh"]
+
+
+@POOL
+@pytest.mark.parametrize(
+    ("arguments", "stream"),
+    [*itertools.product(COMMANDS, [closed_pipe, full_disk, contextlib.nullcontext]), *itertools.product(RUNS, [closed_pipe])],
+)
+def test_every_command_goes_on_when_its_output_goes_nowhere(folder, arguments, stream, monkeypatch, quick_workers):
+    with stream() as output:
+        assert exit_code(folder, arguments, output, monkeypatch) == 0
+    if arguments in RUNS:
+        assert (folder / ("again" if arguments.startswith("run") else "runs/tiny-grid") / "report.html").exists()
+
+
+@POOL
+def test_a_grid_with_workers_gives_an_ascii_terminal_ascii(folder, monkeypatch, quick_workers):
+    printed = io.BytesIO()
+    stream = io.TextIOWrapper(printed, encoding="ascii")
+    assert exit_code(folder, f"{GRID} --fresh", stream, monkeypatch) == 0
+    stream.flush()
+    assert b"Traceback" not in printed.getvalue()
+    assert b"+/-" in printed.getvalue()

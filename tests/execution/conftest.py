@@ -1,11 +1,10 @@
-"""A Ray cluster on this machine, and commands that are ended whatever becomes of their test."""
+"""A Ray cluster on this machine."""
 
 from __future__ import annotations
 
 import os
 import secrets
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -57,19 +56,3 @@ def ray_cluster(two_nodes) -> Any:
 
     wait_for(lambda: free() == 2)
     return two_nodes
-
-
-@pytest.fixture
-def started() -> Iterator[Callable[[list[str]], subprocess.Popen[str]]]:
-    """Starts a command; if it has not ended with its test, it is killed then."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(command: list[str]) -> subprocess.Popen[str]:
-        processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stderr.close()

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,14 +79,13 @@ def undisturbed(small, tmp_path) -> Path:
 def command(raw: dict, tmp_path: Path, *options: str) -> list[str]:
     scenario = tmp_path / "scenario.yaml"
     scenario.write_text(yaml.safe_dump(raw, sort_keys=False))
-    main = [sys.executable, "-c", "from warmstart_sim.cli import main; main()", "run", str(scenario), "--quiet"]
-    return [*main, "--out", str(tmp_path / "run"), "--device", "cpu", *options]
+    return ["run", str(scenario), "--quiet", "--out", str(tmp_path / "run"), "--device", "cpu", *options]
 
 
 # Options of executors, and how many cells each has under way.
 WAYS = [
-    pytest.param(("--workers", "1"), 1, id="here"),
-    pytest.param(("--workers", "2"), 2, id="pool"),
+    pytest.param(("--workers", "1"), 1, id="here", marks=POOL),
+    pytest.param(("--workers", "2"), 2, id="pool", marks=POOL),
     pytest.param(("--workers", "2", "--ray"), 2, id="ray", marks=RAY),
     pytest.param(("--workers", "2", "--ray", "--ray-storage=returned"), 2, id="ray-returned", marks=RAY),
 ]
@@ -104,7 +102,7 @@ def test_sigterm_ends_with_every_cell_checkpointed_within_its_round(
 ):
     given = command(small, tmp_path, *addressed(options, request))
     (tmp_path / "gate").mkdir()
-    process = started(given)
+    process = started(*given)
     wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == under_way, process)
     with pytest.raises(WarmstartError, match="another warmstart-sim is running in this folder"):
         run_cells(small, tmp_path / "run", workers=1)  # a second driver, while the first is at work
@@ -138,7 +136,7 @@ def test_a_driver_on_ray_that_is_killed_takes_its_workers_along_and_the_next_one
 ):
     (tmp_path / "gate").mkdir()
     given = command(small, tmp_path, "--workers", "2", f"--ray={ray_cluster.address}")
-    process = started(given)
+    process = started(*given)
     wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == 2, process)
     workers = [path.name.partition("-")[0] for path in (tmp_path / "gate").iterdir()]
     assert all(alive(worker) for worker in workers)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import yaml
 from torch import nn
 
 from tests.execution.test_local import POOL, assert_same_tables, run_cells
+from tests.execution.waiting import wait_for
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution import launch
 
@@ -47,24 +45,21 @@ def rows(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "rounds.csv")
 
 
+@POOL
 @pytest.mark.slow
-def test_a_run_killed_in_a_first_phase_and_in_a_cell_gives_the_tables_of_one_that_was_not(pretrain, tmp_path):
+def test_a_run_killed_in_a_first_phase_and_in_a_cell_gives_the_tables_of_one_that_was_not(pretrain, tmp_path, started):
     pretrain["training"]["until"] = {"epochs": 80}
     scenario = tmp_path / "tiny.yaml"
     scenario.write_text(yaml.safe_dump(pretrain, sort_keys=False))
     run_cells(pretrain, tmp_path / "through", workers=1)
 
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "warmstart_sim", "run", str(scenario), "--out", str(killed), "--device", "cpu"]
+    command = ["run", str(scenario), "--out", str(killed), "--device", "cpu", "--quiet"]
     for workers, begun in (("1", "first_phases/*/settings.json"), ("2", "cells/*/result.json")):
-        process = subprocess.Popen(
-            [*command, "--workers", workers], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 120
-        while process.poll() is None and not list(killed.glob(begun)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process = started(*command, "--workers", workers)
+        wait_for(lambda begun=begun: list(killed.glob(begun)), process)
+        process.kill()
+        process.communicate()
         assert process.returncode == -signal.SIGKILL
     assert len(list(killed.glob("cells/*/result.json"))) < 8
     run_cells(pretrain, killed, workers=1)

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -299,8 +298,9 @@ def test_what_is_not_plain_weights_is_refused_with_a_line_that_converts_it(tmp_p
     line = str(caught.value).splitlines()[-1].strip()
     assert line.startswith("python -c ")
     monkeypatch.chdir(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}
-    subprocess.run([sys.executable, *shlex.split(line)[1:]], check=True, env=environment)
+    code, *arguments = shlex.split(line)[2:]
+    monkeypatch.setattr(sys, "argv", ["-c", *arguments])
+    exec(code, {"__name__": "__main__"})
     assert same(read(tmp_path / "weights.pt"), state())
 
 

@@ -80,15 +80,15 @@ def _mean(line: Line, metric: str) -> pd.Series[float]:
 def _limit(axs: list[Axes], panels: list[Panel], metric: str, shared: bool) -> str:
     """Limits the y axes to the settings that trained; returns a caption's sentence on what lies outside."""
     outside: list[float] = []  # the lowest value of each curve that leaves its panel
+    means = [[_mean(line, metric) for line in panel.lines] for panel in panels]
     for index, (ax, panel) in enumerate(zip(axs, panels, strict=True)):
-        lines = [line for each in (panels if shared else [panel]) for line in each.lines]
-        means = [mean for line in lines if len(mean := _mean(line, metric))]
-        if means and (index == 0 or not shared):
-            low, high = without_outliers(np.array([mean.iloc[-1] for mean in means]))
-            kept = pd.concat([mean for mean in means if low <= mean.iloc[-1] <= high])
+        drawn = [mean for of_panel in (means if shared else [means[index]]) for mean in of_panel if len(mean)]
+        if drawn and (index == 0 or not shared):
+            low, high = without_outliers(np.array([mean.iloc[-1] for mean in drawn]))
+            kept = pd.concat([mean for mean in drawn if low <= mean.iloc[-1] <= high])
             margin = 0.05 * (kept.max() - kept.min()) or 1
             ax.set_ylim(kept.min() - margin, kept.max() + margin)
-        curves = [_mean(line, metric) for line in panel.lines]
+        curves = means[index].copy()
         for line in panel.lines:
             failed = line.rows[line.rows["state"].isin(FAILED)]
             curves += [100 * seed[metric].dropna() for _, seed in failed.groupby("seed")]
