@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from warmstart_sim.errors import WarmstartError
-from warmstart_sim.published import PaperRow, paper_rows, published_numbers
+from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.published import PAPERS, PaperRow, paper_rows, published_numbers
 from warmstart_sim.report.beside_papers import describe_comparison
 from warmstart_sim.results.tables import load
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
@@ -29,7 +29,7 @@ class PaperRun:
         folder: The run's folder.
         rehearsal: Whether it is a rehearsal.
         cells: The number of complete cells.
-        hours: Seconds of training and of the checks of stop rules, summed over all cells, in hours.
+        hours: Seconds of training and of the checks of stop rules, summed over all cells and first phases, in hours.
         device: The device's name.
         date: When it ran.
         changes: The settings that differ from the paper's.
@@ -89,8 +89,6 @@ def reproductions(names: Iterable[str] = (), folders: Iterable[Path] = RUN_FOLDE
     Raises:
         WarmstartError: No paper has such a row.
     """
-    from warmstart_sim.errors import unknown
-
     rows = paper_rows()
     wanted = list(names)
     groups = {row.name[0]: row.paper for row in rows.values()}
@@ -123,9 +121,9 @@ def find_runs(folders: Iterable[Path]) -> dict[str, list[PaperRun]]:
                 if not rows:
                     continue
                 run = _read(path.parent)
-            except (OSError, AttributeError, yaml.YAMLError, WarmstartError):
-                continue  # not a run of ours, or one that has written no tables yet
-            for row in rows:
+            except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError, WarmstartError):
+                continue  # not a run of ours, a damaged one, or one that has written no tables yet
+            for row in [rows] if isinstance(rows, str) else rows:
                 found.setdefault(row, []).append(run)
     return {row: sorted(runs, key=lambda run: run.rehearsal) for row, runs in found.items()}
 
@@ -133,11 +131,13 @@ def find_runs(folders: Iterable[Path]) -> dict[str, list[PaperRun]]:
 def _read(folder: Path) -> PaperRun:
     run = load(folder)
     rounds, about = run.rounds, run.environment
+    again = rounds.duplicated(["seed", "round", "train_seconds", "criterion_seconds"])
+    once = rounds[~(rounds["shared"].astype(bool) & again)]  # a first phase has a row in each arm
     return PaperRun(
         folder,
         rehearsal=bool(about.get("rehearsal")),
         cells=len(rounds.loc[rounds["cell_complete"].astype(bool), ["strategy", *run.axes, "seed"]].drop_duplicates()),
-        hours=float(rounds[["train_seconds", "criterion_seconds"]].to_numpy().sum()) / 3600,
+        hours=float(once[["train_seconds", "criterion_seconds"]].sum().sum()) / 3600,
         device=str(about.get("device_name") or about.get("device") or ""),
         date=str(about.get("date", ""))[:10],
         changes=tuple(about.get("changes_from_paper") or ()),
@@ -163,8 +163,6 @@ def _claims(folder: Path) -> str:
 
 def page(found: Iterable[Reproduction]) -> str:
     """The page "Reproducing the papers" in Markdown: a table for each paper, then each run with its differences."""
-    from warmstart_sim.published import PAPERS
-
     found = list(found)
     lines = ["# Reproducing the papers", "", INTRODUCTION]
     for paper, title in PAPERS.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +12,13 @@ from scipy.special import stdtrit
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.published import PublishedNumber, published_numbers
-from warmstart_sim.results.claim_checks import SUMMED, plain
-from warmstart_sim.results.columns import column_of
+from warmstart_sim.results.columns import column_of, plain
 from warmstart_sim.results.inference import LEVEL
-from warmstart_sim.results.statistics import FAILED, cells
+from warmstart_sim.results.statistics import COSTS, FAILED
 from warmstart_sim.results.tables import Run, bundles
 
 AGREES, DIFFERS, TOO_FEW, NO_CELL = "agrees", "differs", "too few seeds to say", "not in this run"
-NOT_MEASURED, OTHER_MACHINE = "not measured", "another machine"
+NOT_MEASURED, OTHER_MACHINE = "not measured", "time not comparable"
 ALL_ROUNDS = -1  # the index of a row that sums up a cell
 SAME_TIME = 0.1  # of the other run's seconds: the same for times on one kind of device
 MARGIN = 2.0  # points: an interval that holds zero and is wider than this to either side says nothing
@@ -34,8 +33,8 @@ def compare_with_papers(run: Run, margin: float = MARGIN) -> pd.DataFrame:
     """The numbers that papers state for what a run reproduces, each beside the run's own.
 
     The interval is Welch's for the difference of two means: half = t(0.975, df) sqrt(s^2/n + p^2/m), with deviation s
-    of n seeds here and p of m seeds in the paper. Where the paper states no spread, or not over how many seeds, it
-    counts as one run with our deviation. `agrees`: the interval holds zero and reaches no further than `margin` points
+    of n seeds here and p of m seeds in the paper. Where the paper states no spread, p is ours; where it does not say
+    over how many seeds, m is 1. `agrees`: the interval holds zero and reaches no further than `margin` points
     to either side of the difference; `differs`: it does not hold zero. Where cells failed that the paper leaves blank,
     the two agree. Seconds depend on the machine and get no verdict. Where a table has random init as well, one more row
     compares the difference from it: ours is paired by seed, and the published spread is sqrt(p^2 + q^2).
@@ -49,7 +48,7 @@ def compare_with_papers(run: Run, margin: float = MARGIN) -> pd.DataFrame:
         are in the paper's unit.
 
     Raises:
-        WarmstartError: The run is a rehearsal, or reproduces nothing that has numbers.
+        WarmstartError: The run is a rehearsal, or its scenario has no `reproduces`.
     """
     check_comparable(run)
     reproduced = list(run.scenario.get("reproduces") or ())
@@ -66,7 +65,7 @@ def compare_with_papers(run: Run, margin: float = MARGIN) -> pd.DataFrame:
         rows += _beside(run, table, number, margin)
         reference = references.get(_apart_from_strategy(number))
         if reference is not None and reference is not number and number.unit == "percent":
-            rows += _gap_beside(run, table, number, reference, margin)
+            rows += _gap_beside(table, number, reference, margin)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -90,24 +89,37 @@ def check_comparable(run: Run) -> None:
 
 
 def _cell_table(run: Run) -> pd.DataFrame:
-    """The run's rounds with the state of their cell, and a row for each cell with costs summed over its own rounds."""
+    """The run's rounds and a row for each cell with costs summed over its own rounds.
+
+    Added columns: `state` and `last_round` of the cell, and `settings`, all its settings by column.
+    """
     keys = ["strategy", *run.axes, "seed"]
-    states = cells(run.rounds, run.axes, run.metric)[[*keys, "state", "last_round"]]
+    states = run.cells[[*keys, "state", "last_round"]]
+    settings = states[keys[:-1]].drop_duplicates()
+    settings["settings"] = pd.Series(
+        [_settings(run, row) for row in settings.to_dict("records")], settings.index, dtype=object
+    )
+    states = states.merge(settings, on=keys[:-1])
     rounds = run.rounds.merge(states, on=keys)
     own = rounds[~rounds["shared"].astype(bool)]
     sums = own.groupby(keys, dropna=False, observed=True, as_index=False).agg(
-        {**{cost: "sum" for cost in SUMMED if cost in own}, "state": "first", "last_round": "first"}
+        {**dict.fromkeys([cost for cost in COSTS if cost in own], "sum"), **dict.fromkeys(states.columns[-3:], "first")}
     )
     return pd.concat([rounds, sums.assign(round=ALL_ROUNDS)], ignore_index=True)
 
 
-def _cells_of(run: Run, table: pd.DataFrame, number: PublishedNumber) -> pd.DataFrame:
-    """The rows of `_cell_table` that a number is about."""
-    condition = {key: value for key, value in number.condition.items() if key != "round"}
-    found = table[_meets(run, table, condition)]
-    at = number.condition.get("round", "all" if number.metric in SUMMED else "last")
-    index = {"all": ALL_ROUNDS, "last": found["last_round"]}
-    return found[found["round"] == (index[at] if at in index else int(at))]
+def _cells_of(table: pd.DataFrame, number: PublishedNumber) -> pd.DataFrame:
+    """The rows of `_cell_table` that a number is about.
+
+    A number of one round needs only that this round was finished; a number of the last or of all rounds, the cell.
+    """
+    condition = {column_of(key): plain(value) for key, value in number.condition.items() if key != "round"}
+    found = table[table["settings"].map(lambda settings: condition.items() <= settings.items()).astype(bool)]
+    at = number.condition.get("round", "all" if number.metric in COSTS else "last")
+    if at in ("all", "last"):
+        return found[found["round"] == (ALL_ROUNDS if at == "all" else found["last_round"])]
+    found = found[found["round"] == int(at)]
+    return found.assign(state=found["status"].where(found["status"].isin(FAILED), "complete"))
 
 
 def _about(number: PublishedNumber) -> dict[str, Any]:
@@ -124,11 +136,11 @@ def _beside(run: Run, table: pd.DataFrame, number: PublishedNumber, margin: floa
     if number.metric not in table or number.unit not in UNITS:
         yield {**_about(number), "verdict": NOT_MEASURED}
         return
-    found = _cells_of(run, table, number)
+    found = _cells_of(table, number)
     if found.empty:
         yield {**_about(number), "verdict": NO_CELL}
         return
-    for more, cell in _by_setting(run, found, number):
+    for more, cell in _by_setting(run, found):
         measured = (_complete(cell)[number.metric] / UNITS[number.unit]).dropna()
         failed = int(cell["state"].isin(FAILED).sum())
         yield {
@@ -137,28 +149,24 @@ def _beside(run: Run, table: pd.DataFrame, number: PublishedNumber, margin: floa
         } | ({"condition": _about(number)["condition"] + more} if more else {})  # fmt: skip
 
 
-def _by_setting(run: Run, found: pd.DataFrame, number: PublishedNumber) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The cells of each setting, after the varied values that the number's condition does not mention, in words."""
-    mentioned = set(map(column_of, number.condition))
-    apart = [axis for axis in run.axes if axis not in mentioned and found[axis].nunique() > 1]
-    if not apart:
-        yield "", found
-    else:
-        for values, cell in found.groupby(apart, dropna=False, observed=True):
-            yield "".join(f"; {axis}={value}" for axis, value in zip(apart, values, strict=True)), cell
+def _by_setting(run: Run, found: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The cells of each setting, after the arm and the varied values that tell the settings apart, in words."""
+    apart = [key for key in ("strategy", *run.axes) if found[key].nunique(dropna=False) > 1]
+    for values, cell in found.groupby(apart, dropna=False, observed=True) if apart else [((), found)]:
+        yield "".join(f"; {key}={value}" for key, value in _known(zip(apart, values, strict=True)).items()), cell
 
 
 def _complete(cell: pd.DataFrame) -> pd.DataFrame:
-    return cell[~cell["state"].isin([*FAILED, "unfinished"])]
+    return cell[cell["state"] == "complete"]
 
 
 def _gap_beside(
-    run: Run, table: pd.DataFrame, number: PublishedNumber, reference: PublishedNumber, margin: float
+    table: pd.DataFrame, number: PublishedNumber, reference: PublishedNumber, margin: float
 ) -> Iterator[dict[str, Any]]:
     """The difference from random init, ours paired by seed, beside the difference of the two published means."""
     if number.metric not in table or np.isnan([number.value, reference.value]).any():
         return
-    mine, base = (_complete(_cells_of(run, table, each)) for each in (number, reference))
+    mine, base = (_complete(_cells_of(table, each)) for each in (number, reference))
     pairs = mine.merge(base[["seed", number.metric]], on="seed", suffixes=("", "_reference"))
     if pairs["seed"].duplicated().any() or pairs.empty:  # several settings meet the condition, or none
         return
@@ -226,51 +234,52 @@ def welch_interval(
     return mean - other - half, mean - other + half
 
 
-def _meets(run: Run, table: pd.DataFrame, condition: Mapping[str, str]) -> pd.Series[bool]:
-    """Whether each row's cell meets a condition."""
-    keys = ["strategy", *run.axes]
-    settings = table[keys].drop_duplicates()
-    chosen = [
-        all(_setting(run, row, key) == plain(value) for key, value in condition.items())
-        for row in settings.to_dict("records")
-    ]
-    marked = table[keys].merge(settings.assign(chosen=chosen), on=keys, how="left")
-    return pd.Series(marked["chosen"].to_numpy(bool), table.index)
+def _settings(run: Run, row: Mapping[Any, Any]) -> dict[str, str]:
+    """All settings of a cell by column, in the form of `plain`: `data_name`, `lambda`, labels of bundles and so on.
+
+    They are those of the scenario's sections, then of its axes, then of the arm, then of the axes of the arm.
+
+    Args:
+        run: The run.
+        row: The cell's arm and varied values, by column.
+    """
+    scenario = run.scenario
+    found: dict[str, Any] = {}
+    for section in ("data", "stream", "model", "training"):
+        _set(found, section, scenario.get(section))
+    labels = bundles(scenario)
+    for key in sorted(scenario.get("vary") or {}, key=lambda key: key not in labels):
+        settings = scenario["vary"][key][str(row[key])] if key in labels else {key: row.get(column_of(key))}
+        for name in sorted(settings, key=lambda name: name.count(".")):  # a section before its keys
+            _set(found, name, settings[name])
+    arm = scenario["strategies"][str(row["strategy"])] or {}
+    for key, value in (arm.get("training") or {}).items():
+        merges = key in ("optimizer", "schedule", "later_rounds") and isinstance(value, Mapping) and "name" not in value
+        _set(found, f"training.{key}", value, replace=not merges)
+    for key, value in arm.items():
+        if key != "training":
+            _set(found, key, value)
+    own = {axis: value for axis, value in _known(row.items()).items() if axis not in run.common_axes or axis in labels}
+    return {column_of(key): plain(value) for key, value in found.items() if value is not None} | own
 
 
-def _setting(run: Run, row: Mapping[Any, Any], key: str) -> str | None:
-    """What a cell has for a column or a dotted key, in the form of `plain`; None if it has no such setting."""
-    column = column_of(key)
-    if column in row:
-        value = row[column]
-        return None if pd.isna(value) else plain(value)
-    for bundle in bundles(run.scenario):
-        if bundle in row:
-            settings = run.scenario["vary"][bundle][str(row[bundle])]
-            if (value := _dotted(settings, key)) is not None:
-                return plain(value)
-    arm = run.scenario["strategies"][str(row["strategy"])] or {}
-    for settings in (arm, run.scenario):
-        if (value := _dotted(settings, key)) is not None:
-            return plain(value)
-    return None
-
-
-def _dotted(settings: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key, whose steps may be joined in the mapping's own keys; a bare name stands for `name`."""
-    if key in settings:
-        return settings[key]
-    for head, value in settings.items():
-        if key.startswith(f"{head}."):
-            rest = key[len(head) + 1 :]
-            if isinstance(value, Mapping):
-                return _dotted(value, rest)
-            return value if rest == "name" else None
-    return None
+def _set(found: dict[str, Any], key: str, value: Any, replace: bool = True) -> None:
+    """Sets a dotted key, and those below it if the value is a mapping; a bare name stands for `name`."""
+    if replace:
+        for each in [each for each in found if each.startswith(f"{key}.")]:
+            del found[each]
+    if isinstance(value, Mapping):
+        for name, inside in value.items():
+            _set(found, f"{key}.{name}", inside)
+    else:
+        found |= {key: value, f"{key}.name": value} if isinstance(value, str) else {key: value}
 
 
 def compare_runs(run: Run, other: Run, margin: float = MARGIN) -> pd.DataFrame:
-    """Two runs side by side: the metric and the train seconds after the last round, for every setting of both.
+    """Two runs side by side: the metric after the last round and the train seconds, for every setting of both.
+
+    Seconds get a verdict if both are of one kind (`statistics.counted_seconds`) and from devices of one name. An axis
+    that only one run has tells settings apart, each of which is compared with the same setting of the other run.
 
     Args:
         run: The run.
@@ -284,38 +293,47 @@ def compare_runs(run: Run, other: Run, margin: float = MARGIN) -> pd.DataFrame:
     check_comparable(other)
     if run.metric != other.metric:
         raise WarmstartError(f"the two runs have different metrics: {run.metric} and {other.metric}")
-    keys = ["strategy", *(axis for axis in run.axes if axis in other.axes)]
-    ours, theirs = (_over_seeds(each, keys) for each in (run, other))
-    rows = []
-    for setting, mine in ours.items():
-        if setting not in theirs:
-            continue
-        yours = theirs[setting]
-        written = "; ".join(f"{key}={value}" for key, value in zip(keys, setting, strict=True) if value != "nan")
-        same_device = pd.concat([mine, yours])["device_name"].nunique() == 1
-        for metric, unit in ((run.metric, "percent"), ("train_seconds", "seconds")):
-            a, b = (each[metric].dropna() / UNITS[unit] for each in (mine, yours))
-            difference = a.mean() - b.mean()
-            low, high = welch_interval(a.mean(), a.std(), len(a), b.mean(), b.std(), len(b))
-            if len(b) < 2:
-                low, high = np.nan, np.nan
-            enough = margin if unit == "percent" else SAME_TIME * b.mean()
-            verdict = _word(difference, low, high, enough) if unit == "percent" or same_device else OTHER_MACHINE
-            rows.append(
-                {
-                    "row": "", "condition": written, "metric": metric, "unit": unit, "published": b.mean(),
-                    "published_spread": b.std(), "spread_kind": "std", "published_seeds": len(b), "measured": a.mean(),
-                    "measured_std": a.std(), "seeds": len(a), "failed": 0, "difference": difference, "low": low,
-                    "high": high, "verdict": verdict, "where": "", "note": "",
-                }
-            )  # fmt: skip
+    both = ["strategy", *(axis for axis in run.axes if axis in other.axes)]
+    theirs = _by_values(other)
+    rows: list[dict[str, Any]] = []
+    for values, mine in _by_values(run):
+        for other_values, yours in theirs:
+            if all(values.get(key) == other_values.get(key) for key in both):
+                condition = "; ".join(f"{key}={value}" for key, value in {**values, **other_values}.items())
+                rows += (
+                    {"condition": condition, **beside} for beside in _run_beside_run(run.metric, mine, yours, margin)
+                )
     if not rows:
         raise WarmstartError("the two runs have no strategy with the same varied values in common")
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows).assign(row="", spread_kind="std", failed=0, where="", note="")[list(COLUMNS)]
 
 
-def _over_seeds(run: Run, keys: list[str]) -> dict[tuple[str, ...], pd.DataFrame]:
-    """The complete cells of each setting: the metric after the last round and the summed train seconds."""
-    table = cells(run.rounds, run.axes, run.metric)
-    complete = table[table["state"] == "complete"].rename(columns={"final_accuracy": run.metric})
-    return {tuple(map(plain, setting)): rows for setting, rows in complete.groupby(keys, dropna=False, observed=True)}
+def _by_values(run: Run) -> list[tuple[dict[str, str], pd.DataFrame]]:
+    """The arm and the varied values of each setting, by column, and its complete cells, with the run's metric."""
+    complete = run.cells[run.cells["state"] == "complete"].rename(columns={"final_accuracy": run.metric})
+    keys = ["strategy", *run.axes]
+    groups = complete.groupby(keys, dropna=False, observed=True)
+    return [(_known(zip(keys, values, strict=True)), rows) for values, rows in groups]
+
+
+def _known(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """The pairs without empty values, in the form of `plain`."""
+    return {key: plain(value) for key, value in pairs if not pd.isna(value)}
+
+
+def _run_beside_run(metric: str, mine: pd.DataFrame, yours: pd.DataFrame, margin: float) -> Iterator[dict[str, Any]]:
+    """The metric and the train seconds of one setting in two runs."""
+    both = pd.concat([mine, yours])
+    same_clock = all(both[each].nunique() == 1 and "mixed" not in set(both[each]) for each in ("device_name", "timing"))
+    for column, name, unit in ((metric, metric, "percent"), ("compared_seconds", "train_seconds", "seconds")):
+        a, b = (each[column].dropna() / UNITS[unit] for each in (mine, yours))
+        low, high = np.nan, np.nan
+        if len(b) > 1:
+            low, high = welch_interval(a.mean(), a.std(), len(a), b.mean(), b.std(), len(b))
+        difference = a.mean() - b.mean()
+        verdict = _word(difference, low, high, margin if unit == "percent" else SAME_TIME * b.mean())
+        yield {
+            "metric": name, "unit": unit, "published": b.mean(), "published_spread": b.std(), "published_seeds": len(b),
+            "measured": a.mean(), "measured_std": a.std(), "seeds": len(a), "difference": difference,
+            "low": low, "high": high, "verdict": verdict if unit == "percent" or same_clock else OTHER_MACHINE,
+        }  # fmt: skip

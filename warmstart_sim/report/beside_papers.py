@@ -75,7 +75,7 @@ _JUDGED = {
     compare.TOO_FEW: ("has too few seeds to say", "have too few seeds to say"),
 }
 _OTHERS = {
-    compare.OTHER_MACHINE: ("is a time on another machine", "are times on another machine"),
+    compare.OTHER_MACHINE: ("is a time that cannot be compared", "are times that cannot be compared"),
     compare.NO_CELL: ("is not in this run", "are not in this run"),
     compare.NOT_MEASURED: ("is not measured", "are not measured"),
 }

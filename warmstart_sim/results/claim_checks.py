@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.results.claims import WITHIN_CELL, Claim, Side, parse_claim
-from warmstart_sim.results.statistics import COSTS, FAILED, cells, over_seeds
+from warmstart_sim.results.columns import plain
+from warmstart_sim.results.statistics import COSTS, over_seeds
 from warmstart_sim.results.tables import Run
 
-SUMMED = (*COSTS, "compared_seconds")  # costs, which add up over rounds
 Verdict = Literal["holds", "fails", "undecided"]
 
 
@@ -25,8 +25,8 @@ class CheckedClaim:
     Attributes:
         claim: The claim.
         verdict: holds, fails or undecided: whether the 95 % interval over seeds lies on the claimed side.
-        value: The mean over seeds of left minus right (of costs: the ratio left / right); in a trend, the mean slope
-            for one step to the next value.
+        value: The mean over seeds of left minus right (of costs: the ratio left / right); where something grows, the
+            mean change for one step to its next value (of a ratio: the factor).
         low: Lower end of its 95 % interval; NaN with one seed.
         high: Upper end.
         seeds: The number of seeds.
@@ -53,7 +53,7 @@ class CheckedClaim:
         sign = "" if self.unit == "ratio" else "+"
         low, high = (f"{scale * end:{sign}{digits}}" for end in (self.low, self.high))
         interval = "" if np.isnan(self.low) else f" [{low}, {high}]"
-        step = " a step" if self.claim.along else ""
+        step = " a step" if self.claim.along else ""  # to the next value of what grows
         unit = f" {self.unit}" if self.unit else ""
         few = "one seed, which supports no interval" if self.seeds == 1 else f"{self.seeds} seeds"
         return f"{scale * self.value:{sign}{digits}}{unit}{step}{interval}, {few}"
@@ -63,26 +63,31 @@ def check_claims(run: Run) -> list[CheckedClaim]:
     """Evaluates the claims of a run's scenario.
 
     Raises:
-        WarmstartError: A stored claim names something that the tables lack.
+        WarmstartError: A stored claim is not in the grammar, or names something that the tables lack.
     """
-    return [check_claim(run, parse_claim(text)) for text in run.scenario.get("claims") or ()]
+    try:
+        claims = [parse_claim(text) for text in run.scenario.get("claims") or ()]
+    except ValueError as error:  # written by hand, or by another version
+        raise WarmstartError(f"claims: {error}") from None
+    return [check_claim(run, claim) for claim in claims]
 
 
 def check_claim(run: Run, claim: Claim) -> CheckedClaim:
     """Evaluates one claim by paired differences within seeds.
 
     Both sides are paired by seed and by the varied values that both have; within a seed they are averaged over those
-    values. The 95 % t-interval over seeds decides. Costs are compared by the logarithm of their ratio. A trend is the
+    values. A seed that lacks a value which another seed has is left out, so that all means are over the same values.
+    The 95 % t-interval over seeds decides. Costs are compared by the logarithm of their ratio. A trend is the
     least-squares slope over the ranks of the values of `along`, within a seed.
     """
-    left = _values(run, claim, claim.left)
-    right = None
-    if claim.right is not None or claim.relation in ("shrinks", "grows"):
-        other = claim.right or Side(run.reference, claim.left.column)
-        right = _values(run, claim, other)
+    is_gap = claim.relation in ("shrinks", "grows")
+    right = claim.right or (Side(run.reference, claim.left.column) if is_gap else None)
     column = claim.left.column or run.metric
-    ratio = column in SUMMED and claim.relation not in ("within",)
-    table = left if right is None else _paired(left, right, ratio, claim.relation in ("shrinks", "grows"))
+    ratio = column in COSTS and right is not None and claim.relation != "within"
+    table = _values(run, claim, claim.left)
+    if right is not None:
+        table = _paired(table, _values(run, claim, right), ratio, is_gap)
+    table = _of_whole_seeds(table)
     if claim.along is not None:
         table = _slopes(table, claim.along)
     if table.empty:
@@ -91,7 +96,7 @@ def check_claim(run: Run, claim: Claim) -> CheckedClaim:
     found = over_seeds(each.assign(all=0), ["all"], "value").iloc[0]
     value, low, high = (float(found[name]) for name in ("mean", "low", "high"))
     verdict = _verdict(claim, low, high, 100.0 if _is_fraction(column) else 1.0)
-    if ratio and claim.along is None:
+    if ratio:
         value, low, high = np.exp([value, low, high])
     unit = "ratio" if ratio else "points" if _is_fraction(column) else ""
     return CheckedClaim(claim, verdict, value, low, high, int(found["seeds"]), unit)
@@ -117,47 +122,54 @@ def _is_fraction(column: str) -> bool:
 def _values(run: Run, claim: Claim, side: Side) -> pd.DataFrame:
     """The values of one side: columns seed, the run's axes, `along` if it lies within cells, and value."""
     column = side.column or run.metric
-    place = claim.place or ("over all rounds" if column in SUMMED else "in the last round")
-    rows = run.epochs if "epoch" in place or claim.along == "epoch" else run.rounds
-    if column not in rows:
-        raise WarmstartError(f"'{claim.text}': {unknown('column', column, rows.select_dtypes('number').columns)}")
+    place = claim.place or ("over all rounds" if column in COSTS and not claim.by_epoch else "in the last round")
+    rows = run.epochs if claim.by_epoch else run.rounds
+    if column not in (numbers := rows.select_dtypes("number")) or column in run.axes:
+        raise WarmstartError(f"'{claim.text}': {unknown('column', column, numbers.columns)}")
     keys = ["strategy", *run.axes, "seed"]
-    states = cells(run.rounds, run.axes, run.metric)
-    complete = states.loc[~states["state"].isin([*FAILED, "unfinished"]), keys]
-    rows = rows.merge(complete, on=keys) if run.axes or len(complete) < len(states) else rows
+    rows = rows.merge(run.cells.loc[run.cells["state"] == "complete", keys], on=keys)
     rows = rows[rows["strategy"].astype(str) == side.arm]
-    if claim.place != "in the first round":
+    in_round = re.fullmatch(r"in round (\d+)", place)
+    if not (in_round or place == "in the first round" or "round" in claim.where):
         rows = rows[~rows["shared"].astype(bool)]
     for key, value in {**claim.where, **side.setting}.items():
         if key not in rows:
             raise WarmstartError(f"'{claim.text}': {unknown('column', key, rows.columns)}")
-        known = rows[key].isna() & (key not in side.setting)  # an axis of another arm does not concern this one
-        rows = rows[known | (rows[key].map(plain) == plain(value))]
-    if claim.along in ("round", "train_samples"):
-        chosen = rows
-    elif found := re.fullmatch(r"in round (\d+)", place):
-        chosen = rows[rows["round"] == int(found[1])]
+        of_other_arms = rows[key].isna() & (key not in side.setting)  # an axis that this arm does not have
+        rows = rows[of_other_arms | (rows[key].map(plain) == plain(value))]
+    cell = rows.groupby(keys, dropna=False, observed=True)
+    if in_round:
+        rows = rows[rows["round"] == int(in_round[1])]
     elif place == "over all rounds":
-        each = rows.groupby(keys, dropna=False, observed=True)[column]
-        chosen = (each.sum() if column in SUMMED else each.mean()).reset_index()
-    else:
-        last = rows.groupby(keys, dropna=False, observed=True)["round"]
-        chosen = rows[rows["round"] == last.transform("min" if place == "in the first round" else "max")]
-        if "epoch" in place and claim.along != "epoch":
-            ends = chosen.groupby(keys, dropna=False, observed=True)["epoch"]
-            chosen = chosen[chosen["epoch"] == ends.transform("min" if "first" in place else "max")]
+        rows = (cell[column].sum() if column in COSTS else cell[column].mean()).reset_index()
+    elif claim.along not in ("round", "train_samples"):
+        rows = rows[rows["round"] == cell["round"].transform("min" if place == "in the first round" else "max")]
+        if claim.place in ("in the first epoch", "in the last epoch"):
+            ends = rows.groupby(keys, dropna=False, observed=True)["epoch"]
+            rows = rows[rows["epoch"] == ends.transform("min" if "first" in place else "max")]
     along = [claim.along] if claim.along in WITHIN_CELL else []
-    axes = [axis for axis in run.axes if axis not in side.setting and chosen[axis].notna().any()]
-    return chosen[["seed", *axes, *along, column]].rename(columns={column: "value"}).dropna(subset="value")
+    axes = [axis for axis in run.axes if axis not in side.setting and rows[axis].notna().any()]
+    return rows[["seed", *axes, *along, column]].rename(columns={column: "value"}).dropna(subset="value")
 
 
 def _paired(left: pd.DataFrame, right: pd.DataFrame, ratio: bool, gap: bool) -> pd.DataFrame:
     """Left minus right (of costs: the log ratio) for each pair; a gap is right minus left."""
+    if ratio:
+        left, right = (side.assign(value=np.log(side["value"].where(side["value"] > 0))) for side in (left, right))
     on = [column for column in left if column in right and column != "value"]
     pairs = left.merge(right, on=on, suffixes=("", "_right"))
-    left_values, right_values = pairs["value"], pairs["value_right"]
-    difference = np.log(left_values) - np.log(right_values) if ratio else left_values - right_values
-    return pairs[on].assign(value=-difference if gap else difference)
+    difference = pairs["value"] - pairs["value_right"]
+    return pairs[on].assign(value=-difference if gap else difference).dropna(subset="value")
+
+
+def _of_whole_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of those seeds that have every combination of varied values that any seed has."""
+    varied = [column for column in table if column not in ("seed", "value", *WITHIN_CELL)]
+    if not varied:
+        return table
+    present = table[["seed", *varied]].drop_duplicates()
+    whole = present["seed"].value_counts() == len(present[varied].drop_duplicates())
+    return table[table["seed"].isin(whole.index[whole])]
 
 
 def _slopes(table: pd.DataFrame, along: str) -> pd.DataFrame:
@@ -172,17 +184,3 @@ def _slopes(table: pd.DataFrame, along: str) -> pd.DataFrame:
     parts = table.assign(above=centred * table["value"], below=centred**2)
     sums = parts.groupby(others, dropna=False, observed=True)[["above", "below"]].sum().reset_index()
     return sums[sums["below"] > 0].assign(value=lambda each: each["above"] / each["below"])
-
-
-def plain(value: Any) -> str:
-    """A value from a table, from YAML or from a sentence in one form, so that 0.10, 1e-1 and "0.1" are equal.
-
-    >>> plain("0.10"), plain(1e-1), plain("cifar10"), plain(True)
-    ('0.1', '0.1', 'cifar10', 'true')
-    """
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value)).lower()
-    try:
-        return f"{float(value):.12g}"
-    except (TypeError, ValueError):
-        return str(value)

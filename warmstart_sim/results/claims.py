@@ -10,28 +10,35 @@
     PLACE      = in the first|last round | in round N | over all rounds | in the first|last epoch
     FILTER     = where KEY = VALUE [and KEY = VALUE ...] (columns of the tables)
 
-An accuracy is by default that of the last round; seconds, epochs, steps and FLOPs are by default summed over all
-rounds. Epochs are those of the last round. The gap is the other arm (by default the run's reference) minus the arm.
+An accuracy is by default that of the last round; seconds, epochs, steps, samples and FLOPs are by default summed over
+all rounds. Epochs are those of the last round. The gap is the other arm (by default the run's reference) minus the arm.
+Shared first rounds count only where the claim names a round. Labels of arms must not have blanks or parentheses.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from warmstart_sim.errors import WarmstartError, unknown
-from warmstart_sim.results.columns import column_of
+from warmstart_sim.results.columns import column_of, plain
 
 EXAMPLES = "'warm_start below random_init in the last round', 'gap of warm_start shrinks as stream.fraction grows'"
 # What rises within a cell; any other column of a trend is an axis.
 WITHIN_CELL = ("round", "train_samples", "epoch")
+TEXT_COLUMNS = (
+    "shared", "dataset", "converged", "status", "cell_complete", "timing", "device", "device_name", "host", "commit",
+    "started", "ended",
+)  # fmt: skip
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _ARM = r"(?:[^\s()]+(?:\s*\([^()]*\))?)"
 _SIDE = rf"(?:[^\s()]+ of {_ARM}|{_ARM})"
 _PATTERNS = {
     "comparison": rf"(?P<left>{_SIDE}) (?P<relation>below|above) (?P<right>{_SIDE})",
-    "closeness": rf"(?P<left>{_SIDE}) (?P<relation>within) (?P<number>[\d.]+) of (?P<right>{_SIDE})",
+    "closeness": rf"(?P<left>{_SIDE}) (?P<relation>within) (?P<number>{_NUMBER}) of (?P<right>{_SIDE})",
     "gap": rf"gap of (?P<left>{_ARM})(?: to (?P<right>{_ARM}))?(?: in (?P<column>\S+))? "
     r"(?P<relation>shrinks|grows) as (?P<along>\S+) grows",
     "trend": rf"(?P<left>{_SIDE}) (?P<relation>falls|rises) as (?P<along>\S+) grows",
@@ -80,6 +87,11 @@ class Claim:
     place: str | None = None
     where: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def by_epoch(self) -> bool:
+        """Whether it is about epochs.csv, not about rounds.csv."""
+        return self.along == "epoch" or "epoch" in (self.place or "")
+
 
 def parse_claim(text: str) -> Claim:
     """Parses a claim.
@@ -100,6 +112,7 @@ def parse_claim(text: str) -> Claim:
             right = _side(parts["right"]) if "right" in parts else None
             if right is not None and right.column is None:  # "train_seconds of a below b"
                 right = Side(right.arm, left.column, right.setting)
+            _check_place(parts.get("along"), parts.get("place"))
             return Claim(
                 text, parts["relation"], left, right, float(parts.get("number", 0)),
                 column_of(parts["along"]) if "along" in parts else None, parts.get("place"),
@@ -108,8 +121,20 @@ def parse_claim(text: str) -> Claim:
     raise ValueError(f"'{text}' is no claim (such as {EXAMPLES})")
 
 
+def _check_place(along: str | None, place: str | None) -> None:
+    """Refuses a place inside what a trend runs over.
+
+    Raises:
+        ValueError: Such as "as round grows in the last round".
+    """
+    rounds = along in ("round", "train_samples") and place
+    epochs = along == "epoch" and place and ("epoch" in place or place == "over all rounds")
+    if rounds or epochs:
+        raise ValueError(f"'as {along} grows' cannot be '{place}'; leave out one of them")
+
+
 def _side(text: str) -> Side:
-    column, _, arm = text.rpartition(" of ") if " of " in text.partition("(")[0] else ("", "", text)
+    column, _, arm = text.partition(" of ") if " of " in text.partition("(")[0] else ("", "", text)
     label, _, setting = arm.partition("(")
     return Side(label.strip(), column or None, _settings(setting.rstrip(") "), ",") if setting else {})
 
@@ -121,26 +146,33 @@ def _settings(text: str, separator: str) -> dict[str, str]:
     return {column_of(key.strip()): value.strip() for key, _, value in pairs}
 
 
-def check_names(claim: Claim, arms: Collection[str], columns: Collection[str], axes: Collection[str]) -> None:
+def check_names(
+    claim: Claim, arms: Collection[str], columns: Collection[str] | None, axes: Mapping[str, Collection[str]]
+) -> None:
     """Checks that arms, columns and varied values of a claim exist.
 
     Args:
         claim: The claim.
         arms: The labels of all arms.
-        columns: The numeric columns that the tables will have, or patterns such as "weight_norm_*".
-        axes: The columns of varied values.
+        columns: The numeric columns that the tables will have, or patterns such as "weight_norm_*"; None if unknown.
+        axes: The varied values, in the form of `columns.plain`, by their column.
 
     Raises:
         WarmstartError: A name does not exist; the message has the nearest one.
     """
-    for side in filter(None, (claim.left, claim.right)):
-        if side.arm not in arms:
-            raise WarmstartError(f"'{claim.text}': {unknown('strategy', side.arm, arms)}")
-        if side.column is not None and not any(fnmatchcase(side.column, each) for each in columns):
-            raise WarmstartError(f"'{claim.text}': {unknown('column', side.column, columns)}")
-    if claim.along is not None and claim.along not in (*axes, *WITHIN_CELL):
-        raise WarmstartError(f"'{claim.text}': {unknown('varied value', claim.along, (*axes, *WITHIN_CELL))}")
-    known = (*axes, "dataset", "round")
-    for key in (*claim.where, *claim.left.setting, *(claim.right.setting if claim.right else ())):
-        if key not in known:
-            raise WarmstartError(f"'{claim.text}': {unknown('varied value', key, known)}")
+
+    def check(kind: str, name: str, known: Collection[str], patterns: bool = False) -> None:
+        if not (any(fnmatchcase(name, each) for each in known) if patterns else name in known):
+            raise WarmstartError(f"'{claim.text}': {unknown(kind, name, known)}")
+
+    sides = [side for side in (claim.left, claim.right) if side is not None]
+    for side in sides:
+        check("strategy", side.arm, arms)
+        if side.column is not None and columns is not None:
+            check("column", side.column, columns, patterns=True)
+    if claim.along is not None:
+        check("varied value", claim.along, (*axes, *WITHIN_CELL))
+    for key, value in itertools.chain(claim.where.items(), *(side.setting.items() for side in sides)):
+        check("varied value", key, (*axes, "dataset", "round"))
+        if key in axes:
+            check(f"value of {key}", plain(value), axes[key])

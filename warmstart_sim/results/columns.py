@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 IDENTITY_COLUMNS = ("scenario", "strategy", "seed")  # of every row; the varied keys come after them
 MACHINE_COLUMNS = ("device_name", "host", "commit", "started", "ended", "peak_memory")
 ROUND_COLUMNS = (
@@ -50,3 +52,17 @@ def column_of(key: str, arms: Iterable[str] = ()) -> str:
     for arm in arms:
         key = key.removeprefix(f"strategies.{arm}.")
     return key.replace(".", "_")
+
+
+def plain(value: Any) -> str:
+    """A value from a table, from YAML or from a sentence in one form, so that 0.10, 1e-1 and "0.1" are equal.
+
+    >>> plain("0.10"), plain(1e-1), plain("cifar10"), plain(True)
+    ('0.1', '0.1', 'cifar10', 'true')
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value)).lower()
+    try:
+        return f"{float(value):.12g}"
+    except (TypeError, ValueError):
+        return str(value)

@@ -24,7 +24,7 @@ from warmstart_sim.results.columns import (
     column_of,
 )
 from warmstart_sim.results.files import write_text
-from warmstart_sim.results.statistics import summary
+from warmstart_sim.results.statistics import cells, summary
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class Run:
     def common_axes(self) -> list[str]:
         """The columns of varied values that all arms have, not options of one arm."""
         return [axis for axis, keys in self.axis_keys.items() if not keys[0].startswith("strategies.")]
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row for each cell, with its state: see `statistics.cells`."""
+        return cells(self.rounds, self.axes, self.metric)
 
     def summary(self) -> pd.DataFrame:
         """One row for each arm and combination of varied values: see `statistics.summary`.

@@ -12,6 +12,7 @@ from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.results.columns import column_of
 from warmstart_sim.scenario.axes import axes_of, column
+from warmstart_sim.scenario.named_results import with_claims_that_apply
 from warmstart_sim.scenario.planning import plan
 from warmstart_sim.scenario.rehearsal import rehearsal
 from warmstart_sim.scenario.yaml_files import load, mapping_or_empty, set_values, split_key, with_base
@@ -61,7 +62,7 @@ def apply_overrides(
         WarmstartError: A change names something that does not exist, or would have no effect.
     """
     where = "scenario" if isinstance(scenario, Mapping) else str(scenario)
-    raw = with_base(scenario, where) if isinstance(scenario, Mapping) else load(scenario)
+    raw = in_file = with_base(scenario, where) if isinstance(scenario, Mapping) else load(scenario)
     assignments = list(set)
     before = _varied_columns(raw)
     raw = set_values(raw, assignments)
@@ -78,7 +79,8 @@ def apply_overrides(
     asked_for += [each.partition("=")[0].strip() for each in assignments]
     if asked_for:
         raw = _without_axes_on(asked_for, raw, where)
-    return _without_figures_over(before - _varied_columns(raw), raw), where
+    raw = _without_figures_over(before - _varied_columns(raw), raw)
+    return with_claims_that_apply(raw, in_file, where), where
 
 
 def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) -> dict[str, Any]:
