@@ -11,6 +11,7 @@ import yaml
 
 from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
+from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.rehearsal import INCLUDED, MAX_CELLS, MAX_ROUNDS, rehearsal
 from warmstart_sim.scenario.resolved import resolved_scenario
 from warmstart_sim.scenario.splits import training_sizes
@@ -38,7 +39,7 @@ def test_every_bundled_scenario_can_be_checked_and_rehearsed(name):
     for cell in [*cells, *scenarios.first_phases(cells)]:
         assert cell.data.name in (*INCLUDED, "synthetic", "synthetic_text")
         assert cell.arm.training.until.cap <= 4
-    axes = {key: list(values) for key, values in (raw.get("vary") or {}).items()}  # of a bundle, the labels
+    axes = {axis.key: list(axis.values) for axis in axes_of(raw, where)}  # of a bundle, the labels
     kept = {key: list(values) for key, values in (small.get("vary") or {}).items()}
     ends = {key: values if len(values) == 1 else [values[0], values[-1]] for key, values in axes.items()}
     short = [key for key in ends if kept[key] != ends[key]]  # one end only, as two of each would be too many cells
