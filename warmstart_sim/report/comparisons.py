@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -25,7 +27,7 @@ from warmstart_sim.report.quantities import accuracy_label
 from warmstart_sim.report.style import GREY, INK, ReportFigure, add_hover, styled
 from warmstart_sim.report.timing import comparable_times, train_time_name
 from warmstart_sim.report.wording import arm_label, axis_names, duration, points, readable, setting_label
-from warmstart_sim.results.statistics import COSTS, cells, counted_seconds, over_seeds, paired
+from warmstart_sim.results.statistics import COSTS, FAILED, cells, counted_seconds, over_seeds, paired
 from warmstart_sim.results.tables import Run
 
 MOST_DIFFERENCES = 12  # rows that fit on a slide
@@ -35,6 +37,22 @@ def complete_cells(run: Run) -> pd.DataFrame:
     """The complete cells: see `statistics.cells`."""
     table = cells(run.rounds, run.axes, run.metric)
     return table[table["state"] == "complete"]
+
+
+def without_failed(run: Run) -> tuple[Run, str]:
+    """The run without its failed cells, and a sentence that counts them."""
+    keys = ["strategy", *run.axes, "seed"]
+    table = cells(run.rounds, run.axes, run.metric)
+    failed = table.loc[table["state"].isin(FAILED), [*keys, "state"]]
+    if failed.empty:
+        return run, ""
+    rounds, epochs = (
+        rows.merge(failed, how="left", on=keys).pipe(lambda merged: merged[merged["state"].isna()])
+        for rows in (run.rounds, run.epochs)
+    )
+    counts = failed["state"].map({"diverged": "diverged", "gave_up": "gave up"}).value_counts()
+    which = " and ".join(f"{count} that {what}" for what, count in counts.items())
+    return replace(run, rounds=rounds, epochs=epochs), f"Left out: {len(failed)} of {len(table)} cells ({which})."
 
 
 def cell_values(run: Run, table: str | None = None, round_: int | None = None) -> pd.DataFrame:

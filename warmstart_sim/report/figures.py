@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pandas as pd
 
 from warmstart_sim.report.axis_plots import plot_against_axis
-from warmstart_sim.report.comparisons import paired_differences, tradeoff
+from warmstart_sim.report.comparisons import paired_differences, tradeoff, without_failed
 from warmstart_sim.report.curves import (
     accuracy_by_epoch,
     difference_by_round,
@@ -23,7 +22,6 @@ from warmstart_sim.report.pareto import pareto
 from warmstart_sim.report.probe_plots import plot_probes
 from warmstart_sim.report.scenario_figures import analysis_figures, scenario_figures
 from warmstart_sim.report.style import PALETTE, ReportFigure
-from warmstart_sim.results.statistics import FAILED, cells
 from warmstart_sim.results.tables import Run
 
 MOST_SETTINGS = 40  # of a grid, for figures with a line or a row for each
@@ -51,20 +49,20 @@ def draw_figures(run: Run, published: pd.DataFrame | None = None) -> list[Report
         run: The run.
         published: The numbers of a paper, drawn as hollow markers: see `published_points`.
     """
-    if run.rounds.empty:
+    if (run.every or run).rounds.empty:
         return []
-    kept, note = _without_failed(run)
-    figures = scenario_figures(run, kept, note, published)
-    if run.scenario.get("standard_figures", True):
-        figures += _standard_figures(run, kept, note, published)
+    figures = scenario_figures(run, published)
+    if run.scenario.get("standard_figures", True) and not run.rounds.empty:
+        figures += _standard_figures(run, published)
     if run.environment.get("rehearsal"):
         for figure in figures:
             figure.figure.supxlabel(REHEARSAL, x=0.01, ha="left", size=11, weight="bold", color=PALETTE[0])
     return figures
 
 
-def _standard_figures(run: Run, kept: Run, note: str, published: pd.DataFrame | None) -> list[ReportFigure]:
-    """Every figure for which the run has data; `kept` is the run without its failed cells, which `note` counts."""
+def _standard_figures(run: Run, published: pd.DataFrame | None) -> list[ReportFigure]:
+    """Every figure for which the run has data."""
+    kept, note = without_failed(run)
     grids = grids_of(run)
     with_failed = [figure for grid in grids for figure in (*heatmaps(run, grid), grid_curves(run, grid))]
     fronts = [figure for grid in grids for figure in pareto(kept, grid)]
@@ -81,19 +79,3 @@ def _beside_grids(run: Run) -> list[Callable[[Run], ReportFigure | None]]:
     """The figures beside those of grids that stay readable with all settings."""
     few = len(run.rounds[["strategy", *run.axes]].drop_duplicates()) <= MOST_SETTINGS
     return [accuracy_by_epoch, paired_differences] if few else []
-
-
-def _without_failed(run: Run) -> tuple[Run, str]:
-    """The run without its failed cells, and a sentence that counts them."""
-    keys = ["strategy", *run.axes, "seed"]
-    table = cells(run.rounds, run.axes, run.metric)
-    failed = table.loc[table["state"].isin(FAILED), [*keys, "state"]]
-    if failed.empty:
-        return run, ""
-    rounds, epochs = (
-        rows.merge(failed, how="left", on=keys).pipe(lambda merged: merged[merged["state"].isna()])
-        for rows in (run.rounds, run.epochs)
-    )
-    counts = failed["state"].map({"diverged": "diverged", "gave_up": "gave up"}).value_counts()
-    which = " and ".join(f"{count} that {what}" for what, count in counts.items())
-    return replace(run, rounds=rounds, epochs=epochs), f"Left out: {len(failed)} of {len(table)} cells ({which})."

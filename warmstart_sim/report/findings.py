@@ -232,6 +232,7 @@ def _left_out(summary: pd.DataFrame) -> list[str]:
 
 def missing_or_failed(run: Run) -> list[str]:
     """One line for each cell that failed, is not finished or is missing, and for each recorded error."""
+    run = run.every or run
     names = axis_names(run)
     table = cells(run.rounds, run.axes, run.metric).astype({"strategy": str})
     incomplete = table[table["state"].isin([*FAILED, "unfinished"])].to_dict("records")

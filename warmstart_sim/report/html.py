@@ -98,6 +98,7 @@ def render_page(
         beside=None if comparison is None else comparison_table(comparison),
         beside_counts="" if comparison is None else describe_comparison(comparison),
         claims=claims_table(claims),
+        selection=selection_table(run),
         changes=describe_changes(run.environment.get("changes_from_paper") or ()),
         missing=lines[:MOST_MISSING],
         more_missing=max(0, len(lines) - MOST_MISSING),
@@ -185,6 +186,19 @@ def differences_table(summary: pd.DataFrame, run: Run) -> Table:
         for row in compared.to_dict("records")
     ]
     return _with_keys(compared, run, head, rows)
+
+
+def selection_table(run: Run) -> Table:
+    """The settings among which `select` chooses for each arm, as text; no rows without `select`."""
+    if run.every is None or run.candidates is None:
+        return Table([], [], 0)
+    by = run.scenario["select"]["by"]
+    shown = run.candidates.head(MOST_ROWS)
+    rows = [
+        [str(row["seeds"]), str(row["failed"]), percent(row[by]), "chosen" if row["selected"] else ""]
+        for row in shown.to_dict("records")
+    ]
+    return _with_keys(shown, run.every, ["seeds", "failed", f"final {readable(by)}", ""], rows)
 
 
 def _has_curve(summary: pd.DataFrame) -> bool:

@@ -16,6 +16,7 @@ from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.registry import ANALYSES
 from warmstart_sim.report.axis_plots import plot_against
 from warmstart_sim.report.column_curves import plot_curves
+from warmstart_sim.report.comparisons import without_failed
 from warmstart_sim.report.grid_curves import grid_curves
 from warmstart_sim.report.grids import grid_over
 from warmstart_sim.report.heatmaps import plot_heatmap
@@ -24,16 +25,17 @@ from warmstart_sim.report.style import ReportFigure, styled
 from warmstart_sim.report.wording import capitalized
 from warmstart_sim.results.columns import column_of
 from warmstart_sim.results.figure_settings import FIGURES, Against, Curves, Figure, GridCurves, Heatmap, Scatter
+from warmstart_sim.results.selection import tuned_columns
 from warmstart_sim.results.tables import Run, comparable
 
 
-def scenario_figures(run: Run, sound: Run, note: str, published: pd.DataFrame | None = None) -> list[ReportFigure]:
+def scenario_figures(run: Run, published: pd.DataFrame | None = None) -> list[ReportFigure]:
     """The figures of a scenario's `figures:`, in its order; one that cannot be drawn is a card that says why.
+
+    A figure that names a key which `select` tunes is about all settings, the others about those that were selected.
 
     Args:
         run: The run.
-        sound: The run without its failed cells, which only figures of grids show.
-        note: A sentence for the captions that counts the failed cells; empty if there are none.
         published: See `published_points`.
     """
     found = []
@@ -41,7 +43,7 @@ def scenario_figures(run: Run, sound: Run, note: str, published: pd.DataFrame | 
         title = str(raw.get("title") or capitalized(str(raw.get("kind", "figure"))))
         try:
             settings = FIGURES[raw["kind"]].model_validate(raw)
-            drawn = _draw(_where(run, settings), _where(sound, settings), settings, note, published)
+            drawn = _draw(run.every if run.every and _names_tuned(run, settings) else run, settings, published)
             if not drawn:
                 raise WarmstartError("there is nothing to draw yet")
         except (WarmstartError, ValidationError, KeyError) as error:
@@ -64,13 +66,24 @@ def analysis_figures(run: Run) -> list[ReportFigure]:
         raw = ANALYSES.details(name).get("figure")
         if raw and name not in drawn_already and (run.folder / f"{name}.csv").exists():
             settings = FIGURES[raw["kind"]].model_validate({**raw, "table": name})
-            found += [replace(figure, name=name) for figure in _draw(run, run, settings, "", None)]
+            found += [replace(figure, name=name) for figure in _draw(run, settings, None)]
     return found
 
 
-def _draw(run: Run, sound: Run, settings: Figure, note: str, published: pd.DataFrame | None) -> Sequence[ReportFigure]:
-    """Draws one figure; an empty list if there are no values."""
-    _check_columns(sound, settings)
+def _names_tuned(run: Run, settings: Figure) -> bool:
+    named = {
+        column_of(name, run.scenario["strategies"])
+        for _, name in settings.names((*settings.measured, *settings.grouped))
+    }
+    return not named.isdisjoint(tuned_columns(run.scenario))
+
+
+def _draw(run: Run, settings: Figure, published: pd.DataFrame | None) -> Sequence[ReportFigure]:
+    """Draws one figure; an empty list if there are no values. Only figures of grids show failed cells."""
+    run = _where(run, settings)
+    _check_columns(run, settings)
+    of_analysis = getattr(settings, "table", None) is not None
+    sound, note = (run, "") if of_analysis else without_failed(run)
     match settings:
         case Heatmap():
             return plot_heatmap(run, settings)

@@ -38,6 +38,8 @@ def terminal_table(run: Run) -> rich_table.Table:
     shown = most_accurate(summary, run.reference, MOST_ROWS)
     title = f"final {readable(run.metric)}, and paired difference from {readable(run.reference)}"
     notes = [_timing_note(summary["timing"])]
+    if run.candidates is not None:
+        notes.append("settings chosen for each arm on validation data: see selection.csv")
     if more := len(summary) - len(shown):
         notes.append(f"{more:,} more rows, less accurate or without a result, are in summary.csv")
     table = rich_table.Table(

@@ -16,7 +16,7 @@ ROUND_COLUMNS = (
     "estimated_isolated_seconds", "timing", "threads", "device", *MACHINE_COLUMNS,
 )  # fmt: skip
 TEXT_COLUMNS = (  # without numbers that a figure could draw
-    "scenario", "strategy", "shared", "dataset", "converged", "status", "cell_complete", "timing", "device",
+    "scenario", "strategy", "shared", "selected", "dataset", "converged", "status", "cell_complete", "timing", "device",
     *(name for name in MACHINE_COLUMNS if name != "peak_memory"),
 )  # fmt: skip
 EPOCH_COLUMNS = (
@@ -32,7 +32,7 @@ SUMMED = (
 COUNTS = ("seeds", "pairs", "timed_pairs", "last_round", "unfinished", "diverged", "gave_up")
 # Columns of the tables and of what `results.tables` makes of them; a varied key cannot have their names.
 RESERVED_COLUMNS = {
-    *IDENTITY_COLUMNS, *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", "metric", *COUNTS, *STATISTICS,
+    *IDENTITY_COLUMNS, *ROUND_COLUMNS, *EPOCH_COLUMNS, "accuracy", "state", "metric", "selected", *COUNTS, *STATISTICS,
     "difference_bound_std", *SUMMED, *(f"{value}_{each}" for value in SUMMED for each in STATISTICS),
 }  # fmt: skip
 SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")

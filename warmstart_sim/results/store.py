@@ -28,13 +28,13 @@ import yaml
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.registry import ANALYSES
 from warmstart_sim.results.cell_folder import CellFolder
-from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS, column_of
+from warmstart_sim.results.columns import EPOCH_COLUMNS, IDENTITY_COLUMNS, ROUND_COLUMNS, column_of
 from warmstart_sim.results.files import write_text
 
 # Marks a folder that we made, whose files may be deleted; a user's own folder may hold a scenario.yaml too.
 MARKER = ".warmstart-sim"
 # Keys of a scenario that change no cell; those of a later command hold.
-SHOWN = ("analyze", "claims", "figures", "standard_figures")
+SHOWN = ("analyze", "claims", "select", "figures", "standard_figures")
 LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.1
 # What a run writes at the top of its folder; scenario.yaml is deleted last.
 FILES = (
@@ -198,10 +198,14 @@ class RunFolder:
     def write_tables(self, cells: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Writes rounds.csv and epochs.csv from the finished rounds of all cells, and columns.json if there are probes.
 
+        If `select` tunes settings, the column `selected` tells those that it chooses.
+
         Args:
             cells: (cell id, identifying columns: scenario, strategy, seed and the varied ones), in the table's order.
         """
         import pandas as pd
+
+        from warmstart_sim.results.selection import is_selected, list_candidates
 
         results = []
         for cell_id, identity in cells:
@@ -211,11 +215,21 @@ class RunFolder:
                 found["rounds"] = [{**row, "cell_complete": result is not None} for row in found["rounds"]]
                 results.append(({column_of(key): value for key, value in identity.items()}, found))
         identity_columns = [column_of(key) for key in cells[0][1]] if cells else []
+        tables = {}
         for name, columns in (("rounds", ROUND_COLUMNS), ("epochs", EPOCH_COLUMNS)):
             rows = [{**identity, **row} for identity, result in results for row in result[name]]
             measured = dict.fromkeys(column for row in rows for column in row)  # with those of probes
             everything = dict.fromkeys([*identity_columns, *columns, *measured])
-            table = pd.DataFrame(rows, columns=list(everything))
+            tables[name] = pd.DataFrame(rows, columns=list(everything))
+        scenario = self.scenario() or {}
+        if select := scenario.get("select"):
+            axes = [column for column in identity_columns if column not in IDENTITY_COLUMNS]
+            rounds = tables["rounds"].astype({select["by"]: float})
+            candidates = list_candidates(scenario, rounds, axes)
+            tables = {
+                name: table.assign(selected=is_selected(table, candidates, axes)) for name, table in tables.items()
+            }
+        for name, table in tables.items():
             write_text(self.path / f"{name}.csv", table.to_csv(index=False))
         if measured_by := {name: each for _, result in results for name, each in result.get("columns", {}).items()}:
             write_text(self.path / "columns.json", json.dumps(measured_by, indent=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from warmstart_sim.results.columns import (
     column_of,
 )
 from warmstart_sim.results.files import write_text
+from warmstart_sim.results.selection import is_selected, list_candidates, tuned_columns
 from warmstart_sim.results.statistics import cells, summary
 
 
@@ -43,6 +44,9 @@ class Run:
         files: The name of each table's file, "epochs.csv.gz" if it is compressed.
         bands: What figures draw around means over seeds: their 95 % confidence intervals, or standard deviations.
         folder: The run's folder.
+        every: The run with all settings, if `select` tunes some: this run then has only those that were selected, and
+            no axes of tuned keys.
+        candidates: All settings, with their validation accuracies: see `selection.list_candidates`.
     """
 
     scenario: Mapping[str, Any]
@@ -55,6 +59,8 @@ class Run:
     files: Mapping[str, str] = field(default_factory=lambda: {"rounds": "rounds.csv", "epochs": "epochs.csv"})
     bands: Literal["ci", "std"] = "ci"
     folder: Path = Path()
+    every: Run | None = None
+    candidates: pd.DataFrame | None = None
 
     @property
     def metric(self) -> str:
@@ -163,7 +169,22 @@ def load(run_dir: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise WarmstartError(f"the run in {run_dir} cannot be read: {reason}") from error
-    return Run(scenario, environment, rounds, epochs, tuple(axes.values()), failures, columns, files, folder=run_dir)
+    run = Run(scenario, environment, rounds, epochs, tuple(axes.values()), failures, columns, files, folder=run_dir)
+    return _with_selected_settings(run) if scenario.get("select") else run
+
+
+def _with_selected_settings(run: Run) -> Run:
+    """The run with only those settings of each arm that `select` chooses."""
+    candidates = list_candidates(run.scenario, run.rounds, run.axes)
+    tuned = tuned_columns(run.scenario)
+    return replace(
+        run,
+        rounds=run.rounds[is_selected(run.rounds, candidates, run.axes)],
+        epochs=run.epochs[is_selected(run.epochs, candidates, run.axes)],
+        axes=tuple(axis for axis in run.axes if axis not in tuned),
+        every=run,
+        candidates=candidates,
+    )
 
 
 def _orders(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -197,6 +218,7 @@ def _read_table(path: Path, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame
 
 def missing_cells(run: Run) -> list[dict[str, Any]]:
     """The cells of the scenario that have not finished any round of their own."""
+    run = run.every or run
     own = run.rounds[~run.rounds["shared"].astype(bool)]
     keys = ["strategy", *run.axes, "seed"]
     found = {tuple(map(comparable, row)) for row in own[keys].itertuples(index=False)}
@@ -232,7 +254,10 @@ def comparable(value: object) -> object:
 
 
 def write_summary(run_dir: Path) -> pd.DataFrame:
-    """Writes summary.csv into a run folder, atomically, and returns it."""
-    table = load(run_dir).summary()
+    """Writes summary.csv into a run folder, atomically, and returns it; and selection.csv if settings are tuned."""
+    run = load(run_dir)
+    table = run.summary()
     write_text(Path(run_dir) / "summary.csv", table.to_csv(index=False))
+    if run.candidates is not None:
+        write_text(Path(run_dir) / "selection.csv", run.candidates.to_csv(index=False))
     return table

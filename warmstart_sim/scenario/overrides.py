@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,6 @@ def apply_overrides(
     where = "scenario" if isinstance(scenario, Mapping) else str(scenario)
     raw = in_file = with_base(scenario, where) if isinstance(scenario, Mapping) else load(scenario)
     assignments = list(set)
-    before = _varied_columns(raw)
     raw = set_values(raw, assignments)
     if seeds is not None:
         raw["seeds"] = list(seeds)
@@ -79,8 +78,7 @@ def apply_overrides(
     asked_for += [each.partition("=")[0].strip() for each in assignments]
     if asked_for:
         raw = _without_axes_on(asked_for, raw, where)
-    raw = _without_figures_over(before - _varied_columns(raw), raw)
-    return with_claims_that_apply(raw, in_file, where), where
+    return with_claims_that_apply(_without_lost_axes(in_file, raw), in_file, where), where
 
 
 def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -102,25 +100,28 @@ def _without_axes_on(keys: Sequence[str], raw: Mapping[str, Any], where: str) ->
     return {**raw, "vary": vary}
 
 
-def _varied_columns(raw: Mapping[str, Any]) -> set[str]:
-    return {column_of(column(raw, key)) for key in mapping_or_empty(raw.get("vary"))}
+def _without_lost_axes(before: Mapping[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` without the figures over axes, and the keys of `select`, that were in `vary` before the changes only."""
+    keys, left = (mapping_or_empty(each.get("vary")) for each in (before, raw))
+    columns = {column_of(column(before, key)) for key in keys} - {column_of(column(raw, key)) for key in left}
+    if isinstance(raw.get("figures"), list) and columns:
+        kept = [
+            each for each in raw["figures"] if not {column_of(column(before, key)) for key in _words(each)} & columns
+        ]
+        raw = {**raw, "figures": kept}
+    if isinstance(select := raw.get("select"), Mapping) and isinstance(select.get("over"), list):
+        over = [key for key in select["over"] if key in left or key not in keys]
+        raw = {**raw, "select": {**select, "over": over} if over else None}
+    return raw
 
 
-def _without_figures_over(lost: Container[str], raw: dict[str, Any]) -> dict[str, Any]:
-    """`raw` without the figures that name a column of an axis that the changes have taken away."""
-    if not raw.get("figures"):
-        return raw
-
-    def names(value: Any) -> Iterator[str]:
-        """The words in the keys and values of a figure."""
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, (Mapping, list)):
-            for each in [*value, *(value.values() if isinstance(value, Mapping) else ())]:
-                yield from names(each)
-
-    columns = {key: column_of(column(raw, key)) for key in names(raw["figures"])}
-    return {**raw, "figures": [each for each in raw["figures"] if not any(columns[key] in lost for key in names(each))]}
+def _words(value: Any) -> Iterator[str]:
+    """The texts in the keys and values of a part of a scenario."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list)):
+        for each in [*value, *(value.values() if isinstance(value, Mapping) else ())]:
+            yield from _words(each)
 
 
 def _with_own_data(value: Any, key: str = "") -> Any:

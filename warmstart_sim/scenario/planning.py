@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.scenario.axes import Axis, axes_of
 from warmstart_sim.scenario.cells import Cell, with_kept_epochs
 from warmstart_sim.scenario.figures import check_figures
 from warmstart_sim.scenario.messages import scenario_error
 from warmstart_sim.scenario.named_results import check_names
-from warmstart_sim.scenario.parsing import Scenario, parse
+from warmstart_sim.scenario.parsing import NEEDS_VALIDATION, Scenario, parse
 from warmstart_sim.scenario.rehearsal import reduced
 from warmstart_sim.scenario.yaml_files import quoted, set_path, to_plain_values
 
@@ -52,10 +52,23 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                         )
     check_names(scenarios[0], axes, where)
     check_figures(scenarios[0], axes, where)
+    _check_select(scenarios, axes, where)
     planned = list(cells.values())
     if scenarios[0].header.rehearsal:
         planned = reduced(planned)
     return _with_common_metric(scenarios), with_kept_epochs(planned)
+
+
+def _check_select(scenarios: Sequence[Scenario], axes: Sequence[Axis], where: str) -> None:
+    """Checks that what `select` tunes are axes, and that there are validation data to choose by."""
+    select, keys = scenarios[0].header.select, [axis.key for axis in axes]
+    if select is None:
+        return
+    for index, key in enumerate(select.over):
+        if key not in keys:
+            raise scenario_error(where, f"select.over[{index}]", unknown("key of `vary`", key, keys))
+    if not all(each.data_settings.validation_fraction for each in scenarios):
+        raise scenario_error(where, "select", NEEDS_VALIDATION.format("data"))
 
 
 def _with_common_metric(scenarios: Sequence[Scenario]) -> Scenario:

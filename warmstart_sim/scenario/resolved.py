@@ -55,6 +55,7 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
         **({"vary": {axis.key: objects_to_names(axis.written) for axis in axes}} if axes else {}),
         "measure": header["measure"],
         **({"analyze": objects_to_names(header["analyze"])} if header["analyze"] else {}),
+        **({"select": header["select"]} if header["select"] else {}),
         **({"claims": header["claims"]} if header["claims"] else {}),
         **{key: written[key] for key in ("figures", "standard_figures") if written.get(key) is not None},
         "metric": scenario.metric,

@@ -153,6 +153,19 @@ class Measure:
     each_round: tuple[MeasuredProbe, ...] = ()
 
 
+class SelectSettings(Settings):
+    """The key `select`: axes of `vary` whose best value is chosen for each arm, instead of being compared.
+
+    Attributes:
+        over: The keys of the axes. Each arm gets its own choice, for each combination of the other axes.
+        by: What the choice maximises: "validation_accuracy" (default and only choice), the mean over seeds after the
+            last round.
+    """
+
+    over: Annotated[tuple[str, ...], Field(min_length=1)]
+    by: Literal["validation_accuracy"] = "validation_accuracy"
+
+
 class Header(Settings):
     """The keys of a scenario file that are plain values.
 
@@ -167,6 +180,7 @@ class Header(Settings):
         metric: The accuracy that the report compares: "validation_accuracy" or "test_accuracy". Default: validation
             accuracy if there are validation data, else test accuracy.
         rehearsal: Whether every cell is reduced and runs on stand-in data, as `--rehearse` does. Default false.
+        select: See `SelectSettings`.
         figures: Figures that the report draws in front of the standard ones: see `results.figure_settings`.
         standard_figures: Whether the report draws the standard figures as well. Default true.
     """
@@ -180,5 +194,6 @@ class Header(Settings):
     claims: tuple[str, ...] = ()
     metric: Literal["validation_accuracy", "test_accuracy"] | None = None
     rehearsal: bool = False
+    select: SelectSettings | None = None
     figures: tuple[dict[str, Any], ...] = ()
     standard_figures: bool = True
