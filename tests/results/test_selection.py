@@ -118,6 +118,7 @@ def test_summary_and_axes_are_those_of_the_chosen_settings_which_are_compared_ac
     assert list(written) == ["strategy", *AXES, "seeds", "failed", "validation_accuracy", "selected"]
     assert (len(written), written["selected"].sum()) == (12, 4)
     assert missing_cells(run) == []
+    assert run.probe_columns("rounds") == []  # the tuned keys are none
 
 
 def test_rows_of_chosen_settings_are_marked():

@@ -140,9 +140,9 @@ def _label(quantities: Sequence[Quantity]) -> str:
 
 def _finish(ax: Axes, settings: Curves, quantity: Quantity) -> None:
     """Sets the scales of an axis, which hang on what is drawn."""
-    if settings.x == "round":
+    if settings.x != "train_samples":
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    if settings.x == "train_samples":
+    else:
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     if quantity.kind == "difference":
         ax.axhline(0, color=INK, linewidth=1)

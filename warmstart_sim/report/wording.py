@@ -25,11 +25,15 @@ class Table:
 def axis_name(key: str) -> str:
     """The name of a varied key in the report.
 
+    >>> axis_name("training.later_rounds.optimizer.lr")
+    'later learning rate'
+
     >>> [axis_name(key) for key in ("lambda", "data.name", "training.optimizer.lr", "stream.chunk_size")]
     ['λ', 'data', 'learning rate', 'chunk size']
     """
     last = key.removesuffix(".name").rpartition(".")[2]
-    return NAMES.get(last, readable(last))
+    later = "later " if ".later_rounds." in key else ""
+    return later + NAMES.get(last, readable(last))
 
 
 def axis_names(run: Run) -> dict[str, str]:

@@ -127,7 +127,8 @@ class Run:
 
     def probe_columns(self, table: Literal["rounds", "epochs"]) -> list[str]:
         """The numeric columns that probes added to a table."""
-        standard = {*IDENTITY_COLUMNS, *self.axes, *ROUND_COLUMNS, *EPOCH_COLUMNS, *MEASURED}
+        varied = (self.every or self).axes
+        standard = {*IDENTITY_COLUMNS, *varied, *ROUND_COLUMNS, *EPOCH_COLUMNS, *MEASURED}
         rows = self.rounds if table == "rounds" else self.epochs
         return [str(column) for column in rows.select_dtypes("number") if column not in standard]
 
