@@ -27,7 +27,7 @@ from warmstart_sim.report.quantities import accuracy_label
 from warmstart_sim.report.style import GREY, INK, ReportFigure, add_hover, styled
 from warmstart_sim.report.timing import comparable_times, train_time_name
 from warmstart_sim.report.wording import arm_label, axis_names, duration, points, readable, setting_label
-from warmstart_sim.results.statistics import COSTS, FAILED, cells, counted_seconds, over_seeds, paired
+from warmstart_sim.results.statistics import COSTS, FAILED, counted_seconds, over_seeds, paired
 from warmstart_sim.results.tables import Run
 
 MOST_DIFFERENCES = 12  # rows that fit on a slide
@@ -35,14 +35,14 @@ MOST_DIFFERENCES = 12  # rows that fit on a slide
 
 def complete_cells(run: Run) -> pd.DataFrame:
     """The complete cells: see `statistics.cells`."""
-    table = cells(run.rounds, run.axes, run.metric)
+    table = run.cells
     return table[table["state"] == "complete"]
 
 
 def without_failed(run: Run) -> tuple[Run, str]:
     """The run without its failed cells, and a sentence that counts them."""
     keys = ["strategy", *run.axes, "seed"]
-    table = cells(run.rounds, run.axes, run.metric)
+    table = run.cells
     failed = table.loc[table["state"].isin(FAILED), [*keys, "state"]]
     if failed.empty:
         return run, ""

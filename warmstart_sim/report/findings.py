@@ -22,7 +22,7 @@ from warmstart_sim.report.wording import (
     share_of_cost,
     survivors,
 )
-from warmstart_sim.results.statistics import FAILED, MOST_IMPOSSIBLE, cells, count_impossible_estimates
+from warmstart_sim.results.statistics import FAILED, MOST_IMPOSSIBLE, count_impossible_estimates
 from warmstart_sim.results.tables import Run, missing_cells
 
 STATES = {"diverged": "diverged", "gave_up": "gave up", "unfinished": "not finished yet"}
@@ -234,7 +234,7 @@ def missing_or_failed(run: Run) -> list[str]:
     """One line for each cell that failed, is not finished or is missing, and for each recorded error."""
     run = run.every or run
     names = axis_names(run)
-    table = cells(run.rounds, run.axes, run.metric).astype({"strategy": str})
+    table = run.cells.astype({"strategy": str})
     incomplete = table[table["state"].isin([*FAILED, "unfinished"])].to_dict("records")
     absent = [{**dict.fromkeys(run.axes), **cell} for cell in missing_cells(run)]
     lines = [f"{_cell(row, names)}: {STATES[row['state']]}, last round {row['last_round']}" for row in incomplete]

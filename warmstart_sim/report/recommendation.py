@@ -28,7 +28,7 @@ from warmstart_sim.report.wording import (
     survivors,
 )
 from warmstart_sim.results.inference import best_by_other_seeds, seeds_needed
-from warmstart_sim.results.statistics import cells, paired
+from warmstart_sim.results.statistics import paired
 from warmstart_sim.results.tables import Run
 
 MARGIN = 0.01  # of accuracy
@@ -44,7 +44,7 @@ def recommend(run: Run, summary: pd.DataFrame, margin: float = MARGIN) -> str:
         summary: Its summary.
         margin: The loss of accuracy that does not matter, as a fraction.
     """
-    table = cells(run.rounds, run.axes, run.metric)
+    table = run.cells
     pairs = paired(table[table["state"] == "complete"], run.axes, run.reference)
     if pairs.empty:
         return ""
