@@ -102,7 +102,10 @@ RUNS = [f"{RUN} --fresh", f"{GRID} --fresh"]
 @POOL
 @pytest.mark.parametrize(
     ("arguments", "stream"),
-    [*itertools.product(COMMANDS, [closed_pipe, full_disk, contextlib.nullcontext]), *itertools.product(RUNS, [closed_pipe])],
+    [
+        *itertools.product(COMMANDS, [closed_pipe, full_disk, contextlib.nullcontext]),
+        *itertools.product(RUNS, [closed_pipe]),
+    ],
 )
 def test_every_command_goes_on_when_its_output_goes_nowhere(folder, arguments, stream, monkeypatch, quick_workers):
     with stream() as output:

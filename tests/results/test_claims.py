@@ -249,6 +249,15 @@ def test_a_gap_is_the_reference_minus_the_arm_along_an_axis():
     assert (named.verdict, named.value) == ("fails", pytest.approx(found.value))
 
 
+def test_a_gap_to_an_arm_that_the_axis_does_not_concern():
+    values = {("random_init", None, seed, 0): 0.5 for seed in range(3)}
+    settings = itertools.product((0.2, 0.4, 0.8), range(3))
+    values |= {("shrink_perturb", lam, seed, 0): 0.5 - lam * (1 + seed) / 10 for lam, seed in settings}
+    found = checked(run_of(values, ["lambda"]), "gap of shrink_perturb grows as lambda grows")
+    slopes = [np.polyfit(range(3), [lam * (1 + seed) / 10 for lam in (0.2, 0.4, 0.8)], 1)[0] for seed in range(3)]
+    assert (found.value, found.seeds) == (pytest.approx(np.mean(slopes)), 3)
+
+
 def test_a_trend_along_rounds():
     values = {("warm_start", seed, index): 0.1 * index + 0.01 * seed * index for seed in range(3) for index in range(5)}
     assert checked(run_of(values), "warm_start rises as round grows").value == pytest.approx(0.11)

@@ -69,6 +69,35 @@ def compare_with_papers(run: Run, margin: float = MARGIN) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def published_points(run: Run) -> pd.DataFrame:
+    """The accuracies that papers state for the last round of what a run reproduces, for its figures.
+
+    Returns:
+        A row for each number and setting: strategy, the run's axes, metric, and as fractions value, low and high (the
+        value minus and plus its spread, empty without); no rows for a rehearsal.
+    """
+    columns = ["strategy", *run.axes]
+    points: list[dict[Any, Any]] = []
+    numbers = [number for row in run.scenario.get("reproduces") or () for number in published_numbers(row)]
+    table = _cell_table(run) if numbers and not is_rehearsal(run) else pd.DataFrame()
+    for number in numbers:
+        scale = UNITS.get(number.unit, np.nan)
+        if number.metric not in table or number.metric in COSTS or np.isnan(scale * number.value):
+            continue
+        found = _cells_of(table, number)
+        found = found[found["round"] == found["last_round"]]
+        ends = {"low": number.value - number.spread, "high": number.value + number.spread}
+        point = {"value": scale * number.value, **{end: scale * value for end, value in ends.items()}}
+        settings = found[columns].drop_duplicates().to_dict("records")
+        points += ({**setting, "metric": number.metric, **point} for setting in settings)
+    return pd.DataFrame(points, columns=[*columns, "metric", "value", "low", "high"])
+
+
+def is_rehearsal(run: Run) -> bool:
+    """Whether a run is a rehearsal, whose numbers mean nothing."""
+    return bool(run.environment.get("rehearsal") or run.scenario.get("rehearsal"))
+
+
 def _is_random_init(number: PublishedNumber) -> bool:
     return number.condition.get("strategy") == "random_init"
 
@@ -84,7 +113,7 @@ def check_comparable(run: Run) -> None:
     Raises:
         WarmstartError: The run is one.
     """
-    if run.environment.get("rehearsal") or run.scenario.get("rehearsal"):
+    if is_rehearsal(run):
         raise WarmstartError("this run is a rehearsal on stand-in data; its numbers mean nothing beside others")
 
 
@@ -180,13 +209,13 @@ def _gap_beside(
 
 
 def _verdict(number: PublishedNumber, measured: pd.Series[float], failed: int, margin: float) -> dict[str, Any]:
+    difference = measured.mean() - number.value
+    if UNITS[number.unit] > 1 or number.unit == "seconds":
+        return {"difference": difference, "verdict": OTHER_MACHINE if len(measured) else NOT_MEASURED}
     if np.isnan(number.value):
         return {"verdict": AGREES if failed and measured.empty else DIFFERS if len(measured) else TOO_FEW}
     if measured.empty:
         return {"verdict": DIFFERS if failed else NOT_MEASURED}
-    difference = measured.mean() - number.value
-    if UNITS[number.unit] > 1 or number.unit == "seconds":
-        return {"difference": difference, "verdict": OTHER_MACHINE}
     low, high = welch_interval(
         measured.mean(), measured.std(), len(measured), number.value, *_published_spread(number, measured.std())
     )

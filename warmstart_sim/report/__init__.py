@@ -35,6 +35,7 @@ def write(run_dir: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "ci
         WarmstartError: The folder holds no run, or one that cannot be read.
     """
     # Imported here, so that the command line starts quickly when it only offers this function.
+    from warmstart_sim.published.compare import published_points
     from warmstart_sim.report import html, style
     from warmstart_sim.report.figures import draw_figures
     from warmstart_sim.results.files import write_bytes, write_text
@@ -43,7 +44,7 @@ def write(run_dir: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "ci
     run_dir = Path(run_dir)
     summary = write_summary(run_dir)
     run = replace(load(run_dir), bands=bands)
-    figures = draw_figures(run)
+    figures = draw_figures(run, published_points(run))
     svgs = {figure.name: style.to_svg(figure) for figure in figures}
     for figure in figures:
         write_text(run_dir / "figures" / f"{figure.name}.svg", svgs[figure.name])
@@ -62,12 +63,12 @@ def write_comparison(run_dir: Path, run: Run) -> tuple[pd.DataFrame | None, list
         `results.claims.check_claims`.
     """
     from warmstart_sim.published import published_numbers
-    from warmstart_sim.published.compare import compare_with_papers
+    from warmstart_sim.published.compare import compare_with_papers, is_rehearsal
     from warmstart_sim.report.beside_papers import claims_frame
     from warmstart_sim.results.claim_checks import check_claims
     from warmstart_sim.results.files import write_text
 
-    if run.environment.get("rehearsal") or run.rounds.empty:
+    if is_rehearsal(run) or run.rounds.empty:
         return None, []
     has_numbers = any(published_numbers(row) for row in run.scenario.get("reproduces") or ())
     comparison = compare_with_papers(run) if has_numbers else None

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from warmstart_sim.published import compare
-from warmstart_sim.report.wording import Table, is_empty, join_words, readable
+from warmstart_sim.report.wording import NAMES, Table, is_empty, join_words, readable, signed
 from warmstart_sim.results.claim_checks import CheckedClaim
 from warmstart_sim.results.columns import column_of
 
@@ -108,13 +108,13 @@ def _pair_words(key: str, value: str) -> str:
     last = key.rpartition(".")[2]
     if last in ("name", "strategy", "pair", "network") or column_of(key).endswith("_name"):
         return readable(value)
-    return f"{readable(last)} {value}"
+    return f"{NAMES.get(last) or readable(last)} {value}"
 
 
 def _quantity(metric: str, unit: str) -> str:
     if metric == "train_seconds":
         return f"train time ({unit})"
-    return readable(metric) if unit == "percent" else f"{readable(metric)} ({unit})"
+    return f"{readable(metric)} ({'%' if unit == 'percent' else unit})"
 
 
 def _with_spread(mean: Any, spread: Any) -> str:
@@ -126,5 +126,5 @@ def _with_spread(mean: Any, spread: Any) -> str:
 def _difference(row: dict[Any, Any]) -> str:
     if is_empty(row["difference"]):
         return "–"
-    interval = "" if is_empty(row["low"]) else f" [{row['low']:+.1f}, {row['high']:+.1f}]"
-    return f"{row['difference']:+.1f}{interval}"
+    interval = "" if is_empty(row["low"]) else f" [{signed(row['low'], 1)}, {signed(row['high'], 1)}]"
+    return f"{signed(row['difference'], 1)}{interval}"

@@ -159,7 +159,8 @@ def _paired(left: pd.DataFrame, right: pd.DataFrame, ratio: bool, gap: bool) -> 
     on = [column for column in left if column in right and column != "value"]
     pairs = left.merge(right, on=on, suffixes=("", "_right"))
     difference = pairs["value"] - pairs["value_right"]
-    return pairs[on].assign(value=-difference if gap else difference).dropna(subset="value")
+    settings = pairs.drop(columns=["value", "value_right"])
+    return settings.assign(value=-difference if gap else difference).dropna(subset="value")
 
 
 def _of_whole_seeds(table: pd.DataFrame) -> pd.DataFrame:
