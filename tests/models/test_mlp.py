@@ -1,11 +1,10 @@
-"""The MLP: the papers' proposition and parameter counts."""
+"""The MLP: its formula, its options and the papers' parameter counts."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
+from warmstart_sim.analyses.accuracy_against_lambda import multiplied
 from warmstart_sim.models import build, layout
 from warmstart_sim.seeding import scoped_torch_seed
 
@@ -14,35 +13,14 @@ def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@settings(deadline=None, max_examples=40)
-@given(
-    lam=st.floats(1e-3, 10),
-    widths=st.lists(st.integers(1, 20), min_size=1, max_size=4),
-    seed=st.integers(0, 1000),
-)
-def test_shrinking_a_bias_free_relu_network_leaves_every_prediction(lam, widths, seed):
-    """Ash & Adams 2020, Proposition 1: the logits become lambda^layers times as large."""
-    with scoped_torch_seed(seed, "init"):
-        model = build("mlp", {"widths": widths, "activation": "relu", "bias": False}, (6,), 4).double()
-    inputs = torch.randn(50, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+def test_a_bias_free_relu_mlp_is_one_that_proposition_1_is_about():
+    """Logits become lambda^layers times as large; see `test_proposition_1.py`."""
+    model = build("mlp", {"widths": (5, 4), "activation": "relu", "bias": False}, (6,), 4).double()
+    inputs = torch.randn(50, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before = model(inputs)
-        for parameter in model.parameters():
-            parameter *= lam
-        after = model(inputs)
-    torch.testing.assert_close(after, before * lam ** (len(widths) + 1), rtol=1e-9, atol=0)
-    assert torch.equal(after.argmax(1), before.argmax(1))
-
-
-def test_with_biases_shrinking_does_change_predictions():
-    with scoped_torch_seed(0, "init"):
-        model = build("mlp", {"activation": "relu"}, (6,), 4)
-    inputs = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        before = model(inputs).argmax(1)
-        for parameter in model.parameters():
-            parameter *= 0.3
-        assert not torch.equal(model(inputs).argmax(1), before)
+        torch.testing.assert_close(multiplied(model, 0.3)(inputs), 0.3**3 * model(inputs))
+        biased = build("mlp", {"widths": (5, 4), "activation": "relu"}, (6,), 4).double()
+        assert not torch.allclose(multiplied(biased, 0.3)(inputs), 0.3**3 * biased(inputs))
 
 
 @pytest.mark.parametrize(
