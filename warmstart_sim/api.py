@@ -130,9 +130,10 @@ def _run_prepared(raw: Mapping[str, Any], where: str, options: RunOptions) -> Ru
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a scenario; a first phase that cells share counts once."""
+    """The size of a scenario. Rounds and steps are those that are trained: shared first phases once, copies never."""
 
     cells: int
+    copies: int
     arms: int
     seeds: int
     first_phases: int
@@ -153,12 +154,15 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
     rounds = steps = 0
     work = [*phases, *cells]
     for cell, sizes in zip(work, checked_training_sizes(work, find_data_root(data_root), where), strict=True):
+        if cell.copy_of:
+            continue
         first = 1 if cell.first_phase or cell.pretraining else 0
         if cell.shares_first_round:
             del sizes[0]
         rounds += len(sizes)
         steps += sum(_most_steps(cell.arm.training.in_round(first + n), count) for n, count in enumerate(sizes))
-    return Size(len(cells), len(scenario.arms), len(scenario.header.seeds), len(phases), rounds, steps)
+    copies = sum(cell.copy_of is not None for cell in cells)
+    return Size(len(cells), copies, len(scenario.arms), len(scenario.header.seeds), len(phases), rounds, steps)
 
 
 def _most_steps(training: Training, samples: int) -> int:

@@ -319,6 +319,7 @@ def check(
         return
     cells = f"{_count(size.cells, 'cell')} ({_count(size.arms, 'strategy')}, {_count(size.seeds, 'seed')})"
     phases = f", {_count(size.first_phases, 'first phase')}" if size.first_phases else ""
+    cells += f", {size.copies:,} of them copied" if size.copies else ""
     print(f"{where}: valid; {cells}{phases}, {_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}")
 
 

@@ -224,7 +224,9 @@ class Strategy(Protocol):
 
     A strategy is called from the second round on. One that also acts before the first round has a method
     `prepare_first_round(fresh, context)`, which returns the same; a registered one says so with the trait
-    "prepares_first_round", because arms that share their first round could not share it any more.
+    "prepares_first_round", because arms that share their first round could not share it any more. The trait
+    "ignores_previous" says that the start depends on nothing before its round; parts and probes have it too. Cells that
+    differ only in what came before are then trained once.
     """
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> StateDict | Start:

@@ -227,6 +227,20 @@ def test_a_cell_whose_first_phase_ran_on_the_same_bench_equals_one_whose_did_not
         assert_same(found, result(cell, tmp_path / cell.id, DeviceCache("cpu", SimulatedCaptures())))
 
 
+def test_rounds_with_settings_of_their_own_take_turns_on_two_steppers(tiny_scenario, tmp_path):
+    later = {"optimizer": {"name": "sgd", "lr": 0.1}, "batch_size": 16}
+    tiny_scenario["training"] |= {"until": {"epochs": 2}, "later_rounds": later}
+    tiny_scenario["strategies"] = {"warm_start": {}}
+    records = SimulatedCaptures()
+    shared = DeviceCache("cpu", records)
+    for cell in cells_of(tiny_scenario):
+        found = result(cell, tmp_path / "shared", shared)
+        assert_same(found, result(cell, tmp_path / cell.id, DeviceCache("cpu", SimulatedCaptures())))
+        plain = result(cell, tmp_path / "plain", DeviceCache("cpu"))
+        assert all(torch.allclose(found["weights"][name], each, atol=1e-5) for name, each in plain["weights"].items())
+    assert len(records.made) == 2
+
+
 def test_a_captured_cell_differs_from_one_that_is_not_by_rounding_alone(tiny_scenario, tmp_path):
     tiny_scenario["training"] |= {"optimizer": {"lr": 2**-8}, "until": {"epochs": 4}}  # the same number in float32
     for cell in cells_of(tiny_scenario)[:3]:

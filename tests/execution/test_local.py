@@ -40,7 +40,7 @@ POOL = pytest.mark.xdist_group("pool")  # one fork server for all
 def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All that a run's tables say, but for seconds."""
     rounds = pd.read_csv(folder / "rounds.csv").drop(columns=TIMING, errors="ignore")
-    epochs = pd.read_csv(folder / "epochs.csv").drop(columns=["train_seconds"])
+    epochs = pd.read_csv(folder / "epochs.csv").drop(columns=TIMING, errors="ignore")
     return rounds, epochs
 
 

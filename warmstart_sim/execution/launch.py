@@ -18,6 +18,7 @@ from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.analyze import analyze_all
 from warmstart_sim.execution.options import RunOptions
+from warmstart_sim.experiment.copies import copy_results
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.cells import import_user_modules
@@ -91,7 +92,8 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
 
         room = cluster.size if cluster else 1 if device.startswith("cuda") else _cores()
         workers = min(options.workers or room, len(cells))
-        execution = _choose_execution(unfinished, run, data_root, device, workers, options, cluster)
+        to_train = [cell for cell in unfinished if cell.copy_of is None]
+        execution = _choose_execution(to_train, run, data_root, device, workers, options, cluster)
         about = environment(
             "cpu" if cluster else device,  # this machine need not have the cluster's device
             rehearsal=scenario.header.rehearsal, workers=workers, slots=execution.slots, batching=execution.batching,
@@ -144,6 +146,7 @@ def collect(run_dir: Path, cells: Sequence[scenarios.Cell] | None = None) -> Non
             f"{run_dir}: {min(unknown)} is not one of the cells that scenario.yaml describes in this version of "
             "warmstart-sim, so the tables are left as they are; use the version in environment.json, or another --out"
         )
+    copy_results(cells, run)
     run.write_tables(
         [
             (cell.id, {"scenario": cell.scenario, "strategy": cell.arm.label, "seed": cell.seed, **cell.varied})

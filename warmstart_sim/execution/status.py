@@ -14,7 +14,7 @@ from warmstart_sim.execution.progress import ProgressEvent, RunProgress
 from warmstart_sim.execution.tasks import Task
 from warmstart_sim.results.files import write_text
 from warmstart_sim.results.store import RunFolder
-from warmstart_sim.scenario import Cell, first_phases
+from warmstart_sim.scenario import Cell, trained_cells
 
 STATUS_FILE = "status.json"
 WRITE_SECONDS = 2.0  # status.json is written at most this often
@@ -55,7 +55,7 @@ class Status:
     """How far a run is. Shared first phases count as cells.
 
     Attributes:
-        cells: The number of cells.
+        cells: The number of cells that are trained; copies of others do not count.
         complete: The number of cells that have a result.
         failed: The reason for every failed cell, by the name of its folder.
         running: The position of every running cell (round, rounds, epoch, done), or None before its first epoch ends.
@@ -80,7 +80,7 @@ def read_status(run: RunFolder, cells: Sequence[Cell]) -> Status:
         run: The run's folder.
         cells: All cells of its scenario.
     """
-    tasks = [Task(cell) for cell in (*first_phases(cells), *cells)]
+    tasks = [Task(cell) for cell in trained_cells(cells)]
     unfinished = {task.id: folder for task in tasks if not (folder := task.folder(run)).complete}
     live = _read_status_file(run) if run.is_locked() else {}
     running = {name: position for name, position in live.get("running", {}).items() if name in unfinished}

@@ -60,14 +60,15 @@ class TaskQueue:
             task = Task(cell)
             if task.folder(self.run).complete:
                 continue
+            queue = self.ready
             phase = cell.first_phase and Task(cell.first_phase)
-            if not phase or phase.folder(self.run).complete:
-                self.ready.append(task)
-            elif phase.id in self.waiting:
-                self.waiting[phase.id].append(task)
-            else:
-                self.waiting[phase.id] = [task]
-                self.ready.append(phase)
+            if phase and not phase.folder(self.run).complete:
+                if phase.id not in self.waiting:
+                    self.waiting[phase.id] = []
+                    self.ready.append(phase)
+                queue = self.waiting[phase.id]
+            if cell.copy_of is None:  # a copy needs its first phase only
+                queue.append(task)
 
     def __len__(self) -> int:
         return len(self.ready) + sum(map(len, self.waiting.values()))

@@ -56,7 +56,8 @@ class CellTrainer:
         self._tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
         _check_inputs(cell, self.dataset, self._tokens)
         self._cache = cache or DeviceCache(execution.device)
-        self._borrow_stepper(cell.arm.training.in_round(self.rounds[0].index))
+        first = 1 if cell.shares_first_round else self.rounds[0].index
+        self._borrow_stepper(cell.arm.training.in_round(first))
         self.layout: Layout = models.layout(self.model)
 
         channels_last = models.takes_channels_last(self.model)

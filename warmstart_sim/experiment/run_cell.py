@@ -11,6 +11,7 @@ from typing import Any
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.errors import WarmstartError, error_summary
 from warmstart_sim.experiment.cell_trainer import CellTrainer
+from warmstart_sim.experiment.copies import first_phase_rows
 from warmstart_sim.experiment.engine import Engine
 from warmstart_sim.experiment.probing import Probing
 from warmstart_sim.experiment.recorder import CellHistory, Notify, Progress, RoundRecorder
@@ -166,15 +167,12 @@ def initial_history(
         if failure := (yield from cell_coroutine(cell.first_phase, run, cache, trainer.execution, notify, engine)):
             raise CellFailed(f"its first phase failed: {failure}")
         folder = cell.first_phase.folder(run)
-        history.weights, result = folder.weights(cell.first_phase_epochs), folder.result()
-        assert result is not None
-        (phase,) = result["rounds"]
+        history.rounds, history.epochs = first_phase_rows(folder)
+        history.weights = folder.weights(None if cell.ignores_previous else cell.first_phase_epochs)
         if history.weights is None:
+            (phase,) = history.rounds
             ended = f"ended in epoch {phase['epochs']} ({phase['status']})"
             raise CellFailed(f"stream.first_phase_epochs is {cell.first_phase_epochs}, but the first phase {ended}")
-        history.rounds, history.epochs = (
-            [{**row, "shared": True} for row in result[table]] for table in ("rounds", "epochs")
-        )
     if cell.pretraining:
         if cell.pretraining.checkpoint:
             history.weights, _ = read_weights(

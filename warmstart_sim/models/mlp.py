@@ -10,7 +10,7 @@ from pydantic import Field
 from warmstart_sim.registry import MODELS
 
 
-@MODELS.register("mlp")
+@MODELS.register("mlp", "trains_all")
 def mlp(
     input_shape: tuple[int, ...],
     classes: int,

@@ -9,7 +9,7 @@ from pydantic import Field
 from warmstart_sim.registry import MODELS
 
 
-@MODELS.register("resnet18")
+@MODELS.register("resnet18", "trains_all")
 def resnet18(
     input_shape: tuple[int, ...],
     classes: int,

@@ -9,7 +9,7 @@ from pydantic import Field
 from warmstart_sim.registry import MODELS
 
 
-@MODELS.register("small_cnn")
+@MODELS.register("small_cnn", "trains_all")
 def small_cnn(
     input_shape: tuple[int, ...],
     classes: int,

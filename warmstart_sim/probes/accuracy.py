@@ -13,6 +13,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 @PROBES.register(
     "accuracy",
     "measured_by_loop",
+    "ignores_previous",
     columns={f"{split}_accuracy": "fraction" for split in SPLITS},
     cost="a forward pass over the training, validation and test sets",
 )

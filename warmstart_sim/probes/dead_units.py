@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 @PROBES.register(
-    "dead_units", columns={"dead_units": "fraction", "dead_units_{block}": "fraction"}, cost="a forward pass per block"
+    "dead_units",
+    "ignores_previous",
+    columns={"dead_units": "fraction", "dead_units_{block}": "fraction"},
+    cost="a forward pass per block",
 )
 def dead_units(
     context: RoundContext,

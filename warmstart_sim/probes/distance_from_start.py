@@ -10,6 +10,7 @@ from warmstart_sim.types import RoundContext
 
 @PROBES.register(
     "distance_from_start",
+    "ignores_previous",
     columns={"distance_from_start": "L2 norm", "cosine_to_start": "-1 to 1"},
     cost="no pass over data",
 )

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     import torch
 
 
-@PROBES.register("effective_rank", columns={"effective_rank_{block}": "directions"}, cost="a forward pass and an SVD")
+@PROBES.register(
+    "effective_rank",
+    "ignores_previous",
+    columns={"effective_rank_{block}": "directions"},
+    cost="a forward pass and an SVD",
+)
 def effective_rank(
     context: RoundContext, /, *, block: str | None = None, samples: Annotated[int, Field(ge=2)] = 512
 ) -> Mapping[str, float | None]:

@@ -9,7 +9,10 @@ from warmstart_sim.types import RoundContext
 
 
 @PROBES.register(
-    "weight_norm", columns={"weight_norm": "L2 norm", "weight_norm_{block}": "L2 norm"}, cost="no pass over data"
+    "weight_norm",
+    "ignores_previous",
+    columns={"weight_norm": "L2 norm", "weight_norm_{block}": "L2 norm"},
+    cost="no pass over data",
 )
 def weight_norm(context: RoundContext, /) -> Mapping[str, float | None]:
     """L2 norm of all parameters, of each block's, and of the head's.

@@ -104,8 +104,24 @@ class CellFolder:
             epochs: Its rows of epochs.csv.
             columns: The probe and the unit of each column that a probe added.
         """
-        result = {"rounds": list(rounds), "epochs": list(epochs)} | ({"columns": dict(columns)} if columns else {})
         self._save("weights.pt", weights)
+        self._write_result(rounds, epochs, columns)
+
+    def copy_result(
+        self,
+        other: CellFolder,
+        rounds: Sequence[Row],
+        epochs: Sequence[Row],
+        columns: Mapping[str, Mapping[str, str]] | None,
+    ) -> None:
+        """`finish` with the weights of another cell."""
+        write_bytes(self.path / "weights.pt", (other.path / "weights.pt").read_bytes())
+        self._write_result(rounds, epochs, columns)
+
+    def _write_result(
+        self, rounds: Sequence[Row], epochs: Sequence[Row], columns: Mapping[str, Mapping[str, str]] | None
+    ) -> None:
+        result = {"rounds": list(rounds), "epochs": list(epochs)} | ({"columns": dict(columns)} if columns else {})
         write_text(self.path / "result.json", json.dumps(result))
         for name in TEMPORARY:
             (self.path / name).unlink(missing_ok=True)

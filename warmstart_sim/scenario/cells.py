@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from warmstart_sim.registry import DATASETS, MODELS, PROBES, STRATEGIES, STREAMS
+from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.store import RunFolder, drop_none
 from warmstart_sim.scenario.component import Component, check_user_component, model_to_dict
 from warmstart_sim.scenario.parsing import FIRST_PHASE, PREPARES, Arm
 from warmstart_sim.scenario.pretraining import Pretraining
 from warmstart_sim.scenario.sections import DataSettings, Measure, MeasuredProbe
+
+BEFORE = ("pretraining", "first_phase_epochs")  # settings of what comes before a cell's own rounds
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Cell:
         target: For a first phase on another data set, the data set that is trained on after it.
         first_phase_epochs: The cell starts from its first phase as it was after so many epochs; None for its end.
         kept_epochs: The epochs of the first phase from which cells of the run start, beside its end.
+        copy_of: The cell of the run whose rounds after the first phase are the same, so that this one is not trained.
     """
 
     scenario: str
@@ -75,6 +78,7 @@ class Cell:
     target: Target | None = None
     first_phase_epochs: int | None = None
     kept_epochs: tuple[int, ...] = ()
+    copy_of: Cell | None = None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -127,9 +131,8 @@ class Cell:
         if self.shares_first_round:
             first_round = self.arm.training.model_copy(update={"later_rounds": None})
             arm = replace(self.arm, label=FIRST_PHASE, start=start, training=first_round)
-            later = STREAMS.details(self.stream.name).get("after_first_round", ())
-            stream = replace(self.stream, options={**self.stream.options, **dict.fromkeys(later)})
-            return replace(self, arm=arm, varied={}, stream=stream, rounds=1, first_phase_epochs=None)
+            stream = self._stream_without("later_rounds")
+            return replace(self, arm=arm, varied={}, stream=stream, rounds=1, first_phase_epochs=None, copy_of=None)
         source = self.pretraining and self.pretraining.source
         if not source:
             return None
@@ -144,6 +147,7 @@ class Cell:
             rounds=1,
             pretraining=None,
             first_phase_epochs=None,
+            copy_of=None,
             target=Target(self.data, source.adapt, normalize),
         )
 
@@ -158,6 +162,36 @@ class Cell:
         prepares = STRATEGIES.has_trait(self.arm.start.name, PREPARES)
         shared = STREAMS.has_trait(self.stream.name, "shared_first_round")
         return shared and not prepares and not self.is_first_phase
+
+    @property
+    def ignores_previous(self) -> bool:
+        """Whether the rounds after a first phase are known to be the same whatever that was.
+
+        Their numbers depend on neither its weights nor its samples. A user's own components may do anything.
+        """
+        parts = ((PARTS, part.name) for part in self.arm.parts)
+        probes = ((PROBES, each.probe.name) for each in (*self.measure.each_epoch, *self.measure.each_round))
+        named = [(STRATEGIES, self.arm.start.name), *parts, *probes]
+        # Parameters that never train keep the first phase's values in every start.
+        trains_all = MODELS.has_trait(self.model.name, "trains_all")
+        return trains_all and all(registry.has_trait(name, "ignores_previous") for registry, name in named)
+
+    @cached_property
+    def later_digest(self) -> str | None:
+        """A digest of all settings that decide the rounds after the first phase, if nothing before them does."""
+        if not self.ignores_previous or not (self.shares_first_round or self.pretraining):
+            return None
+        if self.shares_first_round and self.rounds == 1:
+            return None
+        settings = {name: each for name, each in self.settings.items() if name not in BEFORE}
+        settings["stream"] = self._stream_without("first_round").to_dict()
+        settings["training"] = model_to_dict(self.arm.training.in_round(1))
+        return _digest(settings)
+
+    def _stream_without(self, which: Literal["first_round", "later_rounds"]) -> Component:
+        """The stream without the options that concern only these rounds, as registered."""
+        options = dict.fromkeys(STREAMS.details(self.stream.name).get(which, ()))
+        return replace(self.stream, options={**self.stream.options, **options})
 
     @cached_property
     def digest(self) -> str:
@@ -204,6 +238,23 @@ def with_kept_epochs(cells: Sequence[Cell]) -> list[Cell]:
         replace(cell, kept_epochs=tuple(sorted(kept.get(cell.first_phase.digest, ())))) if cell.first_phase else cell
         for cell in cells
     ]
+
+
+def with_copies(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells of a run, where those with the same rounds after their first phases are copies of the first of them."""
+    trained: dict[str, Cell] = {}
+    return [
+        cell
+        if cell.later_digest is None or (same := trained.setdefault(cell.later_digest, cell)) is cell
+        else replace(cell, copy_of=same)
+        for cell in cells
+    ]
+
+
+def trained_cells(cells: Iterable[Cell]) -> list[Cell]:
+    """The first phases of the cells, and the cells that are not copies of others."""
+    cells = list(cells)
+    return [*first_phases(cells), *(cell for cell in cells if cell.copy_of is None)]
 
 
 def import_user_modules(cells: Iterable[Cell], where: str) -> None:

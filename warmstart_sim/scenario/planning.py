@@ -9,7 +9,7 @@ from typing import Any
 
 from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.scenario.axes import Axis, axes_of
-from warmstart_sim.scenario.cells import Cell, with_kept_epochs
+from warmstart_sim.scenario.cells import Cell, with_copies, with_kept_epochs
 from warmstart_sim.scenario.figures import check_figures
 from warmstart_sim.scenario.messages import scenario_error
 from warmstart_sim.scenario.named_results import check_names
@@ -56,7 +56,7 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
     planned = list(cells.values())
     if scenarios[0].header.rehearsal:
         planned = reduced(planned)
-    return _with_common_metric(scenarios), with_kept_epochs(planned)
+    return _with_common_metric(scenarios), with_copies(with_kept_epochs(planned))
 
 
 def _check_select(scenarios: Sequence[Scenario], axes: Sequence[Axis], where: str) -> None:

@@ -8,7 +8,7 @@ from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.types import RoundContext, StateDict
 
 
-@STRATEGIES.register("random_init")
+@STRATEGIES.register("random_init", "ignores_previous")
 @dataclass(frozen=True)
 class RandomInit:
     """Start every round from a fresh random initialisation: accurate but slow.

@@ -49,7 +49,7 @@ def online(
     ]
 
 
-@STREAMS.register("split", "shared_first_round", after_first_round=("repeats",))
+@STREAMS.register("split", "shared_first_round", first_round=("fraction",), later_rounds=("repeats",))
 def split(
     labels: IntArray,
     pool: IntArray,
