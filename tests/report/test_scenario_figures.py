@@ -17,6 +17,7 @@ from warmstart_sim import report
 from warmstart_sim.report import style
 from warmstart_sim.report.comparisons import cell_values
 from warmstart_sim.report.figures import REHEARSAL, draw_figures
+from warmstart_sim.report.scenario_figures import analysis_figures
 from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.results.tables import Run, load
 
@@ -208,6 +209,21 @@ def test_the_table_of_an_analysis_is_drawn_with_lines_of_its_own(tmp_path: Path)
     np.testing.assert_allclose(figure.figure.axes[0].containers[0][0].get_ydata(orig=False), [11, 31, 51])
     cloud = draw(run, kind="scatter", x="shrinkage", y="accuracy", table="shrinking", color="policy")
     assert "a point for each row of shrinking.csv" in cloud.caption
+
+
+def test_an_analysis_has_its_own_figure_unless_the_scenario_draws_its_table(tmp_path: Path):
+    run = load(write_run(tmp_path, stream="static", seeds=2))
+    row = {"strategy": "warm_start", "pearson": 0.5, "validation_accuracy": 0.6, "test_accuracy": 0.7}
+    pd.DataFrame([{**row, "seed": seed} for seed in (0, 1)]).to_csv(tmp_path / "correlation_with_start.csv")
+    (tmp_path / "accuracy_against_lambda.csv").write_text("strategy,seed\nwarm_start,0\n")
+    figures = {figure.name: figure for figure in analysis_figures(run)}
+    assert figures.keys() == {"correlation_with_start", "accuracy_against_lambda"}
+    assert figures["correlation_with_start"].title.startswith("Accuracy against the correlation")
+    np.testing.assert_allclose(figures["correlation_with_start"].figure.axes[0].lines[0].get_ydata(), 60)
+    assert "Not drawn: x: unknown column" in figures["accuracy_against_lambda"].caption
+    own = [{"kind": "scatter", "x": "pearson", "table": "correlation_with_start"}]
+    drawn = analysis_figures(replace(run, scenario={**run.scenario, "figures": own}))
+    assert [figure.name for figure in drawn] == ["accuracy_against_lambda"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,9 @@ SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
     columns={f"{split}_accuracy": "fraction" for split in SPLITS},
     figure={
         "kind": "against",
+        "title": "Accuracy of weights multiplied by λ, without training",
+        "caption": "BatchNorm's running statistics are kept, estimated again on the training data for every λ, or "
+        "replaced by those of each batch.",
         "x": "weights_times",
         "y": ["validation_accuracy", "test_accuracy"],
         "lines": "statistics",

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
         "pearson": "-1 to 1", "spearman": "-1 to 1", "cosine": "-1 to 1", "validation_accuracy": "fraction",
         "test_accuracy": "fraction",
     },
-    figure={"kind": "scatter", "x": "pearson"},
+    figure={
+        "kind": "scatter", "x": "pearson", "title": "Accuracy against the correlation of last weights with the start",
+        "caption": "Pearson's correlation of all parameters, at the end and at the start of the last round.",
+    },
 )  # fmt: skip
 def correlation_with_start(run: StoredRun, /) -> Iterator[Row]:
     """Correlation between each cell's last weights and those that its last round started from, beside its accuracy.

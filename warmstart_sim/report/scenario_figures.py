@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,21 +38,11 @@ def scenario_figures(run: Run, published: pd.DataFrame | None = None) -> list[Re
         run: The run.
         published: See `published_points`.
     """
-    found = []
-    for index, raw in enumerate(run.scenario.get("figures") or ()):
-        title = str(raw.get("title") or capitalized(str(raw.get("kind", "figure"))))
-        try:
-            settings = FIGURES[raw["kind"]].model_validate(raw)
-            drawn = _draw(run.every if run.every and _names_tuned(run, settings) else run, settings, published)
-            if not drawn:
-                raise WarmstartError("there is nothing to draw yet")
-        except (WarmstartError, ValidationError, KeyError) as error:
-            drawn = [_card(title, f"Not drawn: {' '.join(str(error).split())}.")]
-        for number, figure in enumerate(drawn):
-            name = f"figure_{index + 1}" + (f"_{number + 1}" if len(drawn) > 1 else "")
-            caption = f"{raw.get('caption', '')} {figure.caption}".strip()
-            found.append(replace(figure, name=name, title=raw.get("title") or figure.title, caption=caption))
-    return found
+    return [
+        figure
+        for index, raw in enumerate(run.scenario.get("figures") or ())
+        for figure in _figures(run, raw, f"figure_{index + 1}", published)
+    ]
 
 
 def analysis_figures(run: Run) -> list[ReportFigure]:
@@ -61,13 +51,34 @@ def analysis_figures(run: Run) -> list[ReportFigure]:
     The registry holds names and settings only; nothing of it imports torch.
     """
     drawn_already = {raw.get("table") for raw in run.scenario.get("figures") or ()}
-    found = []
-    for name in ANALYSES.names():
-        raw = ANALYSES.details(name).get("figure")
-        if raw and name not in drawn_already and (run.folder / f"{name}.csv").exists():
-            settings = FIGURES[raw["kind"]].model_validate({**raw, "table": name})
-            found += [replace(figure, name=name) for figure in _draw(run, settings, None)]
-    return found
+    return [
+        figure
+        for name in ANALYSES.names()
+        if (raw := ANALYSES.details(name).get("figure")) and name not in drawn_already
+        if (run.folder / f"{name}.csv").exists()
+        for figure in _figures(run, {**raw, "table": name}, name, None)
+    ]
+
+
+def _figures(run: Run, raw: Mapping[str, Any], name: str, published: pd.DataFrame | None) -> list[ReportFigure]:
+    """Draws what an item of `figures:` asks for: one figure or several under this name, or a card."""
+    title = str(raw.get("title") or capitalized(str(raw.get("kind", "figure"))))
+    try:
+        settings = FIGURES[raw["kind"]].model_validate(raw)
+        drawn = _draw(run.every if run.every and _names_tuned(run, settings) else run, settings, published)
+        if not drawn:
+            raise WarmstartError("there is nothing to draw yet")
+    except (WarmstartError, ValidationError, KeyError) as error:
+        drawn = [_card(title, f"Not drawn: {' '.join(str(error).split())}.")]
+    return [
+        replace(
+            figure,
+            name=name + (f"_{number + 1}" if len(drawn) > 1 else ""),
+            title=raw.get("title") or figure.title,
+            caption=f"{raw.get('caption', '')} {figure.caption}".strip(),
+        )
+        for number, figure in enumerate(drawn)
+    ]
 
 
 def _names_tuned(run: Run, settings: Figure) -> bool:
