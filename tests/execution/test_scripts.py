@@ -1,13 +1,17 @@
 """Scripts that call `run` with several workers: unguarded, from standard input, with functions of their own."""
 
+import os
+import runpy
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.execution.test_local import run_cells
+from tests.execution.test_local import POOL, run_cells
+from tests.forked import start_forked
 from warmstart_sim import run
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.registry import STRATEGIES
@@ -27,30 +31,41 @@ def halved(previous, fresh, context, *, factor: float = 0.5):
 def build(input_shape, classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), classes))
 
-results = warmstart_sim.run(
-    {"name": "own", "data": "digits", "stream": {"name": "online", "chunk_size": 100, "rounds": 2},
-     "training": {"until": {"epochs": 1}}},
-    model=build, strategies={"halved": {}, "fresh": lambda previous, fresh, context: dict(fresh)}, seeds=[0],
-    workers=WORKERS, out=f"out{WORKERS}", device="cpu", quiet=True,
-)
-print(len(results.rounds), "rounds")
+for workers in WORKERS:
+    results = warmstart_sim.run(
+        {"name": "own", "data": "digits", "stream": {"name": "online", "chunk_size": 100, "rounds": 2},
+         "training": {"until": {"epochs": 1}}},
+        model=build, strategies={"halved": {}, "fresh": lambda previous, fresh, context: dict(fresh)}, seeds=[0],
+        workers=workers, out=f"out{workers}", device="cpu", quiet=True,
+    )
+    print(len(results.rounds), "rounds")
 """
 
 
+def as_script(path: Path) -> None:
+    os.chdir(path.parent)
+    runpy.run_path(path.name, run_name="__main__")
+    sys.stdout.flush()
+
+
+@POOL
 @pytest.mark.slow
-@pytest.mark.parametrize("fed", ["file", "standard input"])
-def test_a_script_without_a_main_guard_runs_once_and_gives_the_numbers_of_one_worker(tmp_path, fed):
-    for workers in "12":
-        script = SCRIPT.replace("WORKERS", workers)
-        (tmp_path / "script.py").write_text(script)
-        ended = subprocess.run(
-            [sys.executable, "script.py" if fed == "file" else "-"],
-            input=None if fed == "file" else script, cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (ended.stdout, ended.stderr) == ("the script runs\n4 rounds\n", "")
+def test_scripts_without_a_main_guard_run_once_and_give_the_numbers_of_one_worker(tmp_path, fork_server):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("WORKERS", "(1, 2)"))
+    from_file = start_forked(fork_server, tmp_path / "process", as_script, script)
+    assert from_file.communicate() == ("the script runs\n4 rounds\n4 rounds\n", "")
+    # From standard input, with workers as users have them: spawned.
+    (tmp_path / "fed").mkdir()
+    fed = subprocess.run(
+        [sys.executable, "-"], input=SCRIPT.replace("WORKERS", "(2,)"), cwd=tmp_path / "fed", capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (fed.stdout, fed.stderr) == ("the script runs\n4 rounds\n", "")
     columns = ["strategy", "round", "train_accuracy", "test_accuracy"]
-    one, two = (pd.read_csv(tmp_path / f"out{workers}" / "rounds.csv")[columns] for workers in "12")
+    one, two, fed_two = (pd.read_csv(tmp_path / out / "rounds.csv")[columns] for out in ("out1", "out2", "fed/out2"))
     assert one.equals(two)
+    assert one.equals(fed_two)
 
 
 def ghost(previous, fresh, context):

@@ -26,7 +26,8 @@ from warmstart_sim.report import html, style
 from warmstart_sim.report.figures import draw_figures
 from warmstart_sim.report.findings import describe_run
 from warmstart_sim.report.grids import grids_of
-from warmstart_sim.report.pareto import pareto_front
+from warmstart_sim.report.heatmaps import heatmaps
+from warmstart_sim.report.pareto import pareto, pareto_front
 from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.report.terminal import MOST_ROWS, terminal_table
 from warmstart_sim.report.wording import signed
@@ -39,6 +40,12 @@ ALL = [*HEATMAPS, "heatmap_epochs", "heatmap_flops", "grid_curves", "pareto", "p
 
 def figures_of(folder: Path, **options: Any) -> dict[str, ReportFigure]:
     return {figure.name: figure for figure in draw_figures(load(write_grid(folder, **options)))}
+
+
+def heatmaps_of(folder: Path, **options: Any) -> dict[str, ReportFigure]:
+    run = load(write_grid(folder, **options))
+    (grid,) = grids_of(run)
+    return {figure.name: figure for figure in heatmaps(run, grid)}
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +169,13 @@ def test_a_large_grid_is_an_image_of_the_table(tmp_path: Path):
 
 @pytest.mark.parametrize(("count", "numbers"), [(12, True), (13, False)])
 def test_numbers_stand_in_grids_of_up_to_twelve(tmp_path: Path, count: int, numbers: bool):
-    found = figures_of(tmp_path, lambdas=[step / 12 for step in range(count)], sigmas=[0, 1], seeds=1)
+    found = heatmaps_of(tmp_path, lambdas=[step / 12 for step in range(count)], sigmas=[0, 1], seeds=1)
     assert bool(found["heatmap_accuracy"].figure.axes[0].texts) == numbers
 
 
 def test_other_varied_values_are_panels(tmp_path: Path):
-    found = figures_of(tmp_path, more={"data.name": ["a", "b"], "training.optimizer.lr": [0.1, 0.01]}, seeds=1)
+    more = {"data.name": ["a", "b"], "training.optimizer.lr": [0.1, 0.01]}
+    found = figures_of(tmp_path, lambdas=[0, 0.5, 1], sigmas=[0, 0.1, 1], more=more, seeds=1)
     titles = [f"data = {data}, learning rate = {lr}" for data in "ab" for lr in (0.01, 0.1)]
     for name in (*HEATMAPS, "pareto"):
         axs = [ax for ax in found[name].figure.axes if ax.get_label() != "<colorbar>"]
@@ -193,7 +201,7 @@ def test_times_of_another_kind_are_left_empty(tmp_path: Path):
     def some_shared(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(timing=np.where(table["lambda"] == 0.6, "concurrent", "isolated"))
 
-    found = figures_of(tmp_path, tweak=some_shared, seeds=1)
+    found = heatmaps_of(tmp_path, tweak=some_shared, seeds=1)
     said = cells_of(found["heatmap_time"].figure.axes[0])
     assert {lam for lam, _ in said} == set(LAMBDAS) - {0.6}
     assert "6 settings that were timed otherwise are left empty." in found["heatmap_time"].caption
@@ -235,7 +243,7 @@ def test_an_outlier_does_not_take_the_colours_and_is_counted(tmp_path: Path):
     np.testing.assert_allclose(bar.get_ylim(), (wanted.min(), wanted.max()))
     assert cells_of(found["heatmap_accuracy"].figure.axes[0])[0, 0] == "10.0"
     assert "The colours leave outliers out" in found["heatmap_accuracy"].caption
-    assert "The colours" not in figures_of(tmp_path)["heatmap_accuracy"].caption
+    assert "The colours" not in heatmaps_of(tmp_path)["heatmap_accuracy"].caption
     ax = found["pareto"].figure.axes[0]
     assert ax.get_ylim()[0] > 50
     assert "1 setting lies outside, far from all others." in found["pareto"].caption
@@ -248,7 +256,7 @@ def test_cells_that_are_mostly_equal_have_the_colours_of_the_bar(tmp_path: Path)
         even = np.array([32 / 36, 33 / 36, 31 / 36])[(table["seed"] + (table["sigma"] > 0)) % 3]
         return table.assign(test_accuracy=np.select([lost, best], [0.5, 0.95], even))
 
-    found = figures_of(tmp_path, tweak=level)["heatmap_accuracy"]
+    found = heatmaps_of(tmp_path, tweak=level)["heatmap_accuracy"]
     bar = next(ax for ax in found.figure.axes if ax.get_label() == "<colorbar>")
     np.testing.assert_allclose(bar.get_ylim(), (50, 95))
     patches = [patch for patch in found.figure.axes[0].patches if isinstance(patch, PathPatch)]
@@ -261,7 +269,8 @@ def test_what_the_front_is_compared_with_is_never_outside(tmp_path: Path):
     def slow(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(train_seconds=table["train_seconds"].where(table["lambda"].notna(), 500.0))
 
-    figure = figures_of(tmp_path, tweak=slow)["pareto"]
+    run = load(write_grid(tmp_path, tweak=slow))
+    figure = next(each for each in pareto(run, grids_of(run)[0]) if each.name == "pareto")
     assert figure.figure.axes[0].get_xlim()[1] > 1500 / 60  # three rounds, in minutes
     assert "outside" not in figure.caption
 
@@ -410,16 +419,17 @@ def test_estimated_times_are_called_so(tmp_path: Path):
 # The page.
 
 
-def page(folder: Path) -> str:
-    run = load(folder)
-    found = draw_figures(run)
-    return html.render_page(run, run.summary(), found, {figure.name: style.to_svg(figure) for figure in found})
+@pytest.fixture(scope="module")
+def page(failing: tuple[Path, dict[str, ReportFigure]]) -> str:
+    """The page of `failing`."""
+    run, found = load(failing[0]), failing[1]
+    svgs = {name: style.to_svg(figure) for name, figure in found.items()}
+    return html.render_page(run, run.summary(), list(found.values()), svgs)
 
 
-def test_the_page_says_the_same_as_the_terminal(failing: tuple[Path, dict[str, ReportFigure]]):
-    text = page(failing[0])
-    assert all(said in unescape(text) for said in describe_run(load(failing[0])))
-    assert [name for name in ALL if f'id="{name}-' not in text] == []
+def test_the_page_says_the_same_as_the_terminal(failing: tuple[Path, dict[str, ReportFigure]], page: str):
+    assert all(said in unescape(page) for said in describe_run(load(failing[0])))
+    assert [name for name in ALL if f'id="{name}-' not in page] == []
 
 
 def test_a_heatmap_keeps_its_colours_on_a_dark_page(failing: tuple[Path, dict[str, ReportFigure]]):
@@ -443,7 +453,7 @@ def test_text_is_readable_on_every_cell(colour: str):
 def test_long_tables_are_cut_and_say_so(tmp_path: Path):
     values = [step / 20 for step in range(21)]
     run = load(write_grid(tmp_path, lambdas=values, sigmas=values, seeds=1))
-    text = page(tmp_path)
+    text = html.render_page(run, run.summary(), [], {})
     assert "242 more rows, less accurate or without a result, are not shown." in text
     console = Console(width=120, file=io.StringIO())
     console.print(terminal_table(run))
@@ -472,7 +482,7 @@ def test_the_page_of_ten_thousand_cells_is_small(tmp_path: Path, side: int, seed
     values = [round(step / (side - 1), 6) for step in range(side)]
     write_grid(tmp_path, lambdas=values, sigmas=values, seeds=seeds)
     assert report.write(tmp_path).stat().st_size < 2_000_000
-    assert {figure.name for figure in draw_figures(load(tmp_path))} == set(ALL)
+    assert {path.stem for path in tmp_path.glob("figures/*.svg")} == set(ALL)
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -482,10 +492,8 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
-def test_figures_are_readable_and_scroll_within_the_screen(
-    failing: tuple[Path, dict[str, ReportFigure]], tmp_path: Path, width: int
-):
-    inside = f'<iframe width="{width}" height="900" srcdoc="{escape(page(failing[0]))}"></iframe>'
+def test_figures_are_readable_and_scroll_within_the_screen(page: str, tmp_path: Path, width: int):
+    inside = f'<iframe width="{width}" height="900" srcdoc="{escape(page)}"></iframe>'
     script = """<script>onload = () => {
         const d = document.querySelector('iframe').contentDocument, e = d.documentElement
         const heights = [...d.querySelectorAll('figure svg text')].map(t => t.getBoundingClientRect().height)

@@ -24,7 +24,10 @@ from matplotlib.text import Text
 
 from warmstart_sim import report
 from warmstart_sim.report import style
+from warmstart_sim.report.curves import difference_by_round, epochs_per_round, learning_curves, train_time
 from warmstart_sim.report.figures import draw_figures
+from warmstart_sim.report.grids import grids_of
+from warmstart_sim.report.heatmaps import heatmaps
 from warmstart_sim.report.panels import arm_styles, bar_ends
 from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.results.statistics import over_seeds
@@ -35,6 +38,11 @@ Figures = dict[str, ReportFigure]
 
 def figures_in(folder: Path, **changes: Any) -> Figures:
     return {figure.name: figure for figure in draw_figures(replace(load(folder), **changes))}
+
+
+def heatmaps_in(folder: Path) -> Figures:
+    run = load(folder)
+    return {figure.name: figure for grid in grids_of(run) for figure in heatmaps(run, grid)}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +68,11 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Figures]:
 
 def titles(figure: ReportFigure) -> list[str]:
     """The hover texts of a figure's SVG."""
-    svg = ElementTree.fromstring(style.to_svg(figure))
+    return titles_in(style.to_svg(figure))
+
+
+def titles_in(file: str) -> list[str]:
+    svg = ElementTree.fromstring(file)
     assert not [each for each in svg.iter() if each.tag.endswith("}a")]  # no link is left
     return [str(each.text) for each in svg.iter() if each.tag.endswith("}title")]
 
@@ -161,20 +173,20 @@ def test_costs_have_a_logarithmic_scale_and_colours_of_their_own(grid: tuple[Pat
     assert color_bar(grid[1]["heatmap_accuracy"]).get_yscale() == "linear"
 
 
-@pytest.mark.parametrize("column", ["epochs", "flops"])
-def test_epochs_and_flops_are_those_of_the_table(tmp_path: Path, column: str):
+def test_epochs_and_flops_are_those_of_the_table(tmp_path: Path):
     def varied(table: pd.DataFrame) -> pd.DataFrame:
         work = (10 + 100 * table["lambda"].fillna(1) + 7 * table["round"] + table["seed"]).round()
         return table.assign(epochs=work, flops=1e12 * work)
 
     found = figures_in(write_grid(tmp_path, tweak=varied))
-    wanted = means_over_seeds(tmp_path, column) / (1e12 if column == "flops" else 1)
-    said = {title.rsplit(": ", 1)[0]: title.rsplit(": ", 1)[1] for title in titles(found[f"heatmap_{column}"])}
-    assert len(said) == 36
-    for (lam, sigma), value in wanted.items():
-        number, unit = said[f"λ = {lam:g}, σ = {sigma:g}".replace("e-0", "e-")].split()
-        assert float(number) == pytest.approx(value, rel=0.006)
-        assert unit == {"epochs": "epochs", "flops": "TFLOP"}[column]
+    for column, scale, words in (("epochs", 1, "epochs"), ("flops", 1e12, "TFLOP")):
+        wanted = means_over_seeds(tmp_path, column) / scale
+        said = {title.rsplit(": ", 1)[0]: title.rsplit(": ", 1)[1] for title in titles(found[f"heatmap_{column}"])}
+        assert len(said) == 36
+        for (lam, sigma), value in wanted.items():
+            number, unit = said[f"λ = {lam:g}, σ = {sigma:g}".replace("e-0", "e-")].split()
+            assert float(number) == pytest.approx(value, rel=0.006)
+            assert unit == words
     assert "pareto_flops" in found
     assert "pareto_epochs" not in found
 
@@ -187,7 +199,7 @@ def test_without_flops_epochs_are_the_second_cost(tmp_path: Path):
 
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_differences_by_round_are_paired_by_seed(tmp_path: Path, seeds: int):
-    figure = figures_in(write_run(tmp_path, seeds=seeds))["difference_by_round"]
+    figure = difference_by_round(load(write_run(tmp_path, seeds=seeds)))
     (ax,) = figure.figure.axes
     table = pd.read_csv(tmp_path / "rounds.csv").pivot(
         index=["round", "seed"], columns="strategy", values="validation_accuracy"
@@ -201,34 +213,41 @@ def test_differences_by_round_are_paired_by_seed(tmp_path: Path, seeds: int):
 
 
 def test_points_and_cells_have_hover_texts(online: tuple[Path, Figures], failing: tuple[Path, Figures]):
+    found: dict[str, list[str]] = {}
+    for name, figure in (*online[1].items(), *failing[1].items()):
+        svg = style.to_svg(figure)
+        found[name] = titles_in(svg)
+        hovers = re.findall(r"<path [^>]*><title>[^<]*</title></path>", svg)
+        assert len(hovers) == len(found[name])
+        assert sum(map(len, hovers)) < 260 * len(hovers)
     rounds = pd.read_csv(online[0] / "rounds.csv").query("strategy == 'warm_start'")
     first = 100 * rounds.query("round == 0")["validation_accuracy"].mean()
-    of_curves = titles(online[1]["learning_curves"])
+    of_curves = found["learning_curves"]
     assert len(of_curves) == 3 * 6
     assert [each for each in of_curves if each.startswith(f"warm start, 1,000 samples: {first:.4g} ± ")]
-    assert len(titles(online[1]["tradeoff"])) == 3
-    assert len(titles(online[1]["paired_differences"])) == 2
-    assert "λ = 0.4, σ = 0.001: diverged" in titles(failing[1]["heatmap_accuracy"])
-    assert "λ = 0.8, σ = 0.1: not run yet" in titles(failing[1]["heatmap_time"])
-    assert len(titles(failing[1]["pareto"])) == 26
-    for figure in (*online[1].values(), *failing[1].values()):
-        hovers = re.findall(r"<path [^>]*><title>[^<]*</title></path>", style.to_svg(figure))
-        assert len(hovers) == len(titles(figure))
-        assert sum(map(len, hovers)) < 260 * len(hovers)
+    assert len(found["tradeoff"]) == 3
+    assert len(found["paired_differences"]) == 2
+    assert "λ = 0.4, σ = 0.001: diverged" in found["heatmap_accuracy"]
+    assert "λ = 0.8, σ = 0.1: not run yet" in found["heatmap_time"]
+    assert len(found["pareto"]) == 26
 
 
 def test_cells_of_a_large_grid_have_no_hover_texts(tmp_path: Path):
     values = [round(0.05 * step, 3) for step in range(21)]
-    found = figures_in(write_grid(tmp_path, lambdas=values, sigmas=values, seeds=1))
+    found = heatmaps_in(write_grid(tmp_path, lambdas=values, sigmas=values, seeds=1))
     assert titles(found["heatmap_accuracy"]) == []
 
 
-@pytest.mark.parametrize("stream", ["online", "split"])
-def test_intervals_of_two_seeds_are_drawn_nowhere(tmp_path: Path, stream: str):
-    write_run(tmp_path / "run", stream=stream, seeds=2, vary={"stream.fraction": [0.1, 1.0]})
-    write_grid(tmp_path / "grid", seeds=2, lambdas=[0, 1], sigmas=[0, 1])
-    found = {**figures_in(tmp_path / "run"), **figures_in(tmp_path / "grid")}
-    assert {"paired_differences", "tradeoff", "along_stream_fraction"} <= set(found)
+@pytest.mark.parametrize("shape", ["online", "split", "grid"])
+def test_intervals_of_two_seeds_are_drawn_nowhere(tmp_path: Path, shape: str):
+    if shape == "grid":
+        write_grid(tmp_path, seeds=2, lambdas=[0, 1], sigmas=[0, 1])
+    else:
+        write_run(tmp_path, stream=shape, seeds=2, vary={"stream.fraction": [0.1, 1.0]})
+    found = figures_in(tmp_path)
+    assert ({"pareto"} if shape == "grid" else {"paired_differences", "tradeoff", "along_stream_fraction"}) <= set(
+        found
+    )
     for ax in [ax for figure in found.values() for ax in figure.figure.axes]:
         assert not [each for each in ax.collections if isinstance(each, FillBetweenPolyCollection)]
         for bars in [bars for each in ax.containers if isinstance(each, ErrorbarContainer) for bars in each[2]]:
@@ -253,7 +272,7 @@ def test_heatmaps_show_the_value_of_random_init(grid: tuple[Path, Figures], name
 
 
 def test_each_panel_of_a_heatmap_names_its_own_random_init(tmp_path: Path):
-    figure = figures_in(write_grid(tmp_path, seeds=1, more={"training.optimizer.lr": [0.1, 0.01]}))["heatmap_accuracy"]
+    figure = heatmaps_in(write_grid(tmp_path, seeds=1, more={"training.optimizer.lr": [0.1, 0.01]}))["heatmap_accuracy"]
     last = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'random_init' and round == 2")
     wanted = 100 * last.set_index("training_optimizer_lr")["test_accuracy"].sort_index()
     panels = figure.figure.axes[:2]
@@ -275,10 +294,11 @@ def test_small_last_batches_are_named_where_they_show(tmp_path: Path, batch: int
     path = tmp_path / "scenario.yaml"
     scenario = yaml.safe_load(path.read_text(encoding="utf-8")) | {"training": {"batch_size": batch}}
     path.write_text(yaml.safe_dump(scenario), encoding="utf-8")
-    found = figures_in(tmp_path)
-    for name in ("learning_curves", "train_time", "epochs_per_round"):
-        assert (words or "last batch") in found[name].caption or not words
-        assert ("last batch" in found[name].caption) == bool(words)
+    run = load(tmp_path)
+    for draw in (learning_curves, train_time, epochs_per_round):
+        caption = draw(run).caption
+        assert words in caption
+        assert ("last batch" in caption) == bool(words)
 
 
 def test_bands_are_confidence_intervals_or_standard_deviations(online: tuple[Path, Figures]):
@@ -298,7 +318,7 @@ def test_bands_are_confidence_intervals_or_standard_deviations(online: tuple[Pat
 
 
 def test_the_report_is_written_with_the_bands_asked_for(tmp_path: Path):
-    write_run(tmp_path, seeds=3)
+    write_run(tmp_path, stream="static", seeds=3)
     assert "one standard deviation over seeds" in report.write(tmp_path, bands="std").read_text(encoding="utf-8")
     assert "one standard deviation over seeds" not in report.write(tmp_path).read_text(encoding="utf-8")
 

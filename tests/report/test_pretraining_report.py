@@ -15,6 +15,9 @@ from matplotlib.colors import to_hex
 from rich.console import Console
 
 from warmstart_sim.report import html, style
+from warmstart_sim.report.axis_plots import plot_against_axis
+from warmstart_sim.report.comparisons import tradeoff
+from warmstart_sim.report.curves import accuracy_by_epoch
 from warmstart_sim.report.figures import draw_figures
 from warmstart_sim.report.findings import describe_run, missing_or_failed
 from warmstart_sim.report.layout import wrap_title
@@ -46,10 +49,16 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Repor
     return folder, figures_of(folder, vary={"pair": PAIRS, **OVER_P})
 
 
+def along_fraction(folder: Path, **options: Any) -> dict[str, ReportFigure]:
+    """The figures against the fraction of a made-up run with three seeds."""
+    run = load(write_run(folder, **{"stream": "pretrain", "seeds": 3, **options}))
+    return {figure.name: figure for figure in plot_against_axis(run, "stream_fraction")}
+
+
 def page_of(folder: Path, **options: Any) -> str:
+    """The page of a made-up run, without its figures."""
     run = load(write_run(folder, **{"stream": "pretrain", "seeds": 2, **options}))
-    found = draw_figures(run)
-    return html.render_page(run, run.summary(), found, {figure.name: style.to_svg(figure) for figure in found})
+    return html.render_page(run, run.summary(), [], {})
 
 
 def expected(folder: Path) -> dict[str, pd.DataFrame]:
@@ -100,7 +109,7 @@ def check_means(folder: Path, all_figures: dict[str, ReportFigure], labels: list
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_pairs_are_drawn_in_one_figure_with_the_means_of_the_table(tmp_path: Path, count: int):
     pairs = some_pairs(count)
-    check_means(tmp_path, figures_of(tmp_path, vary={"pair": pairs, **OVER_P}), list(pairs))
+    check_means(tmp_path, along_fraction(tmp_path, vary={"pair": pairs, **OVER_P}), list(pairs))
 
 
 def test_six_pairs_are_drawn_in_a_figure_for_each_quantity_with_the_means_of_the_table(
@@ -111,7 +120,7 @@ def test_six_pairs_are_drawn_in_a_figure_for_each_quantity_with_the_means_of_the
 
 def test_each_lambda_is_a_line_with_its_means(tmp_path: Path):
     vary = {"pair": some_pairs(5), "stream.fraction": [0.1, 1.0], "strategies.shrink_perturb.lambda": LAMBDAS}
-    figure = figures_of(tmp_path, seeds=2, vary=vary)[f"{ALONG}_accuracy"]
+    figure = along_fraction(tmp_path, seeds=2, vary=vary)[f"{ALONG}_accuracy"]
     labels = [text.get_text() for text in figure.figure.legends[0].get_texts()]
     assert labels == ["random init", "warm start", "λ = 0", "λ = 0.5", "λ = 1"]
     assert "The lines labelled by λ are shrink perturb (σ = 0.1)." in figure.caption
@@ -147,10 +156,10 @@ def test_of_six_pairs_the_course_along_the_fraction_comes_first(six: tuple[Path,
 
 
 def test_the_axis_is_the_fraction_of_the_target_with_ticks_at_its_values(tmp_path: Path):
-    ax = figures_of(tmp_path, vary=OVER_P)[ALONG].figure.axes[0]
+    ax = along_fraction(tmp_path, vary=OVER_P)[ALONG].figure.axes[0]
     assert ax.get_xlabel() == "fraction p of the target data"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.1", "0.3", "0.6", "1"]
-    split = figures_of(tmp_path / "split", stream="split", vary={"stream.fraction": [0.1, 0.5]})[ALONG]
+    split = along_fraction(tmp_path / "split", stream="split", vary={"stream.fraction": [0.1, 0.5]})[ALONG]
     assert split.figure.axes[0].get_xlabel() == "first fraction"
 
 
@@ -165,7 +174,7 @@ def test_ticks_that_would_run_into_each_other_are_turned(tmp_path: Path):
 def test_panels_share_a_scale_only_where_the_target_is_the_same(
     tmp_path: Path, six: tuple[Path, dict[str, ReportFigure]]
 ):
-    same = figures_of(tmp_path / "same", vary={"pair": some_pairs(2), **OVER_P})[ALONG]
+    same = along_fraction(tmp_path / "same", vary={"pair": some_pairs(2), **OVER_P})[ALONG]
     axs = same.figure.axes
     assert axs[0].get_ylim() == axs[3].get_ylim()
     assert "its own scale" not in same.caption
@@ -173,27 +182,27 @@ def test_panels_share_a_scale_only_where_the_target_is_the_same(
         other = six[1][f"{ALONG}_{name}"]
         assert len({ax.get_ylim() for ax in other.figure.axes}) == 6
         assert "Each panel has its own scale, because the data differ." in other.caption
-    axs = figures_of(tmp_path / "pairs", vary={"pair": PAIRS})["tradeoff"].figure.axes
+    axs = tradeoff(load(write_run(tmp_path / "pairs", stream="pretrain", seeds=3, vary={"pair": PAIRS}))).figure.axes
     heights = [np.ptp(ax.get_ylim()) for ax in axs]
     assert max(heights) < 25  # per cent of accuracy: nothing is squeezed beside CIFAR-100's 30 and SVHN's 93
 
 
 def test_own_files_of_one_kind_are_different_data(tmp_path: Path):
     pairs = {f"{one} to b": {"stream.source.path": one, "data.path": f"{one}.npz"} for one in ("a", "c")}
-    assert "its own scale" in figures_of(tmp_path, seeds=1, vary={"pair": pairs, **OVER_P})[ALONG].caption
+    assert "its own scale" in along_fraction(tmp_path, seeds=1, vary={"pair": pairs, **OVER_P})[ALONG].caption
 
 
 @pytest.mark.parametrize("count", [12, 13])
 def test_twelve_pairs_are_the_most_and_it_is_said(tmp_path: Path, count: int):
     pairs = {f"pair {index}": {"data.name": "cifar10"} for index in range(count)}
     vary = {"pair": pairs, "stream.fraction": [0.5, 1.0]}
-    figure = figures_of(tmp_path, seeds=1, arms=ONE, vary=vary)[f"{ALONG}_accuracy"]
+    figure = along_fraction(tmp_path, seeds=1, arms=ONE, vary=vary)[f"{ALONG}_accuracy"]
     assert [ax.get_title(loc="left") for ax in figure.figure.axes] == list(pairs)[:12]  # not pair 0, 1, 10, 11
     assert ("The first 12 of 13 combinations" in figure.caption) == (count == 13)
 
 
 def test_the_first_phase_is_not_in_the_accuracy_by_epoch(tmp_path: Path):
-    figure = figures_of(tmp_path, vary={"pair": some_pairs(1)})["accuracy_by_epoch"]
+    figure = accuracy_by_epoch(load(write_run(tmp_path, stream="pretrain", seeds=3, vary={"pair": some_pairs(1)})))
     (ax,) = figure.figure.axes
     assert ax.get_title(loc="left") == "CIFAR-100 to CIFAR-10"
     assert [text.get_text() for text in figure.figure.legends[0].get_texts()][:2] == ["random init", "warm start"]
@@ -211,7 +220,10 @@ def test_a_checkpoint_in_its_place_leaves_nothing_to_tell(tmp_path: Path):
     assert "first phase" not in " ".join(figure.caption for figure in found.values())
     assert "train time of all rounds" in found[ALONG].caption
     check_means(tmp_path, found, list(some_pairs(2)))
-    text = page_of(tmp_path, vary=vary, checkpoint=True)
+    run = load(tmp_path)
+    text = html.render_page(
+        run, run.summary(), list(found.values()), {name: style.to_svg(found[name]) for name in found}
+    )
     assert "first phase" not in text
     assert "data set</th>" not in text
 
@@ -219,7 +231,7 @@ def test_a_checkpoint_in_its_place_leaves_nothing_to_tell(tmp_path: Path):
 def test_time_says_that_the_first_phase_is_not_in_it(tmp_path: Path, six: tuple[Path, dict[str, ReportFigure]]):
     caption = six[1][f"{ALONG}_train_time"].caption
     assert caption.startswith("Train time after the first phase (timed beside other cells) against fraction p")
-    figure = figures_of(tmp_path, seeds=1, vary={"pair": some_pairs(1)})["tradeoff"]
+    figure = tradeoff(load(write_run(tmp_path, stream="pretrain", seeds=1, vary={"pair": some_pairs(1)})))
     assert figure.figure.axes[0].get_xlabel().startswith("train time after the first phase")
 
 

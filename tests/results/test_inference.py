@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -47,13 +47,14 @@ def test_the_bound_holds_in_95_of_100_runs(seeds: int, share: float):
     """Simulated differences of zero, of whose variance `share` is what the reference's cell did."""
     rng = np.random.default_rng(0)
     above = []
-    for _ in range(400):
+    for _ in range(200):
         reference, own = rng.normal(size=(1, seeds)), rng.normal(size=(10, seeds))
         differences = np.sqrt(share) * reference + np.sqrt(1 - share) * own
         above.append((lower_bounds(pairs_of(differences), ["setting"])["difference_bound"] > 0).mean())
     assert 0.03 < np.mean(above) < 0.075
 
 
+@settings(max_examples=20)
 @given(st.integers(1, 8), st.integers(6, 9))
 def test_with_many_seeds_every_setting_has_its_own_deviation(settings: int, seeds: int):
     differences = np.random.default_rng(settings * 10 + seeds).normal(size=(settings, seeds))
@@ -75,6 +76,7 @@ def test_a_setting_that_lacks_a_seed_has_no_bound():
     assert lower_bounds(pairs[pairs["seed"] == 0], ["setting"]).empty
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 1000))
 def test_the_best_by_other_seeds_is_that_of_a_plain_loop(settings: int, seeds: int, draw: int):
     differences = np.random.default_rng(draw).normal(size=(settings, seeds))
@@ -87,7 +89,7 @@ def test_the_best_by_other_seeds_is_that_of_a_plain_loop(settings: int, seeds: i
 
 def test_of_equal_settings_the_best_looks_better_than_it_is():
     rng = np.random.default_rng(0)
-    runs = [rng.normal(size=(30, 3)) for _ in range(300)]
+    runs = [rng.normal(size=(30, 3)) for _ in range(150)]
     chosen = np.mean([run.mean(axis=1).max() for run in runs])
     other = np.mean([best_by_other_seeds(pairs_of(run), ["setting"]) for run in runs])
     assert chosen > 1

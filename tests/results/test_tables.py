@@ -125,7 +125,7 @@ def test_the_reference_is_not_compared_with_itself():
 accuracies = st.lists(st.floats(0.1, 0.9), min_size=2, max_size=5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5)
 @given(accuracies, st.floats(-0.1, 0.1))
 def test_shifting_an_arm_shifts_its_difference_and_keeps_the_width(values: list[float], shift: float):
     before, after = (
@@ -137,7 +137,7 @@ def test_shifting_an_arm_shifts_its_difference_and_keeps_the_width(values: list[
     assert widths[0] == pytest.approx(widths[1], abs=1e-9)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(random: Any):
     rounds = two_arms(A, B, SECONDS)
@@ -147,7 +147,7 @@ def test_the_order_of_rows_changes_nothing(random: Any):
     pd.testing.assert_frame_equal(expected, found, check_exact=True)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5)
 @given(st.floats(0.01, 100))
 def test_slowing_an_arm_multiplies_its_ratio(factor: float):
     before, after = (
@@ -223,7 +223,7 @@ def test_equal_arms_have_a_zero_interval_and_no_p_value():
     assert np.isnan(warm["difference_p"])
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.permutations([32 / 36, 32 / 36, 33 / 36, 31 / 36, 0.7]), st.permutations(range(5)))
 def test_arms_with_the_same_accuracies_in_another_order_have_the_same_mean(accuracies: list[float], order: list[int]):
     other = [accuracies[index] for index in order]
@@ -366,7 +366,7 @@ one_round = st.tuples(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(st.lists(one_round, min_size=1, max_size=4))
 def test_a_cell_s_kind_is_the_one_of_its_rounds_or_mixed(rows: list[tuple[str, float, float | None]]):
     timing, seconds, estimates = map(list, zip(*rows, strict=True))
