@@ -49,6 +49,12 @@ def test_every_bundled_scenario_can_be_checked_and_rehearsed(name):
     assert {cell.arm.label for cell in cells} == set(raw["strategies"])
 
 
+def test_claims_about_what_is_left_out_are_left_out(edited):
+    claims = ["random_init above mine", "random_init above mine where training.batch_size = 5"]
+    small, _ = rehearsed(edited({"vary": {"training.batch_size": [4, 5, 6]}, "claims": claims}))
+    assert small["claims"] == claims[:1]
+
+
 def test_image_sets_have_a_stand_in_of_the_same_shape(edited):
     _, cells = rehearsed(edited({"data": {"name": "svhn", "validation_fraction": 0.5}, "model": "mlp"}))
     assert cells[0].data.options["like"] == "svhn"

@@ -18,6 +18,7 @@ from warmstart_sim.registry import DATASETS
 from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.cells import Cell
 from warmstart_sim.scenario.component import Component, model_to_dict
+from warmstart_sim.scenario.named_results import with_claims_that_apply
 from warmstart_sim.scenario.sections import DataSettings
 from warmstart_sim.scenario.yaml_files import to_plain_values
 
@@ -51,7 +52,7 @@ def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
 
     It keeps both ends of each axis, two seeds and all arms. If these are too many cells, it leaves out the second seed,
     then all but two arms, those without an axis of their own and the last first, and then second ends of axes, the last
-    first.
+    first. Claims about what is left out go, too.
     """
     small: dict[str, Any] = {**to_plain_values(raw), "name": f"{raw['name']}-rehearsal", "rehearsal": True}
     arms = small["strategies"]
@@ -69,7 +70,7 @@ def rehearsal(raw: Mapping[str, Any]) -> dict[str, Any]:
             vary[long[-1]] = _ends(vary[long[-1]], 1)
         else:
             break
-    return small
+    return with_claims_that_apply(small, raw, small["name"])
 
 
 def _ends(values: Any, count: int = 2) -> Any:
