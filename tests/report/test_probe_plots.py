@@ -68,7 +68,8 @@ def test_the_columns_of_a_probe_are_panels_with_means_over_seeds(tmp_path: Path)
     ]
     figure = found["probe_weight_norm_by_round"]
     titles = [ax.get_title(loc="left") for ax in figure.figure.axes]
-    assert titles == ["weight norm layer1 (L2 norm)", "weight norm layer2 (L2 norm)"]
+    assert titles == ["weight norm layer1", "weight norm layer2"]
+    assert figure.figure.axes[0].get_ylabel() == "weight norm layer1 (L2 norm)"
     rounds = pd.read_csv(tmp_path / "rounds.csv").query("strategy == 'warm_start'").groupby("train_samples")
     for panel, column in enumerate(("weight_norm_layer1", "weight_norm_layer2")):
         (line,) = lines(figure, panel, style.PALETTE[0])

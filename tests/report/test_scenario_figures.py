@@ -162,6 +162,15 @@ def test_a_scatter_has_a_point_for_each_cell(online: Run):
     assert sum(len(each.get_xdata()) for each in ax.lines) == len(cell_values(online)) == 15
 
 
+def test_a_logarithmic_axis_has_numbers_at_its_ticks_within_a_decade(online: Run):
+    figure = draw(online, kind="scatter", x="epochs", log=["x", "y"])
+    figure.figure.draw_without_rendering()
+    low, high = figure.figure.axes[0].get_xlim()
+    assert high < 10 * low
+    words = [label.get_text() for label in figure.figure.axes[0].get_xticklabels()]
+    assert sum(low <= float(word) <= high for word in words) > 1
+
+
 def test_colours_of_a_scatter_can_be_the_values_of_a_key(online: Run):
     figure = draw(online, kind="scatter", x="train_seconds", y="steps", color="lambda")
     assert legend(figure) == ["λ = 0", "λ = 0.6", "λ = 1", "random init", "warm start"]

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from warmstart_sim.report.panels import MOST_LINES, MOST_PANELS, Panel, line_axis, same_data
 from warmstart_sim.report.style import GREY
@@ -132,12 +132,14 @@ def set_x_ticks(ax: Axes, values: Sequence[float], width: float, positions: Sequ
 
 
 def set_log(ax: Axes, axes: Sequence[str]) -> None:
-    """Makes these axes, "x" or "y", logarithmic, with plain numbers at their ticks."""
+    """Makes these axes, "x" or "y", logarithmic, with plain numbers at their ticks; the data are drawn already."""
     for name in axes:
         axis = ax.xaxis if name == "x" else ax.yaxis
         ax.set_xscale("log") if name == "x" else ax.set_yscale("log")
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator() if high > 30 * low else MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-        axis.set_minor_formatter(NullFormatter())
 
 
 def label_outer(axs: list[Axes], x: str, y: str) -> None:
