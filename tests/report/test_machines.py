@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from fake_runs import write_run
 
-from warmstart_sim import report
+from warmstart_sim.report import html
 from warmstart_sim.report.findings import describe_run
 from warmstart_sim.results.tables import Run, load
 
@@ -36,7 +36,7 @@ def test_a_run_on_two_machines_says_so_where_it_is_read(tmp_path: Path):
     rounds = run.rounds["host"].value_counts()
     note = f"Mean seconds mix 2 machines (one: card A, {rounds['one']} rounds; two: card B, {rounds['two']} rounds)"
     assert note in describe_run(run)[1]  # the terminal prints this
-    assert note in report.write(tmp_path).read_text(encoding="utf-8")
+    assert note in html.render_page(run, run.summary(), [], {})
     assert set(run.summary()["device_name"]) == {"mixed"}
     warm = run.summary().set_index("strategy").loc["warm_start"]
     assert (warm["pairs"], warm["timed_pairs"]) == (4, 4)  # both cells of a seed ran on one machine

@@ -11,10 +11,9 @@ import pandas as pd
 import pytest
 from fake_runs import write_run
 
-from warmstart_sim import report
-from warmstart_sim.report import style
+from warmstart_sim.report import html, style
 from warmstart_sim.report.figures import draw_figures
-from warmstart_sim.report.probe_plots import SECTION
+from warmstart_sim.report.probe_plots import SECTION, plot_probes
 from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.results.tables import load
 
@@ -41,7 +40,9 @@ def write_probed(folder: Path, every: int = 1, **options: Any) -> Path:
 
 
 def probe_figures(folder: Path) -> dict[str, ReportFigure]:
-    return {figure.name: figure for figure in draw_figures(load(folder)) if figure.section == SECTION}
+    figures = plot_probes(load(folder))
+    assert {figure.section for figure in figures} <= {SECTION}
+    return {figure.name: figure for figure in figures}
 
 
 def lines(figure: ReportFigure, panel: int, colour: str) -> list[Any]:
@@ -111,7 +112,9 @@ def test_with_several_panels_each_column_has_a_figure(tmp_path: Path):
 
 @pytest.mark.parametrize("stream", ["online", "pretrain"])
 def test_the_page_has_a_section_on_probes(tmp_path: Path, stream: str):
-    text = report.write(write_probed(tmp_path, stream=stream)).read_text(encoding="utf-8")
+    run = load(write_probed(tmp_path, stream=stream))
+    figures = draw_figures(run)
+    text = html.render_page(run, run.summary(), figures, {figure.name: style.to_svg(figure) for figure in figures})
     assert text.index("<h2>Figures</h2>") < text.index(f"<h2>{SECTION}</h2>") < text.index("<h2>How it was made")
     assert "figures/probe_weight_norm_by_round.svg" in text
 
