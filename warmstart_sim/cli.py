@@ -222,14 +222,20 @@ def papers(
     from warmstart_sim import papers
 
     for each in papers.reproductions(rows or (), runs or papers.RUN_FOLDERS):
-        numbers = f"; {_count(each.numbers, 'published number')}" if each.numbers else ""
-        steps = f"; at most {_count(each.steps, 'step')}" if cost and each.steps is not None else ""
+        about = [
+            "" if each.commands else "no scenario yet",
+            _count(each.numbers, "published number") if each.numbers else "",
+            f"at most {_count(each.steps, 'step')}" if cost and each.steps is not None else "",
+            "rehearsed" if each.rehearsed else "",
+        ]
         print(f"{each.row.name:<6} {each.row.title}")
-        print(f"       {each.command or 'no scenario yet'}{numbers}{steps}{'; rehearsed' if each.rehearsed else ''}")
+        for line in filter(None, [*each.commands, "; ".join(filter(None, about))]):
+            print(f"       {line}")
         for run in each.runs:
             if not run.rehearsal:
                 changed = f"; {_count(len(run.changes), 'setting')} changed" if run.changes else ""
-                print(f"       {run.folder}: {_count(run.cells, 'cell')}, {run.hours:.2g} h{changed}. {run.agreement}")
+                told = f"{run.folder}: {_count(run.cells, 'cell')}, {run.hours:.2g} h{changed}. {run.agreement}"
+                print(f"       {told.rstrip()}")
 
 
 @app.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import yaml
 from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.published import PAPERS, PaperRow, paper_rows, published_numbers
 from warmstart_sim.report.beside_papers import describe_comparison
+from warmstart_sim.report.wording import join_words
 from warmstart_sim.results.tables import load
+from warmstart_sim.scenario.changes import changes_from_paper
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 from warmstart_sim.scenario.yaml_files import load as load_scenario
 
 RUN_FOLDERS = (Path("runs"), Path("results"))
-ELSEWHERE = {"A-P1": "pytest tests/strategies/test_proposition.py"}  # a property, not an experiment
+ELSEWHERE = {"A-P1": ("pytest tests/strategies/test_proposition.py",)}  # a property, not an experiment
 
 
 @dataclass(frozen=True)
@@ -52,31 +56,34 @@ class Reproduction:
 
     Attributes:
         row: The table or figure.
-        scenario: The bundled scenario that reproduces it; None if there is none yet.
-        command: What to type; None if there is nothing yet.
+        scenarios: The bundled scenarios that reproduce it, or a part of it each.
+        commands: What to type; nothing if there is no scenario yet.
         numbers: How many numbers the paper's text states for it.
         runs: Its runs, rehearsals last.
     """
 
     row: PaperRow
-    scenario: str | None
-    command: str | None
+    scenarios: tuple[str, ...]
+    commands: tuple[str, ...]
     numbers: int
     runs: list[PaperRun] = field(default_factory=list)
 
     @property
     def steps(self) -> int | None:
-        """The most optimiser steps that it can take; None without a scenario."""
-        if self.scenario is None:
-            return None
-        from warmstart_sim import api
-
-        return api.size(load_scenario(self.scenario), self.scenario).steps
+        """The most optimiser steps that its scenarios can take; None without one."""
+        return sum(map(_most_steps, self.scenarios)) if self.scenarios else None
 
     @property
     def rehearsed(self) -> bool:
         """Whether a rehearsal is among its runs."""
         return any(run.rehearsal for run in self.runs)
+
+
+@functools.cache
+def _most_steps(scenario: str) -> int:
+    from warmstart_sim import api
+
+    return api.size(load_scenario(scenario), scenario).steps
 
 
 def reproductions(names: Iterable[str] = (), folders: Iterable[Path] = RUN_FOLDERS) -> list[Reproduction]:
@@ -96,19 +103,21 @@ def reproductions(names: Iterable[str] = (), folders: Iterable[Path] = RUN_FOLDE
         if name not in (*rows, *groups, *groups.values()):
             raise WarmstartError(unknown("row", name, [*rows, *groups.values()]))
     chosen = [row for row in rows.values() if not wanted or {row.name, row.name[0], row.paper} & set(wanted)]
-    scenarios: dict[str, str] = {}
+    scenarios: dict[str, list[str]] = {}
     for name in bundled_scenarios():
         for row in load_scenario(name).get("reproduces") or ():
-            scenarios.setdefault(row, name)
+            scenarios.setdefault(row, []).append(name)
     runs = find_runs(folders)
     return [
         Reproduction(
-            row, scenarios.get(row.name),
-            f"warmstart-sim run {scenarios[row.name]}" if row.name in scenarios else ELSEWHERE.get(row.name),
-            len(published_numbers(row.name)), runs.get(row.name, []),
+            row,
+            tuple(found := scenarios.get(row.name, [])),
+            tuple(f"warmstart-sim run {name}" for name in found) or ELSEWHERE.get(row.name, ()),
+            len(published_numbers(row.name)),
+            runs.get(row.name, []),
         )
         for row in chosen
-    ]  # fmt: skip
+    ]
 
 
 def find_runs(folders: Iterable[Path]) -> dict[str, list[PaperRun]]:
@@ -131,6 +140,7 @@ def find_runs(folders: Iterable[Path]) -> dict[str, list[PaperRun]]:
 def _read(folder: Path) -> PaperRun:
     run = load(folder)
     rounds, about = run.rounds, run.environment
+    changes = about.get("changes_from_paper")
     again = rounds.duplicated(["seed", "round", "train_seconds", "criterion_seconds"])
     once = rounds[~(rounds["shared"].astype(bool) & again)]  # a first phase has a row in each arm
     return PaperRun(
@@ -140,7 +150,7 @@ def _read(folder: Path) -> PaperRun:
         hours=float(once[["train_seconds", "criterion_seconds"]].sum().sum()) / 3600,
         device=str(about.get("device_name") or about.get("device") or ""),
         date=str(about.get("date", ""))[:10],
-        changes=tuple(about.get("changes_from_paper") or ()),
+        changes=tuple(changes_from_paper(run.scenario) if changes is None else changes),
         agreement=" ".join(filter(None, [_agreement(folder), _claims(folder)])),
     )
 
@@ -161,32 +171,71 @@ def _claims(folder: Path) -> str:
     return f"{verdicts['holds']} of {count} claims hold{''.join(f', {each}' for each in others)}."
 
 
-def page(found: Iterable[Reproduction]) -> str:
-    """The page "Reproducing the papers" in Markdown: a table for each paper, then each run with its differences."""
+def page(found: Iterable[Reproduction], figures: Callable[[PaperRun], Sequence[tuple[str, str]]]) -> str:
+    """The page "Reproducing the papers" in Markdown: a table for each paper, then each run with its first figures.
+
+    Args:
+        found: From `reproductions`.
+        figures: The titles of a run's figures that the page shows, and their paths relative to it.
+    """
     found = list(found)
     lines = ["# Reproducing the papers", "", INTRODUCTION]
     for paper, title in PAPERS.items():
         rows = [each for each in found if each.row.paper == paper]
-        done = sum(each.command is not None for each in rows)
-        lines += ["", f"## {title}", "", f"{done} of {len(rows)} tables and figures have a command.", ""]
+        done = sum(bool(each.commands) for each in rows)
+        lines += ["", f"## {title}", "", f"{done} of {len(rows)} rows have a command.", ""]
         lines += ["| row | shows | command | steps at most | numbers | runs |", "|---|---|---|---|---|---|"]
-        for each in rows:
-            runs = "; ".join(_run_words(run) for run in each.runs if not run.rehearsal)
-            steps = "" if each.steps is None else f"{each.steps:,}"
-            command = f"`{each.command}`" if each.command else "not yet"
-            lines.append(
-                f"| {each.row.name} | {each.row.title} | {command} | {steps} | {each.numbers or ''} | {runs} |"
-            )
-    return "\n".join([*lines, ""])
+        lines += map(_table_row, rows)
+    runs: dict[Path, list[str]] = {}  # the rows that each run reproduces
+    about: dict[Path, PaperRun] = {}
+    for each in found:
+        for run in each.runs:
+            if not run.rehearsal:
+                runs.setdefault(run.folder, []).append(each.row.name)
+                about[run.folder] = run
+    lines += ["", "## Runs with their figures", "", *([] if runs else ["There is none yet."])]
+    for folder, names in runs.items():
+        run = about[folder]
+        lines += [f"### {folder.name}", "", f"{join_words(names)}: {_run_words(run)}", ""]
+        lines += [f"Settings that differ from the paper's: {'; '.join(run.changes)}.", ""] if run.changes else []
+        for name, path in figures(run):
+            lines += [f"![{name}]({path})", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def first_figures(run: PaperRun, most: int = 2) -> list[tuple[str, Path]]:
+    """The titles and the SVG files of the first figures of a run's report."""
+    report = run.folder / "report.html"
+    if not report.exists():
+        return []
+    pattern = r'<h3>([^<]*)</h3>(?:(?!<h3>).)*?href="figures/([^"/]+)\.svg"'
+    titles = re.findall(pattern, report.read_text(encoding="utf-8"), flags=re.DOTALL)
+    paths = [(title, run.folder / "figures" / f"{name}.svg") for title, name in titles]
+    return [(title, path) for title, path in paths if path.exists()][:most]
+
+
+def _table_row(each: Reproduction) -> str:
+    command = "<br>".join(f"`{command}`" for command in each.commands) or "not yet"
+    steps = "" if each.steps is None else f"{each.steps:,}"
+    done = [run for run in each.runs if not run.rehearsal]
+    runs = "<br>".join(f"[{run.folder.name}](#{run.folder.name.lower()}): {run.agreement or 'run'}" for run in done)
+    return f"| {each.row.name} | {each.row.title} | {command} | {steps} | {each.numbers or ''} | {runs} |"
 
 
 def _run_words(run: PaperRun) -> str:
-    differs = f"; differs: {', '.join(run.changes)}" if run.changes else ""
-    return f"`{run.folder}` ({run.date}, {run.device}, {run.hours:.2g} h{differs}): {run.agreement}"
+    where = f"{run.device}, {run.date}" if run.device else run.date
+    cells = f"{run.cells:,} cell{'' if run.cells == 1 else 's'}"
+    return f"{cells}, {run.hours:.2g} h of training ({where}), in `{run.folder}`. {run.agreement}".strip()
 
 
 INTRODUCTION = """\
-`warmstart-sim papers` prints this list with the runs that it finds in `runs/` and `results/`. A command can be tried
-without data and GPU in a minute: add `--rehearse`. `warmstart-sim compare RUN_DIR` shows a run beside the numbers of
-the paper. "Steps at most" is the number of optimiser steps if every round reaches its cap; "numbers" counts those that
-the text of the paper states for the row. Figures without stated values have claims: sentences that are checked."""
+`warmstart-sim papers` prints this list with the runs that it finds in `runs/` and `results/`;
+`warmstart-sim papers A-T1` prints one row of it. Any command can be tried in a minute, without data and without a GPU:
+add `--rehearse`.
+`warmstart-sim compare RUN_DIR` shows a run beside [the paper's numbers](results_and_report.md#beside-the-papers).
+
+In the tables, "steps at most" is the number of optimiser steps if every round reaches its cap, which most do not.
+"Numbers" is how many the paper's text states for the row. Figures whose values it does not state have
+[claims](results_and_report.md#claims) instead: sentences that are checked.
+
+`tools/papers_page.py` writes this page."""
