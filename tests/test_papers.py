@@ -175,7 +175,6 @@ def test_compare_with_another_run_and_claims_alone(tmp_path: Path):
         ({"rehearsal": True, "reproduces": ["A-T1"]}, "this run is a rehearsal"),
         ({"rehearsal": True, "claims": CLAIMS}, "this run is a rehearsal"),
         ({"claims": ["nonsense"]}, "claims: 'nonsense' is no claim"),
-        ({"claims": ["nothing of warm_start below random_init"]}, "unknown column 'nothing'"),
     ],
 )
 def test_what_compare_refuses(tmp_path: Path, scenario: dict[str, object], message: str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -371,8 +372,13 @@ def test_stored_claims_are_checked_in_order_and_damaged_ones_refused():
     damaged = Run({**run.scenario, "claims": ["gibberish"]}, {}, run.rounds, run.epochs, (), {})
     with pytest.raises(WarmstartError, match="claims: 'gibberish' is no claim"):
         check_claims(damaged)
-    with pytest.raises(WarmstartError, match="unknown column 'tset_loss'; did you mean 'test_loss'"):
-        checked(run, "tset_loss of warm_start below random_init")
+    lacking = replace(run, scenario={**run.scenario, "claims": ["tset_loss of warm_start below random_init"]})
+    (found,) = check_claims(lacking)
+    assert (found.verdict, found.evidence) == (
+        "undecided", "the tables have no column 'tset_loss' of numbers; did you mean 'test_loss'?",
+    )  # fmt: skip
+    with pytest.raises(WarmstartError, match="the tables have no column 'width'"):
+        checked(run, "warm_start below random_init where width = 3")
 
 
 def test_strategies_and_axes_that_a_command_leaves_out_take_their_claims_with_them():

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from warmstart_sim.errors import WarmstartError, unknown
+from warmstart_sim.errors import WarmstartError, nearest
 from warmstart_sim.results.claims import WITHIN_CELL, Claim, Side, parse_claim
 from warmstart_sim.results.columns import plain
 from warmstart_sim.results.statistics import COSTS, over_seeds
@@ -63,13 +63,20 @@ def check_claims(run: Run) -> list[CheckedClaim]:
     """Evaluates the claims of a run's scenario.
 
     Raises:
-        WarmstartError: A stored claim is not in the grammar, or names something that the tables lack.
+        WarmstartError: A stored claim is not in the grammar.
     """
     try:
         claims = [parse_claim(text) for text in run.scenario.get("claims") or ()]
     except ValueError as error:  # written by hand, or by another version
         raise WarmstartError(f"claims: {error}") from None
-    return [check_claim(run, claim) for claim in claims]
+    return [_checked(run, claim) for claim in claims]
+
+
+def _checked(run: Run, claim: Claim) -> CheckedClaim:
+    try:
+        return check_claim(run, claim)
+    except WarmstartError as error:  # a report goes on
+        return CheckedClaim(claim, "undecided", reason=str(error))
 
 
 def check_claim(run: Run, claim: Claim) -> CheckedClaim:
@@ -79,6 +86,9 @@ def check_claim(run: Run, claim: Claim) -> CheckedClaim:
     values. A seed that lacks a value which another seed has is left out, so that all means are over the same values.
     The 95 % t-interval over seeds decides. Costs are compared by the logarithm of their ratio. A trend is the
     least-squares slope over the ranks of the values of `along`, within a seed.
+
+    Raises:
+        WarmstartError: The tables lack a column that it names.
     """
     is_gap = claim.relation in ("shrinks", "grows")
     right = claim.right or (Side(run.reference, claim.left.column) if is_gap else None)
@@ -125,7 +135,7 @@ def _values(run: Run, claim: Claim, side: Side) -> pd.DataFrame:
     place = claim.place or ("over all rounds" if column in COSTS and not claim.by_epoch else "in the last round")
     rows = run.epochs if claim.by_epoch else run.rounds
     if column not in (numbers := rows.select_dtypes("number")) or column in run.axes:
-        raise WarmstartError(f"'{claim.text}': {unknown('column', column, numbers.columns)}")
+        raise WarmstartError(f"the tables have no column '{column}' of numbers{nearest(column, numbers.columns)}")
     keys = ["strategy", *run.axes, "seed"]
     rows = rows.merge(run.cells.loc[run.cells["state"] == "complete", keys], on=keys)
     rows = rows[rows["strategy"].astype(str) == side.arm]
@@ -134,7 +144,7 @@ def _values(run: Run, claim: Claim, side: Side) -> pd.DataFrame:
         rows = rows[~rows["shared"].astype(bool)]
     for key, value in {**claim.where, **side.setting}.items():
         if key not in rows:
-            raise WarmstartError(f"'{claim.text}': {unknown('column', key, rows.columns)}")
+            raise WarmstartError(f"the tables have no column '{key}'{nearest(key, rows.columns)}")
         of_other_arms = rows[key].isna() & (key not in side.setting)  # an axis that this arm does not have
         rows = rows[of_other_arms | (rows[key].map(plain) == plain(value))]
     cell = rows.groupby(keys, dropna=False, observed=True)
