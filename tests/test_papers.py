@@ -46,6 +46,8 @@ def test_every_row_of_the_papers_is_listed(tmp_path: Path):
     assert all(each.commands for each in found if each.row.paper in ("ash_adams", "kireev"))
     three = next(each for each in found if each.row.name == "A-T3")
     assert (len(three.scenarios), three.numbers) == (3, 24)
+    (test,) = papers.ELSEWHERE["A-P1"]
+    assert (ROOT / test.removeprefix("pytest ")).is_file()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from warmstart_sim.scenario.yaml_files import bundled_scenarios
 from warmstart_sim.scenario.yaml_files import load as load_scenario
 
 RUN_FOLDERS = (Path("runs"), Path("results"))
-ELSEWHERE = {"A-P1": ("pytest tests/strategies/test_proposition.py",)}  # a property, not an experiment
+ELSEWHERE = {"A-P1": ("pytest tests/models/test_proposition_1.py",)}  # a property, not an experiment
 
 
 @dataclass(frozen=True)
