@@ -29,10 +29,6 @@ from warmstart_sim.results.columns import column_of, plain
 EXAMPLES = "'warm_start below random_init in the last round', 'gap of warm_start shrinks as stream.fraction grows'"
 # What rises within a cell; any other column of a trend is an axis.
 WITHIN_CELL = ("round", "train_samples", "epoch")
-TEXT_COLUMNS = (
-    "shared", "dataset", "converged", "status", "cell_complete", "timing", "device", "device_name", "host", "commit",
-    "started", "ended",
-)  # fmt: skip
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _ARM = r"(?:[^\s()]+(?:\s*\([^()]*\))?)"
 _SIDE = rf"(?:[^\s()]+ of {_ARM}|{_ARM})"

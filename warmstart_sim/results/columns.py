@@ -16,8 +16,8 @@ ROUND_COLUMNS = (
     "setup_seconds", "estimated_isolated_seconds", "timing", "threads", "device", *MACHINE_COLUMNS,
 )  # fmt: skip
 TEXT_COLUMNS = (  # without numbers that a figure could draw
-    "scenario", "strategy", "shared", "selected", "dataset", "converged", "status", "cell_complete", "timing", "device",
-    *(name for name in MACHINE_COLUMNS if name != "peak_memory"),
+    "scenario", "strategy", "shared", "selected", "dataset", "converged", "status", "cell_complete", "copied_from",
+    "timing", "device", *(name for name in MACHINE_COLUMNS if name != "peak_memory"),
 )  # fmt: skip
 EPOCH_COLUMNS = (
     "round", "shared", "epoch", "steps", "learning_rate", "running_train_accuracy", "running_train_loss",
