@@ -48,7 +48,7 @@ def test_an_analysis_that_fails_leaves_the_tables_and_ends_the_command_in_its_re
 
 def test_without_stored_weights_it_says_how_to_keep_them(copied):
     shutil.rmtree(copied / "first_phases")
-    with pytest.raises(WarmstartError, match=r"first_phases.* has no weights.pt that can be read; a run keeps"):
+    with pytest.raises(WarmstartError, match=r"first_phases.* lacks weights that can be read; a run keeps"):
         api.analyze(copied, "correlation_with_start", device="cpu")
     shutil.rmtree(copied / "cells")
     with pytest.raises(WarmstartError, match=r"^accuracy_against_lambda needs weights, and .* has none: a run keeps"):
@@ -90,6 +90,18 @@ def test_ones_own_analysis_is_a_function(copied):
     table = api.analyze(copied, "tests.analyses.test_analyze:count", {"base": 10}, device="cpu")
     assert table.to_dict("records") == [{"cells": 13}]
     assert (copied / "count.csv").read_text() == "cells\n13\n"
+
+
+def broken(run):
+    raise ZeroDivisionError("no cells")
+
+
+def test_ones_own_analysis_is_checked_before_training_and_its_errors_end_in_one_line(finished, tmp_path):
+    with pytest.raises(WarmstartError, match=r"analysis 'tests\.analyses\.test_analyze:nothing': .* no attribute"):
+        executed(tmp_path / "run", analyze=["tests.analyses.test_analyze:nothing"])
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(WarmstartError, match=r"^analysis 'tests\..*:broken': ZeroDivisionError: no cells$"):
+        api.analyze(finished, "tests.analyses.test_analyze:broken", device="cpu")
 
 
 def test_fresh_removes_the_tables_of_analyses(copied):

@@ -73,6 +73,7 @@ MISTAKES = [
     ("measure.each_epoch", [{"gradient_norm": {"every": 0}}], f"~[0].{EVERY}: found 0 {AT_LEAST_1}"),
     ("measure.each_epoch", [{"gradient_norm": 3}], "~[0].gradient_norm: found 3 (allowed: a mapping)"),
     ("measure.each_epoch", [{"a:b": {}, "c:d": {}}], "~[0]: expected a name, or one name with its options"),
+    ("analyze", ["gap_against", "gap_against"], "~: 'gap_against' is there twice; a run has one table of each analysis"),
     ("analyze", ["gap_agains"], f"~[0]: unknown analysis 'gap_agains'; did you mean 'gap_against'? {ANALYSES}"),
     ("analyze", [{"gap_against": {"axs": "x"}}], f"~[0].gap_against.axs: unknown key; did you mean 'axis'? {GAP_KEYS}"),
     ("analyze", [{"accuracy_against_lambda": {"lambdas": [-1]}}], f"~[0].{LAMBDAS}[0]: found -1 {NOT_NEGATIVE}"),

@@ -48,7 +48,7 @@ def gap_against(run: StoredRun, /, *, axis: str | None = None, to: str | None = 
         if row["strategy"] != reference and row[column] == row[column] and row["pairs"]:
             yield {
                 **{name: row[name] for name in ("strategy", *tables.axes, "pairs")},
-                "gap": -row["difference"],
-                "gap_low": -row["difference_high"],
-                "gap_high": -row["difference_low"],
+                "gap": 0 - row["difference"],  # -0.0 would look like a gap
+                "gap_low": 0 - row["difference_high"],
+                "gap_high": 0 - row["difference_low"],
             }

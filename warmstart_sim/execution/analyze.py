@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import WarmstartError, error_summary
 from warmstart_sim.registry import ANALYSES
 from warmstart_sim.results.files import write_text
 from warmstart_sim.results.store import FILES, RunFolder
 from warmstart_sim.scenario import Cell, Component
+from warmstart_sim.scenario.component import check_user_component
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,14 @@ def analyze(run: RunFolder, analysis: Component, cells: Sequence[Cell], executio
     path = run.path / table_name(analysis.name)
     if ANALYSES.has_trait(analysis.name, "needs_weights") and not (run.path / "cells").is_dir():
         raise WarmstartError(f"{analysis.name} needs weights, and {run.path} has none: {HOW_TO_KEEP}")
-    rows = list(analysis.make(ANALYSES)(StoredRun(run, load(run.path), cells, execution)))
+    try:
+        rows = list(analysis.make(ANALYSES)(StoredRun(run, load(run.path), cells, execution)))
+    except WarmstartError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        if not analysis.is_user_defined:
+            raise
+        raise WarmstartError(f"analysis '{analysis.name}': {error_summary(error)}") from error
     if not rows:
         raise WarmstartError(f"{analysis.name}: {run.path} has no complete cell to analyse")
     table = pd.DataFrame(rows, columns=list(dict.fromkeys(itertools.chain.from_iterable(rows))))
@@ -58,6 +66,18 @@ def analyze_all(
         except WarmstartError as error:
             failures[analysis.name] = str(error)
     return failures
+
+
+def check_analyses(analyses: Iterable[Component], where: str) -> None:
+    """Checks a user's own analyses before training: they can be imported, accept their options, and have a table name.
+
+    Raises:
+        WarmstartError: One of this is not so.
+    """
+    for analysis in analyses:
+        table_name(analysis.name)
+        if analysis.is_user_defined:
+            check_user_component(analysis, ANALYSES, where)
 
 
 def table_name(analysis: str) -> str:

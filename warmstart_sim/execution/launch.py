@@ -16,7 +16,7 @@ from warmstart_sim import preemption
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import RunError, WarmstartError
-from warmstart_sim.execution.analyze import analyze_all
+from warmstart_sim.execution.analyze import analyze_all, check_analyses
 from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.experiment.copies import copy_results
 from warmstart_sim.registry import DATASETS
@@ -76,6 +76,7 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
     data_root = find_data_root(options.data_root and Path(options.data_root))
     unfinished = _unfinished(cells, run, options.fresh)
     device = "cpu" if options.ray else choose_device(options.device)
+    check_analyses(scenario.analyze, where)
     _check(unfinished, data_root, where, options)  # before a folder is made
 
     with _cluster(options, unfinished) as cluster, run.locked():

@@ -111,5 +111,5 @@ class StoredCell:
 def _kept(folder: CellFolder) -> StateDict:
     weights = folder.weights() if folder.complete else None
     if weights is None:
-        raise WarmstartError(f"{folder.path} has no weights.pt that can be read; {HOW_TO_KEEP}")
+        raise WarmstartError(f"{folder.path} lacks weights that can be read; {HOW_TO_KEEP}")
     return weights

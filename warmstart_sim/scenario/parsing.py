@@ -148,6 +148,9 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
         check.probes(header.measure.each_round, "measure.each_round", Settings),
     )
     analyze = tuple(analysis for analysis, _ in check.listed(ANALYSES, header.analyze, "analyze", Settings))
+    names = [analysis.name for analysis in analyze]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise scenario_error(where, "analyze", f"'{twice[0]}' is there twice; a run has one table of each analysis")
     return Scenario(
         header, data, data_settings, stream, stream_settings.rounds, pretraining, epochs, model, training, arms,
         measure, analyze,
