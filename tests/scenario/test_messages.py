@@ -7,12 +7,10 @@ import pytest
 from warmstart_sim import registry
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.scenario import parsing
 
 inf, nan = float("inf"), float("nan")
-SECTIONS = (
-    "(allowed here: name, title, reproduces, seeds, measure, analyze, claims, metric, rehearsal, figures, "
-    "standard_figures, data, stream, model, training, strategies, vary)"
-)
+SECTIONS = f"(allowed here: {', '.join(parsing.SECTIONS)})"
 DATA = "(allowed here: name, validation_fraction, normalize, train_samples, test_samples"
 DATA_KEYS, ARRAYS_KEYS = f"{DATA})", f"{DATA}, path, classes, test_fraction)"
 CHUNK_KEYS = "(allowed here: name, rounds, chunk_size, order)"
@@ -20,6 +18,7 @@ TRAINING_KEYS = "(allowed here: optimizer, schedule, batch_size, bucketing, unti
 OPTIMIZER_KEYS = "(allowed here: name, lr, momentum, weight_decay)"
 ANALYSES = f"(there are: {', '.join(registry.ANALYSES.names())})"
 NOT_NEGATIVE = "(allowed: a number >= 0)"
+ONE_TABLE = "a run has one table of each analysis"
 GAP_KEYS = "(allowed here: axis, to)"
 LAMBDAS = "accuracy_against_lambda.lambdas"
 ARM = f"(allowed here: start, training, {', '.join(registry.PARTS.names())}"
@@ -73,7 +72,7 @@ MISTAKES = [
     ("measure.each_epoch", [{"gradient_norm": {"every": 0}}], f"~[0].{EVERY}: found 0 {AT_LEAST_1}"),
     ("measure.each_epoch", [{"gradient_norm": 3}], "~[0].gradient_norm: found 3 (allowed: a mapping)"),
     ("measure.each_epoch", [{"a:b": {}, "c:d": {}}], "~[0]: expected a name, or one name with its options"),
-    ("analyze", ["gap_against", "gap_against"], "~: 'gap_against' is there twice; a run has one table of each analysis"),
+    ("analyze", ["gap_against", "gap_against"], f"~: 'gap_against' is there twice; {ONE_TABLE}"),
     ("analyze", ["gap_agains"], f"~[0]: unknown analysis 'gap_agains'; did you mean 'gap_against'? {ANALYSES}"),
     ("analyze", [{"gap_against": {"axs": "x"}}], f"~[0].gap_against.axs: unknown key; did you mean 'axis'? {GAP_KEYS}"),
     ("analyze", [{"accuracy_against_lambda": {"lambdas": [-1]}}], f"~[0].{LAMBDAS}[0]: found -1 {NOT_NEGATIVE}"),
