@@ -153,7 +153,9 @@ def test_what_fails_on_cuda_does_not_stop_the_others(tiny_scenario, tmp_path):
     tiny_scenario["strategies"] = {"random_init": {}, "bad": {"start": "tests.experiment.poison:crash"}}
     outcome = launch.run_scenario(tiny_scenario, "scenario", launch.RunOptions(tmp_path, "cuda", slots=4, quiet=True))
     assert len(outcome.failures) == 2
-    assert len(pd.read_csv(outcome.folder / "rounds.csv")) == 2 * 3
+    rounds = pd.read_csv(outcome.folder / "rounds.csv")
+    assert rounds["cell_complete"].sum() == 2 * 3
+    assert set(rounds.loc[~rounds["cell_complete"], "strategy"]) == {"bad"}
 
 
 def test_the_whole_scenario_runs_on_cuda(tiny_scenario, tmp_path):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart_sim.models import build
-from warmstart_sim.training.flops import training_flops
+from warmstart_sim.training.flops import plain_kernels, training_flops
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -70,3 +70,19 @@ def test_counting_changes_neither_the_model_nor_torchs_kernels():
     with pytest.raises(RuntimeError):
         training_flops(model, IMAGES.double())
     assert (torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled) == kernels
+
+
+def test_plain_kernels_need_no_flag_that_precision_forbids():
+    """As on CUDA, where a cell sets the precision of convolutions and of recurrent layers."""
+    libraries = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    before = [library.fp32_precision for library in libraries]
+    enabled = torch.backends.cudnn.enabled
+    try:
+        for library in libraries:
+            library.fp32_precision = "ieee"
+        with plain_kernels():
+            assert not torch.backends.cudnn.enabled
+        assert torch.backends.cudnn.enabled == enabled
+    finally:
+        for library, precision in zip(libraries, before, strict=True):
+            library.fp32_precision = precision

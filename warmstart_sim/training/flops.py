@@ -31,15 +31,19 @@ def training_flops(model: nn.Module, inputs: torch.Tensor, trainable: frozenset[
     replica = copy.deepcopy(model).train()
     if trainable is not None:
         freeze_all_but(replica, None, trainable)
-    with _plain_kernels(), torch.enable_grad(), FlopCounterMode(display=False) as counter:
+    with plain_kernels(), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         logits = replica(inputs[:SAMPLES])
         F.cross_entropy(logits, torch.zeros(SAMPLES, dtype=torch.int64, device=logits.device)).backward()
     return int(counter.get_total_flops()) // SAMPLES
 
 
 @contextlib.contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """Turns fused recurrent kernels off: the counter would not see their matrix products."""
+def plain_kernels() -> Iterator[None]:
+    """Turns fused recurrent kernels off.
+
+    A FLOP counter does not see their matrix products, and those of cuDNN have no backward pass in evaluation mode.
+    `torch.backends.cudnn.flags` would do the same, but fails where `fp32_precision` is set.
+    """
     libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
     before = [library.enabled for library in libraries]
     for library in libraries:

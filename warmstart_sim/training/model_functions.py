@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import BATCH, evaluate
+from warmstart_sim.training.flops import plain_kernels
 from warmstart_sim.training.starts import freeze_all_but
 from warmstart_sim.types import IntArray, Split, StateDict
 
@@ -79,7 +80,7 @@ class FunctionalModel:
         own = self._own(weights)
         parameters = {name: own[name].detach().requires_grad_() for name, _ in self._model.named_parameters()}
         sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-        with torch.enable_grad(), _cudnn_rnn_off(self._model):
+        with torch.enable_grad(), _kernels_with_backward(self._model):
             for index in self._on_device(indices).split(BATCH[self.device.type]):
                 inputs, labels = self._source.batch(index)
                 logits = functional_call(self._model, {**own, **parameters}, (inputs,))
@@ -128,7 +129,7 @@ def without_gradient(model: nn.Module, inputs: torch.Tensor, trains_by_default: 
     freeze_all_but(replica, None, trains_by_default)
     replica.zero_grad()
     cuda = [inputs.device] if inputs.is_cuda else []
-    with torch.enable_grad(), _cudnn_rnn_off(replica), torch.random.fork_rng(devices=cuda):
+    with torch.enable_grad(), _kernels_with_backward(replica), torch.random.fork_rng(devices=cuda):
         for training in (False, True):
             total = replica.train(training)(inputs).sum()
             if total.requires_grad:
@@ -136,8 +137,8 @@ def without_gradient(model: nn.Module, inputs: torch.Tensor, trains_by_default: 
     return frozenset(name for name, each in replica.named_parameters(remove_duplicate=False) if each.grad is None)
 
 
-def _cudnn_rnn_off(model: nn.Module) -> contextlib.AbstractContextManager[object]:
-    """CuDNN's recurrent layers have no backward pass in evaluation mode; torch's own kernels have."""
+def _kernels_with_backward(model: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """Kernels that have a backward pass in evaluation mode, which cuDNN's recurrent layers lack."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     on_cuda = next(model.parameters()).is_cuda
-    return torch.backends.cudnn.flags(enabled=False) if recurrent and on_cuda else contextlib.nullcontext()
+    return plain_kernels() if recurrent and on_cuda else contextlib.nullcontext()
