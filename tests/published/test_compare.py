@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.published import PublishedNumber, compare, paper_rows, published_numbers
 from warmstart_sim.published.compare import (
@@ -20,8 +21,10 @@ from warmstart_sim.published.compare import (
     published_points,
     welch_interval,
 )
-from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS
+from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS, column_of
 from warmstart_sim.results.tables import Run
+from warmstart_sim.scenario.resolved import resolved_scenario
+from warmstart_sim.scenario.yaml_files import bundled_scenarios, load
 
 OURS, THEIRS = np.array([0.561, 0.572, 0.550, 0.568]), np.array([0.55, 0.56, 0.545, 0.571, 0.562])
 SCENARIO: dict[str, Any] = {
@@ -304,6 +307,35 @@ def test_every_published_number_can_be_looked_for_in_any_run(row: str):
     assert len(found) >= len(published_numbers(row))
     if row not in ("C-F10", "D-T1", "D-T2"):  # these state a train accuracy of all models
         assert set(found["verdict"]) <= {"not in this run", "not measured"}
+
+
+SCENARIOS = {name: set(load(name).get("reproduces") or ()) for name in bundled_scenarios()}
+REPRODUCED = set().union(*SCENARIOS.values())
+WITH_NUMBERS = [row for row in REPRODUCED if any(each.unit in compare.UNITS for each in published_numbers(row))]
+
+
+def planned(name: str) -> Run:
+    """A run with the cells of a bundled scenario, each of three rounds."""
+    raw = {**load(name), "seeds": [0]}
+    scenario, cells = scenarios.plan(raw, name)
+    about = dict.fromkeys(ROUND_COLUMNS, 1.0) | {"shared": False, "status": "converged", "cell_complete": True}
+    rows = [
+        about | {column_of(key): value for key, value in cell.varied.items()}
+        | {"strategy": cell.arm.label, "seed": 0, "round": index}
+        for cell in cells for index in range(3)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows).astype({"strategy": pd.CategoricalDtype(list(raw["strategies"]), ordered=True)})
+    axes = tuple(column_of(key) for key in cells[0].varied)
+    return Run(resolved_scenario(raw, scenario), {}, table, pd.DataFrame(), axes, {})
+
+
+@pytest.mark.parametrize("row", sorted(WITH_NUMBERS))
+def test_bundled_scenarios_have_a_cell_for_every_number_of_their_rows(row: str):
+    found = pd.concat(compare_with_papers(planned(name)) for name, rows in SCENARIOS.items() if row in rows)
+    mine = found[(found["row"] == row) & found["unit"].isin(compare.UNITS)]
+    numbers = [each for each in published_numbers(row) if each.unit in compare.UNITS]
+    met = mine[mine["seeds"] > 0].drop_duplicates(["condition", "metric"])
+    assert len(met[~met["metric"].str.contains("minus")]) == len(numbers)  # one setting each, and not several
 
 
 def test_two_runs(beside):
