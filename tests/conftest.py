@@ -44,7 +44,7 @@ def fork_server() -> BaseContext:
 
 @pytest.fixture
 def quick_workers(fork_server, monkeypatch) -> None:
-    """Forks the worker processes of runs in this process; those of a command in another process are spawned."""
+    """Forks the worker processes of runs in this process, as `started` does those of commands; a user's are spawned."""
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork_server)
 
 

@@ -75,24 +75,23 @@ def test_two_workers_give_the_tables_of_one(tiny_scenario, tmp_path, quick_worke
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "kills"), [(1, (1, 3)), (2, (2,))])
 def test_a_run_killed_at_any_moment_and_started_again_gives_the_tables_of_one_that_was_not(
-    tiny_scenario, tmp_path, monkeypatch, fork_server, quick_workers, workers, kills
+    tiny_scenario, tmp_path, monkeypatch, started, quick_workers, workers, kills
 ):
     tiny_scenario |= {"seeds": [0], "training": {"batch_size": 32, "until": {"epochs": 50}}}
     scenario = tmp_path / "tiny.yaml"
     scenario.write_text(yaml.safe_dump(tiny_scenario, sort_keys=False))
     run_cells(tiny_scenario, tmp_path / "through", workers=1)
 
-    command = ["warmstart-sim", "run", str(scenario), "--out", str(tmp_path / "killed")]
+    command = ["run", str(scenario), "--out", str(tmp_path / "killed")]
     command += ["--workers", str(workers), "--device", "cpu", "--quiet"]
-    monkeypatch.setattr(sys, "argv", command)  # also of the processes that start from here
-    monkeypatch.setattr(sys, "path", [*sys.path])
     for rows in kills:  # kill it once it has stored so many checkpoints and results
-        process = fork_server.Process(target=cli.main)
-        process.start()
-        wait_for(lambda rows=rows: stored(tmp_path / "killed") >= rows)
+        process = started(*command)
+        wait_for(lambda rows=rows: stored(tmp_path / "killed") >= rows, process)
         process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    monkeypatch.setattr(sys, "argv", ["warmstart-sim", *command])
+    monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
