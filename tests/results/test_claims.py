@@ -264,6 +264,8 @@ def test_a_trend_along_rounds():
     assert checked(run_of(values), "warm_start rises as round grows").value == pytest.approx(0.11)
     run = run_of(values, train_samples=lambda arm, seed, index: 1000 * 2**index)
     assert checked(run, "warm_start rises as train_samples grows").value == pytest.approx(0.11)
+    run = run_of(values, train_seconds=lambda arm, seed, index: 3.0 * index)  # each round's, not their sum
+    assert checked(run, "train_seconds of warm_start rises as round grows").value == pytest.approx(3)
 
 
 def epochs_of(values: Mapping[tuple[str, int, int, int], float]) -> Run:

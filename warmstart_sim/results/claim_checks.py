@@ -132,7 +132,9 @@ def _is_fraction(column: str) -> bool:
 def _values(run: Run, claim: Claim, side: Side) -> pd.DataFrame:
     """The values of one side: columns seed, the run's axes, `along` if it lies within cells, and value."""
     column = side.column or run.metric
-    place = claim.place or ("over all rounds" if column in COSTS and not claim.by_epoch else "in the last round")
+    by_round = claim.along in ("round", "train_samples")
+    summed = column in COSTS and not (claim.by_epoch or by_round)
+    place = claim.place or ("over all rounds" if summed else "in the last round")
     rows = run.epochs if claim.by_epoch else run.rounds
     if column not in (numbers := rows.select_dtypes("number")) or column in run.axes:
         raise WarmstartError(f"the tables have no column '{column}' of numbers{nearest(column, numbers.columns)}")
@@ -152,7 +154,7 @@ def _values(run: Run, claim: Claim, side: Side) -> pd.DataFrame:
         rows = rows[rows["round"] == int(in_round[1])]
     elif place == "over all rounds":
         rows = (cell[column].sum() if column in COSTS else cell[column].mean()).reset_index()
-    elif claim.along not in ("round", "train_samples"):
+    elif not by_round:
         rows = rows[rows["round"] == cell["round"].transform("min" if place == "in the first round" else "max")]
         if claim.place in ("in the first epoch", "in the last epoch"):
             ends = rows.groupby(keys, dropna=False, observed=True)["epoch"]
