@@ -148,7 +148,27 @@ def test_published_numbers_are_hollow_markers_at_their_value(split: Run):
     assert "Hollow markers" in figure.caption
     standard = {each.name: each for each in draw_figures(replace(split, scenario=dict(split.scenario)), table)}
     assert "Hollow markers" in standard["along_stream_fraction"].caption
+    table = table.assign(strategy="random_init", stream_fraction=np.nan)
+    figure = draw(split, table, kind="against", x="stream.fraction")
+    assert "Hollow" not in figure.caption  # random init has the axis, and the number no place on it
     assert "Hollow" not in draw(split, kind="against", x="stream.fraction").caption
+
+
+def test_published_numbers_end_learning_curves_and_horizontal_lines(online: Run):
+    table = pd.DataFrame(
+        {
+            "strategy": ["warm_start"],
+            "lambda": [np.nan],
+            "metric": "validation_accuracy",
+            "value": [0.7],
+            "low": [np.nan],
+        }
+    ).assign(high=np.nan)
+    along, *curves = draw_figures(asking(online, {"kind": "against", "x": "lambda"}, standard_figures=True), table)
+    for figure, last in ((along, 1), (curves[0], 6000)):
+        hollow = [each for each in figure.figure.axes[0].lines if each.get_markerfacecolor() == "none"]
+        assert [tuple(point) for each in hollow for point in each.get_xydata()] == [(last, pytest.approx(70))]
+        assert figure.caption.endswith("Hollow markers: the numbers that the paper prints.")
 
 
 def test_a_scatter_has_a_point_for_each_cell(online: Run):

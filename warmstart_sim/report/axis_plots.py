@@ -116,7 +116,10 @@ def _plot(run: Run, axis: str, shown: Sequence[Quantity], options: Options, suff
                 shift = min(DODGE, MOST_DODGE / len(lines)) * (index - (len(lines) - 1) / 2)
                 ax = ax_of_panel[panel.title]
                 _draw_line(run, ax, line, axis, quantity, shift)
-                has_published |= draw_published(run, ax, line, options.published, quantity.column, axis, quantity.scale)
+                place = values[-1] if line.rows[axis].isna().all() else axis  # of a horizontal line: its end
+                has_published |= draw_published(
+                    run, ax, line, options.published, quantity.column, place, quantity.scale
+                )
         for ax in axs:
             ax.margins(x=0.08)
             _scale_x(ax, values)

@@ -11,6 +11,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from warmstart_sim.report.layout import label_outer, make_subplots, panels_note, wrap_title
 from warmstart_sim.report.panels import Line, Panel, draw_mean, has_values, same_data, seeds_note, split_into_panels
+from warmstart_sim.report.published_points import NOTE, draw_published
 from warmstart_sim.report.style import GREY, INK, LineStyle, ReportFigure, styled
 from warmstart_sim.report.timing import comparable_times
 from warmstart_sim.report.wording import capitalized, join_words, readable
@@ -26,7 +27,7 @@ SAMPLES = "training samples so far"
 
 
 @styled
-def learning_curves(run: Run) -> ReportFigure | None:
+def learning_curves(run: Run, published: pd.DataFrame | None = None) -> ReportFigure | None:
     """Plots accuracy against the training samples so far, a line for each arm (Ash & Adams, Figures 2 left and 7)."""
     if not has_curve(run) or not has_values(run.rounds, run.metric):
         return None
@@ -35,7 +36,7 @@ def learning_curves(run: Run) -> ReportFigure | None:
     )
     label = f"{readable(run.metric)} (%)"
     return _plot_by_round(
-        run, run.rounds, "learning_curves", "Accuracy as data arrive", caption, run.metric, 100, label
+        run, run.rounds, "learning_curves", "Accuracy as data arrive", caption, run.metric, 100, label, published
     )
 
 
@@ -125,18 +126,29 @@ def has_curve(run: Run) -> bool:
 
 
 def _plot_by_round(
-    run: Run, rounds: pd.DataFrame, name: str, title: str, caption: str, column: str, scale: float, label: str
+    run: Run,
+    rounds: pd.DataFrame,
+    name: str,
+    title: str,
+    caption: str,
+    column: str,
+    scale: float,
+    label: str,
+    published: pd.DataFrame | None = None,
 ) -> ReportFigure:
-    panels = split_into_panels(run, rounds)
+    panels, has_published = split_into_panels(run, rounds), False
     figure, (axs,) = make_subplots(panels, share_x=same_data(run), share_y=same_data(run))
     for ax, panel in zip(axs, panels, strict=False):
         draw_by_round(run, ax, panel, column, scale)
+        for line in panel.lines:
+            last = line.rows["train_samples"].max()
+            has_published |= draw_published(run, ax, line, published, column, last, scale)
         if column == "difference":
             ax.axhline(0, color=INK, linewidth=1)
         elif column != run.metric:
             ax.set_ylim(bottom=0)
     label_outer(axs, SAMPLES, label)
-    return ReportFigure(name, title, caption + panels_note(run, panels), figure)
+    return ReportFigure(name, title, caption + panels_note(run, panels) + NOTE * has_published, figure)
 
 
 def draw_by_round(run: Run, ax: Axes, panel: Panel, column: str, scale: float = 1) -> None:

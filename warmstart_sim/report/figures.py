@@ -27,9 +27,8 @@ from warmstart_sim.results.tables import Run
 MOST_SETTINGS = 40  # of a grid, for figures with a line or a row for each
 REHEARSAL = "REHEARSAL: synthetic data, reduced size"
 
-# Figures of a run without a grid, in their order.
+# Figures of a run without a grid, after its learning curves, in their order.
 FIGURES: tuple[Callable[[Run], ReportFigure | None], ...] = (
-    learning_curves,
     accuracy_by_epoch,
     difference_by_round,
     paired_differences,
@@ -66,7 +65,8 @@ def _standard_figures(run: Run, published: pd.DataFrame | None) -> list[ReportFi
     grids = grids_of(run)
     with_failed = [figure for grid in grids for figure in (*heatmaps(run, grid), grid_curves(run, grid))]
     fronts = [figure for grid in grids for figure in pareto(kept, grid)]
-    plain = [*fronts, *(draw(kept) for draw in (_beside_grids(run) if grids else FIGURES))]
+    by_samples = [] if grids else [learning_curves(kept, published)]
+    plain = [*fronts, *by_samples, *(draw(kept) for draw in (_beside_grids(run) if grids else FIGURES))]
     # The heatmaps of a grid replace plots against its axes, except for the fraction that pre-training is about.
     axes = run.axes if not grids else [axis for axis in run.axes if run.pretrained and axis == "stream_fraction"]
     by_axis = [figure for axis in axes for figure in plot_against_axis(kept, axis, published)]
