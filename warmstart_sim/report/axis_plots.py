@@ -48,7 +48,10 @@ from warmstart_sim.results.tables import Run
 
 MOST_TICKS = 12
 DODGE, MOST_DODGE = 5, 20  # points between two lines at the same value, and in all
-LABELS = {TARGET_FRACTION: "fraction p of the target data"}  # longer than the key's name, where there is room
+LABELS = {  # longer than the name of the key or column, where there is room
+    TARGET_FRACTION: "fraction p of the target data",
+    "weights times": "λ, by which all weights are multiplied",
+}
 
 
 @dataclass(frozen=True)

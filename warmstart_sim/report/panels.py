@@ -105,7 +105,7 @@ def _lines(run: Run, table: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str
     """A line for each arm, and for each combination of values of those keys that the arm has.
 
     The arm has a colour of its own; the values of a number have sequential colours instead, and words have dashes. If
-    arms are panels, not `by_arm`, equal values look the same in each of them.
+    arms are panels, not `by_arm`, or if there is one only, words have colours too: equal ones are equal in all panels.
     """
     styles = arm_styles(run)
     values = {key: _values(run, table, key) for key in keys}
@@ -125,7 +125,7 @@ def _lines(run: Run, table: pd.DataFrame, rows: pd.DataFrame, keys: Sequence[str
             part = own[np.logical_and.reduce([own[key] == value for key, value in at.items()])]
             index = dashes.index(tuple(at[key] for key in words))
             line_style = replace(style, linestyle=DASHES[index % len(DASHES)]) if words else style
-            if not by_arm:
+            if not by_arm or len(styles) == 1:
                 marker = MARKERS[index % len(MARKERS)]
                 line_style = LineStyle(PALETTE[index % len(PALETTE)], marker, line_style.linestyle)
             for key in numbers:
