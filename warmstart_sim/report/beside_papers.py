@@ -120,7 +120,7 @@ def _quantity(metric: str, unit: str) -> str:
 def _with_spread(mean: Any, spread: Any) -> str:
     if is_empty(mean):
         return "–"
-    return f"{mean:.1f}" + ("" if is_empty(spread) else f" ± {spread:.1f}")
+    return f"{mean:z.1f}" + ("" if is_empty(spread) else f" ± {spread:.1f}")
 
 
 def _difference(row: dict[Any, Any]) -> str:
