@@ -31,6 +31,8 @@ from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.scenario import plan
 from warmstart_sim.scenario.overrides import prepare_scenario
 
+pytestmark = pytest.mark.xdist_group("avalanche_benchmarks")  # its fixtures are made in one process
+
 SETS: dict[str, Any] = {
     "floats": {"name": "noisy_digits", "test_draws": 1, "train_samples": 70, "test_samples": 50},
     "pixels": {"name": "synthetic", "like": "cifar10", "train_samples": 70, "test_samples": 20, "normalize": "half"},

@@ -16,6 +16,8 @@ from warmstart_sim.report.figures import REHEARSAL, draw_figures
 from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.results.tables import Run, load
 
+pytestmark = pytest.mark.xdist_group("figures")  # its fixtures are made in one process
+
 CURVES = ["learning_curves", "difference_by_round", "paired_differences", "tradeoff", "train_time", "epochs_per_round"]
 SPLIT = ["accuracy_by_epoch", "paired_differences", "tradeoff"]
 LAMBDA = {"strategies.shrink_perturb.lambda": [1, 0.6, 0]}

@@ -34,6 +34,8 @@ from warmstart_sim.report.wording import signed
 from warmstart_sim.results.statistics import most_accurate
 from warmstart_sim.results.tables import load
 
+pytestmark = pytest.mark.xdist_group("grids")  # its fixtures are made in one process
+
 HEATMAPS = ["heatmap_accuracy", "heatmap_difference", "heatmap_time"]
 ALL = [*HEATMAPS, "heatmap_epochs", "heatmap_flops", "grid_curves", "pareto", "pareto_flops"]
 

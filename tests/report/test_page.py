@@ -24,6 +24,8 @@ from warmstart_sim.report.terminal import terminal_table
 from warmstart_sim.report.wording import duration
 from warmstart_sim.results.tables import load
 
+pytestmark = pytest.mark.xdist_group("page")  # its fixtures are made in one process
+
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 

@@ -33,6 +33,8 @@ from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.results.statistics import over_seeds
 from warmstart_sim.results.tables import load
 
+pytestmark = pytest.mark.xdist_group("pictures")  # its fixtures are made in one process
+
 Figures = dict[str, ReportFigure]
 
 

@@ -25,6 +25,8 @@ from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.report.terminal import terminal_table
 from warmstart_sim.results.tables import load
 
+pytestmark = pytest.mark.xdist_group("pretraining_report")  # its fixtures are made in one process
+
 COLORS = dict(zip(ARMS, (style.INK, *style.PALETTE), strict=False))  # colours, in the order of the arms
 ONE = {"random_init": {"start": "random_init"}}
 LAMBDAS = [0.0, 0.5, 1.0]

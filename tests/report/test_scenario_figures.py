@@ -21,6 +21,8 @@ from warmstart_sim.report.scenario_figures import analysis_figures
 from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.results.tables import Run, load
 
+pytestmark = pytest.mark.xdist_group("scenario_figures")  # its fixtures are made in one process
+
 LAMBDA = {"strategies.shrink_perturb.lambda": [1.0, 0.6, 0.0]}
 FRACTION = {"stream.fraction": [0.1, 0.5]}
 WARM = style.PALETTE[0]
