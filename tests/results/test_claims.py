@@ -421,3 +421,28 @@ def test_properties_of_comparisons(pairs: list[tuple[float, float]], more: float
     assert shifted.value == pytest.approx(below.value, abs=1e-9)
     if abs(below.low) > 1e-6 and abs(below.high) > 1e-6:  # away from the borders, where the last bits decide
         assert shifted.verdict == below.verdict
+
+
+def test_a_claim_about_the_table_of_an_analysis_is_paired_by_seed(tmp_path):
+    """The other columns of the table are averaged over; columns that it lacks leave the claim undecided."""
+    by_seed = {0: (0.5, 0.4), 1: (0.6, 0.48), 2: (0.7, 0.61)}
+    rows = [
+        {"strategy": "random_init", "seed": seed, "weights_times": scale, "statistics": how, "test_accuracy": value}
+        for seed, (whole, half) in by_seed.items()
+        for scale, mean in ((1.0, whole), (0.5, half))
+        for how, value in (("kept", mean - 0.01), ("of_batch", mean + 0.01))
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "shrunk.csv", index=False)
+    run = replace(run_of({("random_init", seed, 0): 0.5 for seed in by_seed}), folder=tmp_path)
+    below = check_claim(run, parse_claim(
+        "random_init (weights_times=0.5) below random_init (weights_times=1) in table shrunk"
+    ))  # fmt: skip
+    expected = stats.ttest_rel(*([each[k] for each in by_seed.values()] for k in (1, 0))).confidence_interval()
+    assert below.verdict == "holds"
+    assert [below.low, below.high] == pytest.approx([expected.low, expected.high])
+    kept = check_claim(run, parse_claim(
+        "random_init rises as weights_times grows in table shrunk where statistics = kept"
+    ))  # fmt: skip
+    assert (kept.verdict, kept.value) == ("holds", pytest.approx(-below.value))
+    with pytest.raises(WarmstartError, match="no column 'test_acuracy'; did you mean 'test_accuracy'"):
+        check_claim(run, parse_claim("test_acuracy of random_init rises as weights_times grows in table shrunk"))

@@ -132,6 +132,8 @@ def _is_fraction(column: str) -> bool:
 def _values(run: Run, claim: Claim, side: Side) -> pd.DataFrame:
     """The values of one side: columns seed, the run's axes, `along` if it lies within cells, and value."""
     column = side.column or run.metric
+    if claim.analysis is not None:
+        return _values_of_analysis(run, claim, side, claim.analysis)
     by_round = claim.along in ("round", "train_samples")
     summed = column in COSTS and not (claim.by_epoch or by_round)
     place = claim.place or ("over all rounds" if summed else "in the last round")
@@ -144,11 +146,7 @@ def _values(run: Run, claim: Claim, side: Side) -> pd.DataFrame:
     in_round = re.fullmatch(r"in round (\d+)", place)
     if not (in_round or place == "in the first round" or "round" in claim.where):
         rows = rows[~rows["shared"].astype(bool)]
-    for key, value in {**claim.where, **side.setting}.items():
-        if key not in rows:
-            raise WarmstartError(f"the tables have no column '{key}'{nearest(key, rows.columns)}")
-        of_other_arms = rows[key].isna() & (key not in side.setting)  # an axis that this arm does not have
-        rows = rows[of_other_arms | (rows[key].map(plain) == plain(value))]
+    rows = _filtered(rows, claim, side)
     cell = rows.groupby(keys, dropna=False, observed=True)
     if in_round:
         rows = rows[rows["round"] == int(in_round[1])]
@@ -162,6 +160,29 @@ def _values(run: Run, claim: Claim, side: Side) -> pd.DataFrame:
     along = [claim.along] if claim.along in WITHIN_CELL else []
     axes = [axis for axis in run.axes if axis not in side.setting and rows[axis].notna().any()]
     return rows[["seed", *axes, *along, column]].rename(columns={column: "value"}).dropna(subset="value")
+
+
+def _values_of_analysis(run: Run, claim: Claim, side: Side, analysis: str) -> pd.DataFrame:
+    """The same from the table of an analysis, averaged over the columns that the claim does not name."""
+    column = side.column or run.metric
+    rows = run.analysis(analysis)
+    for name in filter(None, (column, claim.along)):
+        if name not in rows:
+            raise WarmstartError(f"{analysis}.csv has no column '{name}'{nearest(name, rows.columns)}")
+    rows = _filtered(rows[rows["strategy"].astype(str) == side.arm], claim, side).dropna(subset=column)
+    axes = [axis for axis in run.axes if axis not in side.setting and rows[axis].notna().any()]
+    keys = [*dict.fromkeys(["seed", *axes, *filter(None, [claim.along])])]
+    return rows.groupby(keys, observed=True)[column].mean().rename("value").reset_index()
+
+
+def _filtered(rows: pd.DataFrame, claim: Claim, side: Side) -> pd.DataFrame:
+    """The rows with the values that the claim and its side name."""
+    for key, value in {**claim.where, **side.setting}.items():
+        if key not in rows:
+            raise WarmstartError(f"the tables have no column '{key}'{nearest(key, rows.columns)}")
+        of_other_arms = rows[key].isna() & (key not in side.setting)  # an axis that this arm does not have
+        rows = rows[of_other_arms | (rows[key].map(plain) == plain(value))]
+    return rows
 
 
 def _paired(left: pd.DataFrame, right: pd.DataFrame, ratio: bool, gap: bool) -> pd.DataFrame:

@@ -7,7 +7,8 @@
     TREND      = SIDE falls|rises as COLUMN grows
     SIDE       = [COLUMN of] ARM                         (the column: by default the run's metric)
     ARM        = LABEL, or LABEL (KEY=VALUE, ...)        (one setting of an arm with varied options)
-    PLACE      = in the first|last round | in round N | over all rounds | in the first|last epoch
+    PLACE      = in the first|last round | in round N | over all rounds | in the first|last epoch |
+                 in table NAME                              (of an analysis in `analyze`)
     FILTER     = where KEY = VALUE [and KEY = VALUE ...] (columns of the tables)
 
 An accuracy is by default that of the last round; seconds, epochs, steps, samples and FLOPs are by default summed over
@@ -39,7 +40,7 @@ _PATTERNS = {
     r"(?P<relation>shrinks|grows) as (?P<along>\S+) grows",
     "trend": rf"(?P<left>{_SIDE}) (?P<relation>falls|rises) as (?P<along>\S+) grows",
 }
-_PLACE = r"(?: (?P<place>in the (?:first|last) (?:round|epoch)|in round \d+|over all rounds))?"
+_PLACE = r"(?: (?P<place>in the (?:first|last) (?:round|epoch)|in round \d+|over all rounds|in table \S+))?"
 _FILTER = r"(?: where (?P<filter>.+))?"
 _GRAMMAR = {kind: re.compile(rf"{pattern}{_PLACE}{_FILTER}") for kind, pattern in _PATTERNS.items()}
 
@@ -82,6 +83,11 @@ class Claim:
     along: str | None = None
     place: str | None = None
     where: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def analysis(self) -> str | None:
+        """The analysis whose table it is about; None for the run's own tables."""
+        return self.place.removeprefix("in table ") if self.place and self.place.startswith("in table ") else None
 
     @property
     def by_epoch(self) -> bool:
@@ -143,7 +149,11 @@ def _settings(text: str, separator: str) -> dict[str, str]:
 
 
 def check_names(
-    claim: Claim, arms: Collection[str], columns: Collection[str] | None, axes: Mapping[str, Collection[str]]
+    claim: Claim,
+    arms: Collection[str],
+    columns: Collection[str] | None,
+    axes: Mapping[str, Collection[str]],
+    analyses: Collection[str] | None = None,
 ) -> None:
     """Checks that arms, columns and varied values of a claim exist.
 
@@ -152,6 +162,7 @@ def check_names(
         arms: The labels of all arms.
         columns: The numeric columns that the tables will have, or patterns such as "weight_norm_*"; None if unknown.
         axes: The varied values, in the form of `columns.plain`, by their column.
+        analyses: The analyses that the run will make, whose columns only their tables show; None if unknown.
 
     Raises:
         WarmstartError: A name does not exist; the message has the nearest one.
@@ -164,8 +175,12 @@ def check_names(
     sides = [side for side in (claim.left, claim.right) if side is not None]
     for side in sides:
         check("strategy", side.arm, arms)
-        if side.column is not None and columns is not None:
+        if side.column is not None and columns is not None and claim.analysis is None:
             check("column", side.column, columns, patterns=True)
+    if claim.analysis is not None:
+        if analyses is not None:
+            check("analysis", claim.analysis, analyses)
+        return
     if claim.along is not None:
         check("varied value", claim.along, (*axes, *WITHIN_CELL))
     for key, value in itertools.chain(claim.where.items(), *(side.setting.items() for side in sides)):

@@ -37,7 +37,8 @@ def check_names(scenario: Scenario, axes: Sequence[Axis], where: str) -> None:
     for index, text in enumerate(scenario.header.claims):
         try:
             claim = claims.parse_claim(text)
-            claims.check_names(claim, arms, _numeric_columns(scenario, claim.by_epoch), values)
+            columns = _numeric_columns(scenario, claim.by_epoch)
+            claims.check_names(claim, arms, columns, values, [each.name for each in scenario.analyze])
         except (ValueError, WarmstartError) as error:
             raise scenario_error(where, f"claims.{index}", str(error)) from None
 
