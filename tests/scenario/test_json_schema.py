@@ -184,7 +184,7 @@ ACCEPTED: list[dict] = [
             "gap_against",
             {"accuracy_against_lambda": {"lambdas": [0.5]}},
             "mine:f",
-            {"mine:f": {"anything": 1}},
+            {"mine:g": {"anything": 1}},
         ]
     },
     {"measure": {"each_round": ["my_probes:norm", {"my_probes:norm": {"anything": 1}}, {"accuracy": {}}]}},
