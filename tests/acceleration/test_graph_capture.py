@@ -48,7 +48,12 @@ TRAIN = DeviceSamples(Samples(IMAGES[:70], LABELS[:70]), NORMALIZE, CPU)
 TEST = DeviceSamples(Samples(IMAGES[70:], LABELS[70:]), NORMALIZE, CPU)
 EVERYTHING = Augment(random_crop=1, horizontal_flip=0.5, color_jitter=0.25, rotation=10.0)
 
-MODELS: dict[str, dict[str, Any]] = {"mlp": {}, "small_cnn": {"channels": (4, 8)}, "resnet18": {"width": 4}}
+MODELS: dict[str, dict[str, Any]] = {
+    "mlp": {},
+    "small_cnn": {"channels": (4, 8)},
+    "resnet18": {"width": 4},
+    "mobilenet": {"widths": (4, 8, 8), "dropout": 0.25},
+}
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"name": "sgd", "lr": 2**-6, "momentum": 0.9, "weight_decay": 0.1},
     "adam": {"name": "adam", "lr": 2**-9},

@@ -39,6 +39,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn with BatchNorm": ("small_cnn", {"channels": (3, 5)}),
     "resnet": ("resnet18", {"width": 4}),
     "resnet with pooling": ("resnet18", {"width": 4, "stem": "cifar_maxpool"}),
+    "simple cnn": ("simple_cnn", {"width": 2}),
 }
 # Powers of two, which are the same numbers as the float32 tensors that captured steps have.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -510,6 +511,7 @@ UNSTACKABLE: dict[str, nn.Module] = {
     "dropout": on_vectors(nn.Dropout(0.1)),
     "a layer of another kind": on_vectors(nn.LayerNorm(4)),
     "BatchNorm without scale": on_vectors(nn.BatchNorm1d(4, affine=False)),
+    "GroupNorm without scale": on_vectors(nn.GroupNorm(2, 4, affine=False)),
     "BatchNorm without statistics": on_vectors(nn.BatchNorm1d(4, track_running_stats=False)),
     "BatchNorm with cumulative statistics": on_vectors(nn.BatchNorm1d(4, momentum=None)),
     "no linear head": nn.Sequential(nn.Linear(4, 2), nn.ReLU()),

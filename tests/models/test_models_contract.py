@@ -13,7 +13,14 @@ from warmstart_sim.seeding import scoped_torch_seed
 NAMES = MODELS.names()
 TOKENS = [name for name in NAMES if MODELS.has_trait(name, "tokens")]
 SHAPES = {name: [(12,), (1,)] if name in TOKENS else [(1, 8, 8), (3, 32, 32), (1, 28, 28)] for name in NAMES}
-QUICK = {"resnet18": {"width": 4}, "bilstm": {"hidden": 8}}
+QUICK = {
+    "resnet18": {"width": 4},
+    "bilstm": {"hidden": 8},
+    "simple_cnn": {"width": 4},
+    "vgg16": {"width": 4},
+    "mobilenet": {"widths": (4, 8, 8, 16)},
+    "resnet50": {"width": 4},
+}
 VOCABULARY = 20
 
 
@@ -38,12 +45,12 @@ def test_output_is_logits_in_both_modes(name, shape):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_blocks_and_head_contain_every_entry_of_the_state_dict_once(name):
+def test_blocks_dense_layers_and_head_contain_every_entry_of_the_state_dict_once(name):
     model = make(name, SHAPES[name][0])
     assert model.block_names == layout(model).blocks
     assert model.head_name == layout(model).head
     modules = dict(model.named_modules())
-    parts = [*model.block_names, model.head_name]
+    parts = [*model.block_names, *(each for each in modules if each in ("dense", "dense1", "dense2")), model.head_name]
     held = [f"{part}.{entry}" for part in parts for entry in modules[part].state_dict()]
     assert sorted(held) == sorted(model.state_dict())
 
@@ -53,7 +60,9 @@ def test_layout_finds_the_declared_blocks_and_head_by_itself(name):
     model = make(name, SHAPES[name][0])
     told = layout(model)
     del model.block_names, model.head_name
-    assert layout(model) == told
+    found = layout(model)
+    assert (found.head, found.blocks[: len(told.blocks)]) == (told.head, told.blocks)
+    assert {name.rstrip("12") for name in found.blocks[len(told.blocks) :]} <= {"dense"}
 
 
 @pytest.mark.parametrize("name", NAMES)

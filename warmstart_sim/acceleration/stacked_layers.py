@@ -1,12 +1,13 @@
 """Builds one network that computes R networks of the same architecture.
 
-R linear layers are one batched product, R convolutions one grouped convolution, and R BatchNorms one over R times the
-channels, so that every model keeps statistics of its own.
+R linear layers are one batched product, R convolutions one grouped convolution, and R BatchNorms or GroupNorms one over
+R times the channels, so that every model keeps statistics of its own.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -83,11 +84,7 @@ class StackedBatchNorm(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalises (n, R * channels, height, width), or for BatchNorm1d (R, n, features)."""
         self.num_batches_tracked += 1
-        if not self._rows:
-            return self._normalized(inputs)
-        count, n, features = inputs.shape
-        across = self._normalized(inputs.transpose(0, 1).reshape(n, count * features))
-        return across.view(n, count, features).transpose(0, 1)
+        return _side_by_side(self._normalized, inputs) if self._rows else self._normalized(inputs)
 
     def _normalized(self, inputs: torch.Tensor) -> torch.Tensor:
         if self._sample_mask.mask is None:
@@ -109,6 +106,32 @@ class StackedBatchNorm(nn.Module):
             self.running_mean.lerp_(mean, self._momentum)
             self.running_var.lerp_(var * (size / (size - 1)), self._momentum)
         return scaled.reshape(inputs.shape)
+
+
+class StackedGroupNorm(nn.Module):
+    """R GroupNorms: one with R times the groups, because a model's channels lie next to each other."""
+
+    def __init__(self, layer: nn.GroupNorm, count: int, spatial: bool) -> None:
+        super().__init__()
+        if not layer.affine:
+            raise Unstackable("a GroupNorm without scale and shift")
+        self.weight = _stacked_parameter(layer.weight, count)
+        self.bias = _stacked_parameter(layer.bias, count)
+        self._groups, self._eps, self._spatial = layer.num_groups * count, layer.eps, spatial
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalises (n, R * channels, height, width), or (R, n, features)."""
+        images = self._spatial and inputs.ndim == 4
+        return self._normalized(inputs) if images else _side_by_side(self._normalized, inputs)
+
+    def _normalized(self, inputs: torch.Tensor) -> torch.Tensor:
+        return F.group_norm(inputs, self._groups, self.weight.flatten(), self.bias.flatten(), self._eps)
+
+
+def _side_by_side(norm: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+    """Applies a norm of (n, R * features) to (R, n, features)."""
+    count, n, features = inputs.shape
+    return norm(inputs.transpose(0, 1).reshape(n, count * features)).view(n, count, features).transpose(0, 1)
 
 
 class _Rows(nn.Module):
@@ -137,7 +160,7 @@ def stacked_network(model: nn.Module, count: int, sample_mask: SampleMask) -> tu
     """`count` models like this one as one module, in training mode, with parameters of shape (count, ...).
 
     Args:
-        model: Made of linear layers, convolutions, BatchNorm, pooling, activations and sums.
+        model: Made of linear layers, convolutions, BatchNorm, GroupNorm, pooling, activations and sums.
         count: R.
         sample_mask: Read at each call of the module.
 
@@ -204,6 +227,8 @@ def _stacked_layer(layer: nn.Module, count: int, sample_mask: SampleMask, spatia
         return StackedConv2d(layer, count)
     if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
         return StackedBatchNorm(layer, count, sample_mask)
+    if isinstance(layer, nn.GroupNorm):
+        return StackedGroupNorm(layer, count, spatial)
     if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
         return _Rows(count, spatial)
     if isinstance(layer, (*ELEMENTWISE, *POOLING)):

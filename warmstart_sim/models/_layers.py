@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.models._options import Init, Norm
 
 
 class Network(nn.Sequential):
     """A sequence of named modules that declares its blocks and its head.
 
+    Args:
+        above: Names of the modules with parameters between the last block and the head, such as dense layers.
+        **modules: From input to output; the last one is the head.
+
     Attributes:
-        block_names: The modules with parameters, from input to output, without the head.
+        block_names: The modules with parameters, from input to output, without `above` and the head.
         head_name: The last module, whose output is the logits.
     """
 
     block_names: tuple[str, ...]
     head_name: str
 
-    def __init__(self, **modules: nn.Module) -> None:
+    def __init__(self, above: Collection[str] = (), /, **modules: nn.Module) -> None:
         super().__init__(OrderedDict(modules))
         *body, self.head_name = modules
-        self.block_names = tuple(name for name in body if list(modules[name].parameters()))
+        self.block_names = tuple(name for name in body if name not in above and list(modules[name].parameters()))
 
 
 class BasicBlock(nn.Module):
@@ -51,6 +57,51 @@ class BasicBlock(nn.Module):
         """Maps (n, channels_in, height, width) to (n, channels, height / stride, width / stride)."""
         hidden = F.relu(self.norm1(self.conv1(inputs)))
         return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(inputs))
+
+
+def norm_layer(norm: Norm, channels: int, *, flat: bool = False) -> nn.Module:
+    """A norm for images of so many channels, or for flat features.
+
+    "layer" is layer normalisation over all channels and pixels of a sample, with a scale and shift for each channel.
+    """
+    if norm == "layer":
+        return nn.GroupNorm(1, channels)
+    if norm == "batch":
+        return nn.BatchNorm1d(channels) if flat else nn.BatchNorm2d(channels)
+    return nn.Identity()
+
+
+def convolution_block(channels_in: int, channels: int, norm: Norm, *, pool: bool = False) -> nn.Module:
+    """A 3x3 convolution that keeps height and width, norm, ReLU, and if asked for 2x2 max-pooling; see `pooled`."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, kernel_size=3, padding=1),
+        norm_layer(norm, channels),
+        nn.ReLU(),
+        *([nn.MaxPool2d(2, ceil_mode=True)] if pool else []),
+    )
+
+
+def pooled(side: int) -> int:
+    """Height or width after a pooling of `convolution_block`: half, rounded up, so that any image size fits."""
+    return -(-side // 2)
+
+
+def initialize(network: Network, init: Init) -> Network:
+    """Draws the weights of all convolutions and linear layers anew, sets their biases to zero, and returns the network.
+
+    "he" is He normal with fan in, "xavier" Xavier uniform; "default" changes nothing.
+    """
+    if init == "default":
+        return network
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if init == "he":
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            else:
+                nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
 
 
 def image_shape(input_shape: tuple[int, ...], model: str) -> tuple[int, int, int]:
