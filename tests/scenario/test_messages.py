@@ -120,6 +120,21 @@ MISTAKES = [
     ("training.optimizer.moment", 0.9, f"~: unknown key; did you mean 'momentum'? {OPTIMIZER_KEYS}"),
     ("training.optimizer.momentum", 0.9, "training.optimizer: momentum is an option of sgd, not of adam"),
     ("training.schedule.every", 5, "training.schedule: every is an option of the step schedule, not of constant"),
+    (
+        "training.schedule.gamma",
+        0.5,
+        "training.schedule: gamma is an option of the step or reduce_on_plateau schedule, not of constant",
+    ),
+    (
+        "training.schedule",
+        {"name": "reduce_on_plateau"},
+        "~: a reduce_on_plateau schedule needs `patience`, the epochs without an improvement",
+    ),
+    (
+        "training.schedule",
+        {"name": "reduce_on_plateau", "patience": 20},
+        f"~: {VALIDATION} (strategy 'random_init')",
+    ),
     ("training.schedule", {"name": "step"}, "~: a step schedule needs `every`, the epochs between two drops"),
     ("training.until", {}, f"~: needs at least one rule: {RULES}"),
     ("training.until", {"max_epochs": 3}, f"~: needs at least one rule: {RULES}"),

@@ -124,6 +124,52 @@ def test_a_cosine_schedule_equals_torchs():
     assert [epoch["learning_rate"] for epoch in train(training(model, settings))] == pytest.approx(rates)
 
 
+PLATEAU = {
+    "optimizer": {"name": "sgd", "lr": 0.5, "momentum": 0.9},
+    "schedule": {"name": "reduce_on_plateau", "patience": 2, "gamma": 0.5},
+    "until": {"steps": 47, "max_epochs": 50},
+}
+
+
+def test_reduce_on_plateau_equals_torchs_scheduler_and_ends_at_the_cap_in_steps():
+    result = training(fresh(), PLATEAU)
+    epochs = train(result)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=1, threshold=0)
+    expected = []
+    for epoch in epochs:
+        expected.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(epoch["validation_accuracy"])
+    assert [epoch["learning_rate"] for epoch in epochs] == expected
+    assert len(set(expected)) > 2
+    assert (result.status, result.steps, len(epochs)) == ("finished", 47, 12)
+
+
+def test_reduce_on_plateau_resumes_exactly_and_begins_anew_with_each_round():
+    model = fresh()
+    start = copy.deepcopy(model.state_dict())
+    through = training(model, PLATEAU)
+    expected = [epoch["learning_rate"] for epoch in train(through)]
+    for cut in (3, 4, 7):
+        model.load_state_dict(start)
+        first = training(model, PLATEAU)
+        rates = [first.run_epoch()["learning_rate"] for _ in range(cut)]
+        saved = copy.deepcopy(first.state_dict())
+        resumed = training(model, PLATEAU)
+        resumed.load_state_dict(saved)
+        assert rates + [epoch["learning_rate"] for epoch in train(resumed)] == expected
+    next_round = RoundTraining(through.stepper, round_data(), seed=5, round_index=3)
+    assert next_round.run_epoch()["learning_rate"] == 0.5 > expected[-1]
+
+
+def test_the_rate_drops_before_patience_on_validation_data_ends_the_round():
+    settings = {**PLATEAU, "until": {"validation_patience": 5, "max_epochs": 50}}
+    epochs = train(result := training(fresh(), settings))
+    best = max(range(len(epochs)), key=lambda e: (epochs[e]["validation_accuracy"], -e))
+    assert (result.status, len(epochs)) == ("converged", best + 6)
+    assert epochs[-1]["learning_rate"] == epochs[best]["learning_rate"] / 4
+
+
 def test_no_sample_is_dropped_and_a_lone_last_one_joins_the_batch_before():
     seen = []
     model = fresh()

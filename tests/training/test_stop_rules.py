@@ -83,4 +83,6 @@ def test_schedules_follow_their_formulas():
         [1, 1, 0.1, 0.1, 0.01]
     )
     cosine = [Schedule(name="cosine", min_lr=0.2).learning_rate(1, e, 4) for e in range(6)]
+    plateau = Schedule(name="reduce_on_plateau", patience=20, gamma=0.5)
+    assert [plateau.learning_rate(1, 99, 100, drops) for drops in range(4)] == [1, 0.5, 0.25, 0.125]
     assert cosine == pytest.approx([1, 0.2 + 0.8 * (2 + 2**0.5) / 4, 0.6, 0.2 + 0.8 * (2 - 2**0.5) / 4, 0.2, 0.2])

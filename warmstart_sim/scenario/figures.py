@@ -79,8 +79,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _evaluates_epochs(scenario: Scenario, column: str) -> bool:
-    patient = any(arm.training.until.validation_patience for arm in scenario.arms)
-    return any(each.by_loop for each in scenario.measure.each_epoch) or (column == EVALUATED[0] and patient)
+    validates = any(arm.training.validates_with for arm in scenario.arms)
+    return any(each.by_loop for each in scenario.measure.each_epoch) or (column == EVALUATED[0] and validates)
 
 
 def _not_of_probes(column: str, scenario: Scenario, by_epoch: bool) -> str:

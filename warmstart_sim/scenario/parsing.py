@@ -141,8 +141,10 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
         needs = NEEDS_VALIDATION.format("data")
         if header.metric == "validation_accuracy":
             raise scenario_error(where, "metric", f"validation_accuracy {needs}")
-        if patient := [arm.label for arm in arms if _needs_validation(arm.training)]:
-            raise scenario_error(where, "training.until.validation_patience", f"{needs} (strategy '{patient[0]}')")
+        for arm in arms:
+            later = arm.training.later_rounds
+            if setting := arm.training.validates_with or (later and later.validates_with):
+                raise scenario_error(where, f"training.{setting}", f"{needs} (strategy '{arm.label}')")
     measure = Measure(
         check.probes(header.measure.each_epoch, "measure.each_epoch", ProbeSettings),
         check.probes(header.measure.each_round, "measure.each_round", Settings),
@@ -252,8 +254,8 @@ class _Checker:
         if trained.later_rounds:
             text = "the first phase is one round; `training.later_rounds` is for the rounds after it"
             raise scenario_error(self.where, f"{key}.training.later_rounds", text)
-        if trained.until.validation_patience and not data_settings.validation_fraction:
-            raise scenario_error(self.where, f"{key}.training.until.validation_patience", NEEDS_VALIDATION.format(key))
+        if trained.validates_with and not data_settings.validation_fraction:
+            raise scenario_error(self.where, f"{key}.training.{trained.validates_with}", NEEDS_VALIDATION.format(key))
         share = fraction if settings.fraction == "same" else settings.fraction
         return PretrainingSource(data, data_settings, not shares_target, share, settings.adapt, trained)
 
@@ -348,8 +350,3 @@ class _Checker:
         if isinstance(below, dict) and isinstance(above, dict):
             merged["later_rounds"] = merge(below, above, ("training",))
         return self.training(merged, f"{key}.training" if own else "training")
-
-
-def _needs_validation(training: ScenarioTraining) -> bool:
-    later = training.later_rounds
-    return bool(training.until.validation_patience or (later and later.until.validation_patience))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from warmstart_sim.training import part_state
 from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucket_by_length, epoch_order
 from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end, wait_for_values
 from warmstart_sim.training.evaluation import evaluation_coroutine, train_accuracy_coroutine
+from warmstart_sim.training.plateau_drops import PlateauDrops
 from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.training.stop_rules import Status, StopRule
 from warmstart_sim.types import Hooks
@@ -94,6 +95,7 @@ class RoundTraining:
         self.stepper = stepper
         self.model = stepper.model
         self.rule = StopRule(settings.until)
+        self.drops = PlateauDrops(settings.schedule.patience) if settings.schedule.patience else None
         self.status: Status | None = None
         self.epochs = 0
         self.steps = 0
@@ -161,11 +163,14 @@ class RoundTraining:
     def _apply_stop_rule(
         self, running_accuracy: float, running_loss: float, train: float | None, validation: float | None
     ) -> None:
-        """Sets `status` where the round ends, and keeps the weights that are best on validation data."""
+        """Sets `status` where the round ends, keeps the best weights on validation data, counts drops of the rate."""
         if not math.isfinite(running_loss):
             self.status = "diverged"
             return
         self.status = self.rule.after_epoch(self.epochs, self.steps, running_accuracy, train, validation)
+        if self.drops:
+            assert validation is not None
+            self.drops.after_epoch(validation)
         if self.rule.needs_validation_accuracy and self.rule.epochs_without_validation_improvement == 0:
             self.best_state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
@@ -209,7 +214,8 @@ class RoundTraining:
         return order[: sum(sizes)], sizes
 
     def _set_learning_rate(self) -> float:
-        rate = self._settings.schedule.learning_rate(self._settings.optimizer.lr, self.epochs, self._settings.until.cap)
+        settings, drops = self._settings, self.drops.drops if self.drops else 0
+        rate = settings.schedule.learning_rate(settings.optimizer.lr, self.epochs, settings.until.cap, drops)
         self.stepper.set_learning_rate(rate)
         return rate
 
@@ -227,7 +233,7 @@ class RoundTraining:
     def _evaluate_held_out(self) -> TrainingCoroutine[tuple[float | None, float | None]]:
         data = self._data
         validation = test = None
-        if self._measure or self.rule.needs_validation_accuracy:
+        if self._measure or self._settings.validates_with:
             validation = yield from self._accuracy(data.train, data.validation_indices)
         if self._measure:
             test = yield from self._accuracy(data.test, data.test_indices)
@@ -251,6 +257,7 @@ class RoundTraining:
             "model": self.model.state_dict(),
             "optimizer": self.stepper.optimizer.state_dict(),
             "rule": self.rule.state_dict(),
+            "drops": self.drops.state_dict() if self.drops else {},
             "best_state": self.best_state,
             "counters": (self.epochs, self.steps, self.samples_seen),
             "parts": [hook.state for hook in self._hooks],
@@ -261,6 +268,8 @@ class RoundTraining:
         self.model.load_state_dict(state["model"])
         self.stepper.load_optimizer(state["optimizer"])
         self.rule.load_state_dict(state["rule"])
+        if self.drops:
+            self.drops = replace(self.drops, **state["drops"])
         self.best_state = state["best_state"]
         self.epochs, self.steps, self.samples_seen = state["counters"]
         for hook, saved in zip(self._hooks, state["parts"], strict=True):

@@ -45,16 +45,19 @@ class Schedule(Settings):
 
     Attributes:
         name: "constant" (default); "step": lr * gamma^floor(epoch / every); "cosine": from lr down to min_lr over
-            `epochs` epochs, lr_e = min_lr + (lr - min_lr) (1 + cos(pi e / epochs)) / 2.
+            `epochs` epochs, lr_e = min_lr + (lr - min_lr) (1 + cos(pi e / epochs)) / 2; "reduce_on_plateau": a drop
+            when validation accuracy has not improved for `patience` epochs, lr * gamma^drops.
         every: For step: epochs between two drops.
-        gamma: For step: the factor of a drop, in (0, 1]. Default 0.1.
+        gamma: For step and reduce_on_plateau: the factor of a drop, in (0, 1]. Default 0.1.
+        patience: For reduce_on_plateau: epochs in a row without an improvement, since the best or the last drop.
         epochs: For cosine: its length; after it the rate stays at min_lr. Default: `until`'s epochs or cap.
         min_lr: For cosine. Default 0.
     """
 
-    name: Literal["constant", "step", "cosine"] = "constant"
+    name: Literal["constant", "step", "cosine", "reduce_on_plateau"] = "constant"
     every: PositiveInt | None = None
     gamma: Fraction = 0.1
+    patience: PositiveInt | None = None
     epochs: PositiveInt | None = None
     min_lr: Annotated[float, Field(ge=0)] = 0.0
 
@@ -62,14 +65,28 @@ class Schedule(Settings):
     def _options_belong_to_the_name(self) -> Schedule:
         if self.name == "step" and self.every is None:
             raise ValueError("a step schedule needs `every`, the epochs between two drops")
-        belongs = {"every": "step", "gamma": "step", "epochs": "cosine", "min_lr": "cosine"}
-        for option, name in belongs.items():
-            if name != self.name and getattr(self, option) != type(self).model_fields[option].default:
-                raise ValueError(f"{option} is an option of the {name} schedule, not of {self.name}")
+        if self.name == "reduce_on_plateau" and self.patience is None:
+            raise ValueError("a reduce_on_plateau schedule needs `patience`, the epochs without an improvement")
+        belongs = {
+            "every": ("step",),
+            "gamma": ("step", "reduce_on_plateau"),
+            "patience": ("reduce_on_plateau",),
+            "epochs": ("cosine",),
+            "min_lr": ("cosine",),
+        }
+        for option, names in belongs.items():
+            if self.name not in names and getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(f"{option} is an option of the {' or '.join(names)} schedule, not of {self.name}")
         return self
 
-    def learning_rate(self, base: float, epoch: int, length: int) -> float:
+    def learning_rate(self, base: float, epoch: int, length: int, drops: int = 0) -> float:
         """The rate in `epoch` (0 for the first) when the base rate is `base` and the round lasts `length` epochs.
+
+        Args:
+            base: The optimiser's rate.
+            epoch: 0 for the first.
+            length: The most epochs of the round.
+            drops: Of reduce_on_plateau: how often validation accuracy has stalled so far.
 
         >>> Schedule(name="step", every=2, gamma=0.5).learning_rate(0.1, 3, 10)
         0.05
@@ -80,7 +97,7 @@ class Schedule(Settings):
         if self.name == "cosine":
             span = self.epochs or length
             return self.min_lr + (base - self.min_lr) * (1 + math.cos(math.pi * min(epoch / span, 1))) / 2
-        return base
+        return base * self.gamma**drops if self.name == "reduce_on_plateau" else base
 
 
 class Plateau(Settings):
@@ -165,6 +182,13 @@ class Training(Settings):
     until: Until = Until(train_accuracy=0.99)
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     threads: PositiveInt = 1
+
+    @property
+    def validates_with(self) -> str | None:
+        """The setting that looks at validation accuracy after each epoch, such as "until.validation_patience"."""
+        if self.until.validation_patience is not None:
+            return "until.validation_patience"
+        return "schedule" if self.schedule.name == "reduce_on_plateau" else None
 
 
 class ScenarioTraining(Training):
