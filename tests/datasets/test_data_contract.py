@@ -1,6 +1,7 @@
 """Properties of every registered data set."""
 
 import os
+import re
 import subprocess
 import sys
 from typing import get_args
@@ -9,14 +10,15 @@ import numpy as np
 import pytest
 
 from warmstart_sim.datasets import load, loading, validate
-from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS, ImageSetName
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS, ImageSetName
 from warmstart_sim.datasets.paths import data_root
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset
 
 REAL_LOADED: dict = {}  # what `load` keeps in memory of real data, for all tests: decoding takes a second
-PUBLIC = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist")
+CORRUPTED = ("cifar10_corrupted", "mnist_corrupted")
+PUBLIC = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", *CORRUPTED, *PHOTO_SETS)
 ALL = [pytest.param(name, marks=pytest.mark.data if name in PUBLIC else ()) for name in DATASETS.names()]
 
 
@@ -40,7 +42,7 @@ def arguments(images, npz, reviews, monkeypatch):
             except DataError as error:
                 if "not found in" not in str(error):
                     raise
-                pytest.skip(str(error).partition(", and the download")[0])
+                pytest.skip(re.split("[;,.] ", str(error))[0])
         return (reviews if name == "imdb" else data_root()), options
 
     return of
@@ -65,6 +67,10 @@ def test_it_meets_the_contract_and_every_class_has_training_samples(name, argume
         known = IMAGE_SETS[name]
         assert (dataset.input_shape, dataset.classes) == (known.shape, known.classes)
         assert (len(dataset.train), len(dataset.test)) == (known.train_samples, known.test_samples)
+    if name in PHOTO_SETS:
+        photos = PHOTO_SETS[name]
+        found = (dataset.input_shape, dataset.classes, len(dataset.train), len(dataset.test))
+        assert found == ((3, 224, 224), photos.classes, photos.train_samples, photos.test_samples)
     if name in TEXT_SETS:
         texts = TEXT_SETS[name]
         found = (dataset.classes, len(dataset.train), len(dataset.test))
@@ -103,8 +109,8 @@ def test_the_table_of_image_sets_names_those_that_are_registered():
     assert set(IMAGE_SETS) <= set(DATASETS.names())
 
 
-def test_the_table_of_text_sets_names_those_that_are_registered():
-    assert set(TEXT_SETS) <= set(DATASETS.names())
+def test_the_tables_of_photo_and_text_sets_name_those_that_are_registered():
+    assert {*PHOTO_SETS, *TEXT_SETS} <= set(DATASETS.names())
 
 
 def test_names_and_schemas_are_known_without_importing_torch():

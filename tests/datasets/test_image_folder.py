@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from warmstart_sim.datasets import image_folder as module
-from warmstart_sim.datasets import load
+from warmstart_sim.datasets import image_files, load
 from warmstart_sim.datasets.image_folder import image_folder
 from warmstart_sim.datasets.paths import cache_root
 from warmstart_sim.errors import DataError
@@ -307,7 +306,7 @@ def same(one, other) -> bool:
 
 def test_the_second_load_decodes_nothing_and_is_equal(images, monkeypatch):
     first = read(path=images, size=8)
-    monkeypatch.setattr(module, "_decode", None)
+    monkeypatch.setattr(image_files, "_decode", None)
     assert same(read(path=images, size=8), first)
     assert len(list(cache_root().iterdir())) == 1
 
@@ -315,7 +314,7 @@ def test_the_second_load_decodes_nothing_and_is_equal(images, monkeypatch):
 def test_a_copy_of_the_folder_elsewhere_is_the_same_data(images, monkeypatch, tmp_path):
     first = read(path=images, size=8)
     shutil.copytree(images, tmp_path / "copy")
-    monkeypatch.setattr(module, "_decode", None)
+    monkeypatch.setattr(image_files, "_decode", None)
     assert same(read(path=tmp_path / "copy", size=8), first)
 
 

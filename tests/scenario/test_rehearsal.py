@@ -69,6 +69,13 @@ def test_image_sets_on_an_axis_are_stood_in_for_each(edited):
     assert (stand_ins["digits"].name, stand_ins["svhn"].options["like"]) == ("digits", "svhn")
 
 
+def test_photographs_have_small_stand_ins_with_as_many_classes(edited):
+    raw = edited({"model": "mlp", "data": "cassava", "vary": {"data.size": [64, 224]}})
+    _, cells = rehearsed(raw)
+    assert {cell.varied["data.size"]: cell.data.options["shape"] for cell in cells} == {64: [3, 8, 8], 224: [3, 16, 16]}
+    assert {(cell.data.name, cell.data.options["classes"]) for cell in cells} == {("synthetic", 5)}
+
+
 def test_data_that_lie_here_are_kept(edited):
     own = {"name": "arrays", "path": "mine.npz", "train_samples": 40}
     cell, *_ = scenarios.plan(rehearsal(edited({"data": own})), "rehearsal")[1]

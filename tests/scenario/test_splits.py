@@ -51,6 +51,11 @@ def test_the_sizes_that_are_known_without_the_data_are_those_of_the_data(edited,
     assert splits.training_sizes(cell, tmp_path) == [300, 600, 900, 1198]
 
 
+def test_sizes_of_photo_sets_are_known_without_them(edited, tmp_path):
+    cell = first_cell(edited({"data": {"name": "birds2010", "size": 64}, "stream": "static", "model": "mlp"}))
+    assert splits.training_sizes(cell, tmp_path) == [3_000]
+
+
 def test_an_option_that_changes_the_size_is_heeded(edited, tmp_path):
     cell = first_cell(edited({"data": {"name": "noisy_digits", "test_fraction": 0.5}}))
     assert splits.training_sizes(cell, tmp_path)[-1] == 899

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-ImageSetName = Literal["cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "digits", "noisy_digits"]
+ImageSetName = Literal[
+    "cifar10",
+    "cifar100",
+    "cifar10_corrupted",
+    "svhn",
+    "mnist",
+    "mnist_corrupted",
+    "fashion_mnist",
+    "digits",
+    "noisy_digits",
+]
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,21 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
+class PhotoSet:
+    """A set of colour photographs, which are scaled to the option `size`: (3, size, size).
+
+    Attributes:
+        classes: The number of classes.
+        train_samples: The number of training images.
+        test_samples: The number of test images.
+    """
+
+    classes: int
+    train_samples: int
+    test_samples: int
+
+
+@dataclass(frozen=True)
 class TextSet:
     """A text set.
 
@@ -46,10 +71,21 @@ class TextSet:
 IMAGE_SETS: Mapping[ImageSetName, ImageSet] = {
     "cifar10": ImageSet((3, 32, 32), 10, 50_000, 10_000),
     "cifar100": ImageSet((3, 32, 32), 100, 50_000, 10_000),
+    "cifar10_corrupted": ImageSet((3, 32, 32), 10, 50_000, 10_000),
     "svhn": ImageSet((3, 32, 32), 10, 73_257, 26_032),
     "mnist": ImageSet((1, 28, 28), 10, 60_000, 10_000),
+    "mnist_corrupted": ImageSet((1, 28, 28), 10, 60_000, 10_000),
     "fashion_mnist": ImageSet((1, 28, 28), 10, 60_000, 10_000),
     "digits": ImageSet((1, 8, 8), 10, 1_198, 599),
     "noisy_digits": ImageSet((1, 8, 8), 10, 1_198, 5 * 599, "float32"),
+}
+PHOTO_SETS: Mapping[str, PhotoSet] = {
+    "oxford_iiit_pet": PhotoSet(37, 3_680, 3_669),
+    "cars196": PhotoSet(196, 8_144, 8_041),
+    "caltech101": PhotoSet(101, 3_030, 5_647),
+    "stanford_dogs": PhotoSet(120, 12_000, 8_580),
+    "cassava": PhotoSet(5, 5_656, 1_885),
+    "cmaterdb": PhotoSet(10, 5_000, 1_000),
+    "birds2010": PhotoSet(200, 3_000, 3_033),
 }
 TEXT_SETS: Mapping[str, TextSet] = {"imdb": TextSet(classes=2, train_samples=25_000, test_samples=25_000)}

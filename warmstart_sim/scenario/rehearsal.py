@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.cells import Cell
@@ -27,7 +27,7 @@ INCLUDED = ("digits", "noisy_digits")  # of the sets known by name; the others m
 SAMPLES = {"train_samples": MAX_SAMPLES, "test_samples": MAX_SAMPLES}
 
 # The most that a setting of a cell may be, by its path from `Cell`.
-DATA_OPTIONS = {**SAMPLES, "length": 40, "vocabulary": 500}
+DATA_OPTIONS = {**SAMPLES, "length": 40, "vocabulary": 500, "shape": 16}
 MODEL_OPTIONS = {"width": 4, "widths": 16, "channels": 8, "embedding": 8, "hidden": 8}
 TRAINING = {"batch_size": 64, "until.max_epochs": 4, "until.epochs": 4, "until.steps": 40}
 LIMITS = {
@@ -109,6 +109,9 @@ def _stand_in(data: Component, settings: DataSettings) -> Component:
     """Synthetic data of the same shape, in the place of a data set that might have to be downloaded."""
     if data.name in TEXT_SETS:
         name, options = "synthetic_text", {key: data.options[key] for key in ("length", "vocabulary")}
+    elif data.name in PHOTO_SETS:
+        shape = (3, *[data.options["size"]] * 2)
+        name, options = "synthetic", {"shape": shape, "classes": PHOTO_SETS[data.name].classes}
     elif data.name in IMAGE_SETS and data.name not in INCLUDED:
         name, options = "synthetic", {"like": data.name}
     else:

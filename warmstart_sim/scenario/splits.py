@@ -10,7 +10,7 @@ import numpy as np
 
 from warmstart_sim import datasets
 from warmstart_sim.datasets.adapt import adapt_images, check_adaptable
-from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS
 from warmstart_sim.errors import DataError, WarmstartError, error_summary
 from warmstart_sim.models.checkpoint_files import find_checkpoint
 from warmstart_sim.registry import DATASETS, MODELS, STREAMS
@@ -82,6 +82,8 @@ def _inputs(component: Component, seed: int, data_root: Path) -> tuple[str, tupl
     """A data set's name, and the shape and dtype of its inputs."""
     if known := IMAGE_SETS.get(component.name):  # type: ignore[call-overload]
         return component.name, known.shape, known.dtype
+    if component.name in PHOTO_SETS:
+        return component.name, (3, *[component.options["size"]] * 2), "uint8"
     if component.name in TEXT_SETS:
         return component.name, (), "int64"
     dataset = load_component(component, seed, data_root)
@@ -145,7 +147,8 @@ def training_sizes(cell: Cell, data_root: Path) -> list[int]:
     Raises:
         WarmstartError: As `load_dataset` and `split_rounds`.
     """
-    known = IMAGE_SETS.get(cell.data.name) or TEXT_SETS.get(cell.data.name)  # type: ignore[call-overload]
+    name = cell.data.name
+    known = IMAGE_SETS.get(name) or PHOTO_SETS.get(name) or TEXT_SETS.get(name)  # type: ignore[call-overload]
     if known is None or cell.data.options.get("test_fraction", 1 / 3) != 1 / 3:  # an option of noisy_digits
         labels = load_component(cell.data, cell.seed, data_root).train.labels
     else:
