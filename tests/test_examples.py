@@ -64,6 +64,28 @@ def test_avalanche_benchmark_prints_a_table_and_the_streams_and_writes_only_its_
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_published_comparison_says_which_marks_of_table_3_differ_and_draws_the_tree(tmp_path, capsys):
+    module = example("published_comparison")
+    module.main(out=tmp_path / "tree.png")
+    printed = capsys.readouterr().out
+    assert "8 of 120 marks differ" in printed
+    assert (tmp_path / "tree.png").stat().st_size > 10_000
+
+    accuracies = module.published_accuracies()
+    assert accuracies.shape == (144, 6)
+    tests = module.compare_tests(accuracies).set_index(["model", "strategy", "versus"])
+    for model in ("simple_cnn", "vgg16", "mobilenet", "resnet50"):
+        assert tests.loc[(model, "layerwise", "baseline"), ["significance", "printed"]].tolist() == [2, 2]
+        assert not tests.loc[model].xs("layerwise", level="versus")["significance"].any(), "nothing beats layerwise"
+
+    complete = accuracies.dropna()
+    tree = module.fit(module.designs(complete), complete)
+    assert tree.children[1].rule == ("model.name is resnet50",), "the paper's exception is the first question"
+    assert next(iter(tree.children[0].counts)) == "layerwise"
+    large = [row for row in module.leaves(tree) if "is resnet50" in row["rule"] and "train_samples > " in row["rule"]]
+    assert all(row["gini"] > 0.7 and "baseline" in row["arms"] for row in large), "most methods are as good there"
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text(encoding="utf-8")
     assert [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested] == []

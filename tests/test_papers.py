@@ -150,7 +150,7 @@ def test_the_commands_papers_and_compare(tmp_path: Path, monkeypatch):
     assert re.search(r"C-F10 +random init +train accuracy \(%\) +100.0 +99.\d ± 0.\d +10 +[−-]0", shown)
     assert "Settings that differ: " in shown
     assert set(pd.read_csv(run / "comparison.csv")["row"]) == {"C-F10"}
-    listed = command("papers", "A-F2", "A-T3", "D-F3", "--cost")
+    listed = command("papers", "A-F2", "A-T3", "C-F8", "--cost")
     assert re.search(r"runs/mine: 30 cells, 0.\d+ h; \d+ settings changed. \d numbers? ", listed)
     assert "       warmstart-sim run cifar10_online\n" in listed
     assert "24 published numbers; at most " in listed

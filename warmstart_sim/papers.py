@@ -22,7 +22,10 @@ from warmstart_sim.scenario.yaml_files import bundled_scenarios
 from warmstart_sim.scenario.yaml_files import load as load_scenario
 
 RUN_FOLDERS = (Path("runs"), Path("results"))
-ELSEWHERE = {"A-P1": ("pytest tests/models/test_proposition_1.py",)}  # a property, not an experiment
+ELSEWHERE = {  # no experiments: a property, and what follows from published numbers
+    "A-P1": ("pytest tests/models/test_proposition_1.py",),
+    **dict.fromkeys(("D-T3", "D-F3"), ("python examples/published_comparison.py",)),
+}
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ class ModelFunctions(Protocol):
 
     def forward(self, weights: StateDict, inputs: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
     def block_outputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
+    def block_inputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
     def gradients(self, weights: StateDict, indices: IntArray) -> dict[str, torch.Tensor]: ...  # noqa: D102
     def samples(self, indices: IntArray) -> tuple[torch.Tensor, torch.Tensor]: ...  # noqa: D102
     def evaluate(self, weights: StateDict, split: Split) -> tuple[float | None, float | None]: ...  # noqa: D102
@@ -176,6 +177,10 @@ class RoundContext:
     def block_outputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor:
         """What the module `block`, one of `layout.blocks` or any other, puts out for normalised `inputs` (n, ...)."""
         return self._functions.block_outputs(weights, block, inputs)
+
+    def head_inputs(self, weights: StateDict, inputs: torch.Tensor) -> torch.Tensor:
+        """What the head gets for normalised `inputs` (n, ...)."""
+        return self._functions.block_inputs(weights, self.layout.head, inputs)
 
     def gradients(self, weights: StateDict, indices: IntArray) -> dict[str, torch.Tensor]:
         """The gradient of the mean cross-entropy over training samples, for every parameter, by its name."""
@@ -295,7 +300,8 @@ class Probe(Protocol):
 
     A probe is registered with its columns and their units, and with what it costs:
     `@PROBES.register("weight_norm", columns={"weight_norm": "L2 norm", "weight_norm_{block}": "L2 norm"}, cost="...")`,
-    where `{block}` stands for the name of any block or of the head. Its keyword-only parameters are its options.
+    where a word in braces stands for any text, such as the name of a block. Its keyword-only parameters are its
+    options.
     """
 
     def __call__(self, context: RoundContext, /) -> Mapping[str, float | None]:

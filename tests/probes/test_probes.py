@@ -20,7 +20,10 @@ from warmstart_sim.probes.dead_units import dead_units, silent
 from warmstart_sim.probes.distance_from_start import distance_from_start
 from warmstart_sim.probes.effective_rank import effective_rank, rank
 from warmstart_sim.probes.gradient_norm import gradient_norm
+from warmstart_sim.probes.margins import QUANTILES, margins
+from warmstart_sim.probes.sharpness import sharpness
 from warmstart_sim.probes.weight_norm import weight_norm
+from warmstart_sim.probes.weight_size import weight_size
 from warmstart_sim.registry import MODELS, PROBES
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
@@ -56,9 +59,7 @@ def context_of(name: str = "small_cnn", model: nn.Module | None = None, new: int
 class TestEveryProbe:
     def test_returns_its_declared_columns_as_numbers(self, probe, name):
         found = PROBES.get(probe)(context_of(name))
-        declared = [
-            re.escape(column).replace(re.escape("{block}"), ".+") for column in PROBES.details(probe)["columns"]
-        ]
+        declared = [re.sub(r"\\{\w+\\}", ".+", re.escape(column)) for column in PROBES.details(probe)["columns"]]
         assert found
         assert [column for column in found if not any(re.fullmatch(each, column) for each in declared)] == []
         assert all(isinstance(value, float) and math.isfinite(value) for value in found.values())
@@ -191,3 +192,91 @@ def test_the_effective_rank_of_a_block_is_that_of_its_outputs():
 def test_a_block_that_is_not_there_is_one_line_with_the_nearest():
     with pytest.raises(WarmstartError, match="unknown block 'conv9'; did you mean 'conv"):
         effective_rank(context_of("small_cnn"), block="conv9")
+
+
+def linear(classes: int = 10) -> RoundContext:
+    """A linear model: the head is all there is, and the block in front of it flattens."""
+    return context_of("mlp", nn.Sequential(nn.Flatten(), nn.Linear(48, classes)))
+
+
+def with_weights(context: RoundContext, weight: torch.Tensor, bias: torch.Tensor) -> RoundContext:
+    return RoundContext(**{**vars(context), "weights": {"1.weight": weight, "1.bias": bias}})
+
+
+def test_margins_are_those_of_sorted_probabilities():
+    context = context_of("small_cnn")
+    inputs, labels = context.samples(context.train)
+    p = context.forward(context.weights, inputs).double().softmax(1).numpy()
+    expected = np.sort([row[label] - np.delete(row, label).max() for row, label in zip(p, labels, strict=True)])
+    for m, smallest in ((7, expected[:7]), (400, expected)):
+        found = margins(context, m=m)
+        assert found["margin_mean"] == pytest.approx(smallest.mean(), abs=1e-9)
+        values = [found[f"margin_q{each}"] for each in QUANTILES]
+        np.testing.assert_allclose(values, np.quantile(smallest, [0, 0.25, 0.5, 0.75, 1]), atol=1e-9)
+
+
+def test_margins_of_constant_logits_are_the_same_for_all_samples_with_a_label():
+    context = linear()
+    logits = torch.arange(10.0)
+    found = margins(with_weights(context, torch.zeros(10, 48), logits))
+    p = logits.double().softmax(0)
+    _, labels = context.samples(context.train)
+    expected = torch.tensor([p[9] - p[8] if label == 9 else p[label] - p[9] for label in labels]).mean().item()
+    assert found["margin_mean"] == pytest.approx(expected)
+    same = margins(with_weights(context, torch.zeros(10, 48), torch.zeros(10)))
+    assert set(same.values()) == {0.0}
+
+
+def test_margins_need_two_classes():
+    context = linear(classes=1)
+    with pytest.raises(WarmstartError, match=r"^probe margins: a margin needs at least two classes"):
+        margins(context)
+
+
+def test_noise_on_a_linear_model_changes_the_loss_as_its_second_derivative_says():
+    context = with_weights(linear(), torch.zeros(10, 48), torch.zeros(10))
+    inputs, _ = context.samples(context.train)
+    # At zero logits the Hessian of the cross-entropy in the logits is I / 10 - 1 / 100, and noise of deviation s on all
+    # parameters is noise of variance s^2 (|x|^2 + 1) on each logit: the mean change is s^2 / 2 (|x|^2 + 1) trace.
+    trace = 1 - 1 / 10
+    deviation = 0.01
+    expected = deviation**2 / 2 * trace * (inputs.flatten(1).square().sum(1).mean().item() + 1)
+    found = sharpness(context, deviations=(deviation,), draws=300)
+    assert found["sharpness_loss_0_01"] == pytest.approx(expected, rel=0.25)
+
+
+def test_sharpness_is_the_mean_over_draws_of_what_the_model_itself_loses():
+    context = context_of("small_cnn")
+    found = sharpness(context, deviations=(1e-9, 0.5), draws=2)
+    assert found["sharpness_loss_1e-09"] == pytest.approx(0, abs=1e-5)
+    assert found["sharpness_accuracy_1e-09"] == 0
+    generator, changes = context.generator("sharpness"), []
+    names = sorted(context.layout.parameters)
+    for _ in range(2):
+        noise = {name: torch.randn(context.weights[name].shape, generator=generator) for name in names}
+        noisy = {**context.weights, **{name: context.weights[name] + 0.5 * noise[name] for name in names}}
+        changes.append(np.subtract(context.evaluate(noisy, "train"), context.evaluate(context.weights, "train")))
+    accuracy, loss = np.mean(changes, axis=0)
+    assert found["sharpness_accuracy_0_5"] == pytest.approx(accuracy)
+    assert found["sharpness_loss_0_5"] == pytest.approx(loss)
+
+
+def test_the_weight_size_of_a_linear_model_is_that_of_its_weights_times_that_of_the_data():
+    context = linear()
+    inputs, _ = context.samples(context.train)
+    expected = context.weights["1.weight"].norm().item() * inputs.norm().item()
+    assert weight_size(context) == {"weight_size": pytest.approx(expected, rel=1e-5)}
+    halved = {**context.weights, "1.weight": context.weights["1.weight"] / 2}
+    assert weight_size(RoundContext(**{**vars(context), "weights": halved}))["weight_size"] == pytest.approx(
+        expected / 2, rel=1e-5
+    )
+
+
+def test_scaling_the_body_and_dividing_the_head_leaves_the_weight_size_of_a_relu_network():
+    context = context_of("mlp", models.build("mlp", {"widths": (8,), "activation": "relu"}, (3, 4, 4), 10))
+    scaled = {
+        name: tensor / 4 if name == "head.weight" else 4 * tensor if "hidden1" in name else tensor
+        for name, tensor in context.weights.items()
+    }
+    changed = RoundContext(**{**vars(context), "weights": scaled})
+    assert weight_size(changed)["weight_size"] == pytest.approx(weight_size(context)["weight_size"], rel=1e-5)

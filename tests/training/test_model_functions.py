@@ -46,6 +46,16 @@ def test_block_outputs_are_what_comes_out_of_the_module(name):
     assert not context.functions._model.get_submodule(context.layout.blocks[0])._forward_hooks
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_head_makes_the_logits_of_its_inputs(name):
+    context = context_of(name)
+    inputs, _ = context.samples(context.train)
+    head = copy.deepcopy(context.functions._trained).eval().get_submodule(context.layout.head)
+    with torch.no_grad():
+        logits = head(context.head_inputs(context.weights, inputs))
+    assert torch.equal(logits, context.forward(context.weights, inputs))
+
+
 def test_gradients_of_batches_add_up_to_that_of_all_samples(monkeypatch):
     context = context_of("small_cnn")
     whole = context.gradients(context.weights, context.train)

@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import PROBES
-from warmstart_sim.results.columns import EPOCH_COLUMNS, IDENTITY_COLUMNS, ROUND_COLUMNS, Row
+from warmstart_sim.results.columns import EPOCH_COLUMNS, IDENTITY_COLUMNS, ROUND_COLUMNS, Row, column_pattern
 from warmstart_sim.scenario.sections import Measure, MeasuredProbe
 from warmstart_sim.types import RoundContext
 
@@ -77,8 +78,7 @@ def unit(probe: str, column: str) -> str:
     """The unit with which a probe was registered for a column; empty for a user's own probe."""
     declared: Mapping[str, str] = PROBES.details(probe).get("columns", {})
     for pattern, found in sorted(declared.items(), key=lambda each: "{" in each[0]):
-        head, block, tail = pattern.partition("{block}")
-        if column == pattern or (block and column.startswith(head) and column.endswith(tail)):
+        if fnmatchcase(column, column_pattern(pattern)):
             return found
     return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,6 +53,15 @@ def column_of(key: str, arms: Iterable[str] = ()) -> str:
     for arm in arms:
         key = key.removeprefix(f"strategies.{arm}.")
     return key.replace(".", "_")
+
+
+def column_pattern(declared: str) -> str:
+    """A column as a probe declares it, with words in braces for any text, as a pattern of `fnmatch`.
+
+    >>> column_pattern("weight_norm_{block}")
+    'weight_norm_*'
+    """
+    return re.sub(r"\{\w+\}", "*", declared)
 
 
 def plain(value: Any) -> str:

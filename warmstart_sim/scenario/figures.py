@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from warmstart_sim.errors import unknown
 from warmstart_sim.registry import PROBES
-from warmstart_sim.results.columns import EPOCH_COLUMNS, IDENTITY_COLUMNS, ROUND_COLUMNS, TEXT_COLUMNS, column_of
+from warmstart_sim.results.columns import (
+    EPOCH_COLUMNS,
+    IDENTITY_COLUMNS,
+    ROUND_COLUMNS,
+    TEXT_COLUMNS,
+    column_of,
+    column_pattern,
+)
 from warmstart_sim.results.figure_settings import FIGURES, Curves, Figure
 from warmstart_sim.scenario.axes import Axis
 from warmstart_sim.scenario.messages import scenario_error, validated
@@ -95,7 +102,6 @@ def _not_of_probes(column: str, scenario: Scenario, by_epoch: bool) -> str:
 
 
 def _measures(probe: str, column: str) -> bool:
-    """Whether a registered probe has this column; "{block}" in its name stands for any block."""
+    """Whether a registered probe has this column."""
     declared = PROBES.details(probe).get("columns", {})
-    patterns = (re.escape(each).replace(r"\{block\}", ".+") for each in declared)
-    return any(re.fullmatch(pattern, column) for pattern in patterns)
+    return any(fnmatchcase(column, column_pattern(each)) for each in declared)

@@ -9,7 +9,7 @@ from warmstart_sim.errors import WarmstartError, nearest
 from warmstart_sim.published import paper_rows
 from warmstart_sim.registry import PROBES
 from warmstart_sim.results import claims
-from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS, TEXT_COLUMNS, column_of, plain
+from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS, TEXT_COLUMNS, column_of, column_pattern, plain
 from warmstart_sim.scenario.axes import Axis, axes_of
 from warmstart_sim.scenario.messages import scenario_error
 from warmstart_sim.scenario.parsing import Scenario
@@ -81,7 +81,7 @@ def _numeric_columns(scenario: Scenario, by_epoch: bool) -> list[str] | None:
     if any(probe.is_user_defined for probe in probes):
         return None
     declared = [column for probe in probes for column in PROBES.details(probe.name).get("columns", ())]
-    measured = [column.replace("{block}", "*") for column in declared]
+    measured = [column_pattern(column) for column in declared]
     at_start = [] if by_epoch else [f"{column}_at_start" for column in measured]
     standard = [each for each in (EPOCH_COLUMNS if by_epoch else ROUND_COLUMNS) if each not in TEXT_COLUMNS]
     return [*dict.fromkeys([*standard, *measured, *at_start])]

@@ -65,13 +65,24 @@ class FunctionalModel:
 
     def block_outputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor:
         """The output of the module `block`."""
-        outputs: list[torch.Tensor] = []
-        hook = self._model.get_submodule(block).register_forward_hook(lambda _, __, output: outputs.append(output))
+        return self._seen(weights, block, inputs)[1]
+
+    def block_inputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor:
+        """The input of the module `block`, the first one if it has several."""
+        return self._seen(weights, block, inputs)[0][0]
+
+    def _seen(
+        self, weights: StateDict, block: str, inputs: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """The arguments and the output of the module `block`."""
+        seen: list[tuple[tuple[torch.Tensor, ...], torch.Tensor]] = []
+        module = self._model.get_submodule(block)
+        hook = module.register_forward_hook(lambda _, given, output: seen.append((given, output)))
         try:
             self.forward(weights, inputs)
         finally:
             hook.remove()
-        return outputs[-1]
+        return seen[-1]
 
     def gradients(self, weights: StateDict, indices: IntArray) -> dict[str, torch.Tensor]:
         """Gradients of the mean cross-entropy over the samples, added up batch by batch."""
