@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS
 from warmstart_sim.experiment.stored_run import StoredRun
 from warmstart_sim.registry import ANALYSES
 from warmstart_sim.results.columns import Row
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CLASSES: Mapping[str, int] = {
     **{name: each.classes for name, each in IMAGE_SETS.items()},
+    **{name: each.classes for name, each in PHOTO_SETS.items()},
     **{name: each.classes for name, each in TEXT_SETS.items()},
 }
 
