@@ -8,7 +8,8 @@ import pytest
 
 from tests.analyses.conftest import stored_run
 from tests.report.fake_runs import write_run
-from warmstart_sim.analyses.decision_tree import decision_tree
+from warmstart_sim.analyses._settings import final_accuracies
+from warmstart_sim.analyses.decision_tree import decision_tree, designs
 from warmstart_sim.report.decision_tree import draw
 from warmstart_sim.report.style import to_svg
 from warmstart_sim.results.decision_tree import fit, leaves
@@ -62,3 +63,11 @@ def test_of_a_run_it_has_rules_in_varied_values_and_a_picture(tmp_path):
     words = " ".join(row["rule"] for row in rows)
     assert "stream_fraction" in words or "training_batch_size" in words or "always" in words
     assert (tmp_path / "run" / "figures" / "decision_tree.png").stat().st_size > 1000
+
+
+def test_sizes_take_the_place_of_a_data_sets_name(tmp_path):
+    vary = {"data.name": ["cifar10", "cifar100"], "training.batch_size": [32, 64]}
+    tables = stored_run(write_run(tmp_path / "run", "split", seeds=1, vary=vary)).tables
+    features = designs(tables, final_accuracies(tables).droplevel("seed"))
+    assert features["classes"].tolist() == [10, 10, 100, 100]
+    assert set(features) <= {"classes", "train_samples", "training_batch_size"}
