@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 StateDict = Mapping[str, "torch.Tensor"]
 IntArray = NDArray[np.int64]
 
+# The module within each block and the head that normalises its output, in models of strategies that insert one.
+INSERTED_NORMALIZATION = "inserted_normalization"
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -133,7 +136,8 @@ class RoundContext:
     Attributes:
         round: The round's index, 0 for the first.
         layout: Names of the model's parameters, blocks and head.
-        generator: `generator(purpose)` returns a new CPU generator, seeded by (seed, purpose, round).
+        generator: `generator(purpose)` returns a new CPU generator, seeded by (seed, purpose, round). With another
+            round's index as a second argument it is that round's: `generator(purpose, 0)` is the same in every round.
         previous: The weights that the last round ended with; None in the first round.
         fresh: A new random initialisation, the same for all arms of a seed, another one in every round.
         initial: Returns the initialisation of round 0, from which the first training started.
@@ -148,7 +152,7 @@ class RoundContext:
 
     round: int
     layout: Layout
-    generator: Callable[[str], torch.Generator]
+    generator: Callable[..., torch.Generator]
     previous: StateDict | None = None
     fresh: StateDict = field(default_factory=dict)
     initial: Callable[[], StateDict] = dict
@@ -231,7 +235,8 @@ class Strategy(Protocol):
     `prepare_first_round(fresh, context)`, which returns the same; a registered one says so with the trait
     "prepares_first_round", because arms that share their first round could not share it any more. The trait
     "ignores_previous" says that the start depends on nothing before its round; parts and probes have it too. Cells that
-    differ only in what came before are then trained once.
+    differ only in what came before are then trained once. With the trait "inserts_normalization", the state dicts hold
+    a mean and a deviation for each block and the head, see `models.insert_normalization`.
     """
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> StateDict | Start:

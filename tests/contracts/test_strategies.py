@@ -1,11 +1,13 @@
 """What holds for every registered strategy; a new one is picked up by itself."""
 
+import numpy as np
 import pytest
 import torch
 
 from warmstart_sim import models, registry
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
+from warmstart_sim.training.model_functions import FunctionalModel
 from warmstart_sim.types import RoundContext, Start
 
 MODELS = [
@@ -16,15 +18,28 @@ MODELS = [
 ]
 
 
-def states(name, options, shape):
+class Source:
+    """Eight training samples."""
+
+    def __init__(self, name, shape):
+        tokens = registry.MODELS.has_trait(name, "tokens")
+        self.inputs = torch.randint(1, 20, (8, *shape)) if tokens else torch.randn(8, *shape)
+
+    def batch(self, index, width=None):
+        return self.inputs[index], torch.zeros(len(index), dtype=torch.int64)
+
+
+def states(name, options, shape, insert):
     drawn = []
     for seed in (1, 2):
         with scoped_torch_seed(seed, "test"):
             model = models.build(name, options, shape, 10)
-            tokens = registry.MODELS.has_trait(name, "tokens")
-            model.train()(torch.randint(20, (8, *shape)) if tokens else torch.randn(8, *shape))
+            if insert:
+                models.insert_normalization(model)
+            source = Source(name, shape)
+            model.train()(source.inputs)
         drawn.append(model.state_dict())
-    return model, *drawn
+    return model, source, *drawn
 
 
 def weights(start):
@@ -35,8 +50,12 @@ def weights(start):
 @pytest.mark.parametrize(("name", "options", "shape"), MODELS, ids=[m[0] for m in MODELS])
 class TestEveryStrategy:
     def call(self, strategy, name, options, shape):
-        model, previous, fresh = states(name, options, shape)
-        context = RoundContext(1, models.layout(model), lambda purpose: torch_generator(0, purpose, 1))
+        inserts = STRATEGIES.has_trait(strategy, "inserts_normalization")
+        model, source, previous, fresh = states(name, options, shape, inserts)
+        context = RoundContext(
+            1, models.layout(model), lambda purpose, index=1: torch_generator(0, purpose, index), previous, fresh,
+            initial=lambda: fresh, train=np.arange(8), functions=FunctionalModel(model, source),
+        )  # fmt: skip
         return model, previous, fresh, STRATEGIES.get(strategy)(), context
 
     def test_gives_a_complete_state_that_the_model_loads(self, strategy, name, options, shape):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import STREAMS
 from warmstart_sim.streams import random_subset, split_validation
@@ -134,3 +135,30 @@ def test_every_stream_is_a_pure_function_that_never_gives_an_empty_round(name):
     assert [each.train.tolist() for each in one] == [each.train.tolist() for each in other]
     assert all(len(each.train) and each.train.dtype == np.int64 for each in one)
     assert [each.index for each in one] == list(range(len(one)))
+
+
+@pytest.mark.parametrize(("rule", "total", "share"), [("epochs", 11, 3), ("steps", 1800, 600)])
+def test_stages_share_their_budget_equally_and_what_is_left_over_goes_to_none(tiny_scenario, rule, total, share):
+    raw = {**tiny_scenario, "stream": {"name": "stages", "stages": 3, rule: total}}
+    raw["training"] = {"batch_size": 32, "later_rounds": {"batch_size": 16}}
+    for cell in scenarios.plan(raw, "file")[1]:
+        for index in (0, 1):
+            until = cell.arm.training.in_round(index).until
+            assert (getattr(until, rule), until.cap, until.train_accuracy) == (share, share, None)
+    raw["stream"] = {"name": "stages", "stages": 3}  # each to convergence
+    assert scenarios.plan(raw, "file")[1][0].arm.training.until.train_accuracy == 0.99
+
+
+@pytest.mark.parametrize(
+    ("stream", "until", "expected"),
+    [
+        ({"stages": 3, "epochs": 2}, None, r"stream.epochs: found 2; for 3 stages it must be at least 3"),
+        ({"stages": 3, "epochs": 3, "steps": 3}, None, r"stream.steps: the budget has `epochs` already"),
+        ({"stages": 0}, None, r"stream.stages: found 0"),
+        ({"stages": 3, "steps": 7}, {"epochs": 1}, r"training.until: each stage ends after 2 steps, by `stream.steps`"),
+    ],
+)
+def test_budgets_that_cannot_be_shared_are_refused(tiny_scenario, stream, until, expected):
+    raw = {**tiny_scenario, "stream": {"name": "stages", **stream}, "training": {"until": until} if until else {}}
+    with pytest.raises(WarmstartError, match=expected):
+        scenarios.plan(raw, "file")

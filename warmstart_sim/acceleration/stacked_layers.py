@@ -15,6 +15,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from warmstart_sim.models._interface import ReadLogits
+from warmstart_sim.models._layers import InsertedNormalization, apply_inserted_normalization
 
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Identity)
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -134,6 +135,25 @@ def _side_by_side(norm: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Te
     return norm(inputs.transpose(0, 1).reshape(n, count * features)).view(n, count, features).transpose(0, 1)
 
 
+class StackedInsertedNormalization(nn.Module):
+    """R normalisations with scalars of their own, of (R, n, features) or (n, R * channels, height, width)."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, layer: InsertedNormalization, count: int) -> None:
+        super().__init__()
+        for name, buffer in layer.named_buffers():
+            self.register_buffer(name, buffer.new_empty(count))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalises each model's output."""
+        if inputs.ndim == 3:
+            return (inputs - self.mean[:, None, None]) / self.deviation[:, None, None]
+        images = inputs.reshape(len(inputs), len(self.mean), -1)
+        return ((images - self.mean[:, None]) / self.deviation[:, None]).view(inputs.shape)
+
+
 class _Rows(nn.Module):
     """Flattens to (R, n, features): images (n, R * channels, ...) where the network is spatial, else (R, n, ...)."""
 
@@ -154,6 +174,17 @@ class _Tracer(fx.Tracer):
         if not torch.is_grad_enabled():
             raise Unstackable("a forward pass that turns gradients off")
         return super().create_node(*args, **kwargs)
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, InsertedNormalization) or super().is_leaf_module(module, name)
+
+    def call_module(self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Calls a module; of layers that are not traced inside, the inserted normalisation would be lost."""
+        output = super().call_module(module, forward, args, kwargs)
+        hooked = apply_inserted_normalization in module._forward_hooks.values()
+        if hooked and self.is_leaf_module(module, self.path_of_module(module)):
+            return apply_inserted_normalization(module, args, output)
+        return output
 
 
 def stacked_network(model: nn.Module, count: int, sample_mask: SampleMask) -> tuple[nn.Module, bool]:
@@ -189,14 +220,14 @@ def stacked_network(model: nn.Module, count: int, sample_mask: SampleMask) -> tu
     for node in traced.graph.nodes:
         if node.op == "call_module":
             name = str(node.target)
-            layer = _stacked_layer(traced.get_submodule(name), count, sample_mask, spatial)
+            layer = _stacked_layer(model.get_submodule(name), count, sample_mask, spatial)
             parent, _, last = name.rpartition(".")
             setattr(traced.get_submodule(parent), last, layer)
         elif node.op == "call_function" and node.target in FUNCTIONS:
             continue
         elif node.op not in ("placeholder", "output"):
             raise Unstackable(f"{node.op} {node.target}")
-    if not isinstance(layer, (StackedLinear, _Rows)):
+    if not isinstance(layer, (StackedLinear, StackedInsertedNormalization, _Rows)):
         raise Unstackable("an output that is not made by a linear layer")
     if _names(model) != _names(traced):  # of a tied parameter, the model has one name and the stack several
         raise Unstackable("parameters or buffers that are tied or that no layer uses")
@@ -210,6 +241,7 @@ def _only_hook(model: nn.Module) -> ReadLogits | None:
         for module in model.modules()
         for found in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
         for hook in found.values()
+        if hook is not apply_inserted_normalization  # traced like a layer
     ]
     if hooks and not (len(hooks) == 1 and isinstance(hooks[0], ReadLogits)):
         raise Unstackable("hooks of its modules")
@@ -229,6 +261,8 @@ def _stacked_layer(layer: nn.Module, count: int, sample_mask: SampleMask, spatia
         return StackedBatchNorm(layer, count, sample_mask)
     if isinstance(layer, nn.GroupNorm):
         return StackedGroupNorm(layer, count, spatial)
+    if isinstance(layer, InsertedNormalization):
+        return StackedInsertedNormalization(layer, count)
     if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
         return _Rows(count, spatial)
     if isinstance(layer, (*ELEMENTWISE, *POOLING)):

@@ -80,7 +80,8 @@ class CellTrainer:
         set_up_torch(self.device, settings, self.execution.deterministic)
         dataset = self.dataset
         shape = (dataset.input_shape, dataset.classes, dataset.vocabulary_size)
-        self.stepper = self._cache.borrow((str(self.cell.model.to_dict()), *shape), settings, self._model)
+        kind = (str(self.cell.model.to_dict()), *shape, self._inserts_normalization)
+        self.stepper = self._cache.borrow(kind, settings, self._model)
         self.model = self.stepper.model
 
     def _model(self) -> nn.Module:
@@ -186,7 +187,14 @@ class CellTrainer:
         """A model on the CPU, whose weights are drawn from torch's default generator."""
         target, options = self.cell.model.bind(MODELS)
         dataset = self.dataset
-        return models.build(target, options, dataset.input_shape, dataset.classes, dataset.vocabulary_size)
+        model = models.build(target, options, dataset.input_shape, dataset.classes, dataset.vocabulary_size)
+        if self._inserts_normalization:
+            models.insert_normalization(model)
+        return model
+
+    @property
+    def _inserts_normalization(self) -> bool:
+        return STRATEGIES.has_trait(self.cell.arm.start.name, "inserts_normalization")
 
     def _fresh_model(self, round_index: int) -> nn.Module:
         with scoped_torch_seed(self.cell.seed, "init", round_index):

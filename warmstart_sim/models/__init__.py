@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from warmstart_sim.errors import WarmstartError, error_summary, unknown
 from warmstart_sim.registry import MODELS
-from warmstart_sim.types import Layout
+from warmstart_sim.types import INSERTED_NORMALIZATION, Layout
 
 if TYPE_CHECKING:
     from torch import nn
@@ -156,6 +156,32 @@ def layout(model: nn.Module) -> Layout:
         if name not in modules:
             raise WarmstartError(unknown("module of the model", name, filter(None, modules)))
     return found
+
+
+def insert_normalization(model: nn.Module) -> None:
+    """Makes each block and the head normalise its output by two scalars, x -> (x - mean) / deviation, in place.
+
+    Both are buffers, BLOCK.inserted_normalization.mean and .deviation, so they are saved and loaded with the weights.
+    They are 0 and 1 until a strategy such as layerwise sets them.
+
+    Args:
+        model: Whose blocks `layout` finds.
+
+    >>> model = build("mlp", {"widths": (5,)}, (4,), 3)
+    >>> insert_normalization(model)
+    >>> [name for name, _ in model.named_buffers() if name.startswith("hidden1")]
+    ['hidden1.inserted_normalization.mean', 'hidden1.inserted_normalization.deviation']
+    """
+    from torch import nn
+
+    from warmstart_sim.models._layers import InsertedNormalization, apply_inserted_normalization
+
+    found = layout(model)
+    for name in (*found.blocks, found.head):
+        block = model.get_submodule(name)
+        block.add_module(INSERTED_NORMALIZATION, InsertedNormalization())
+        if type(block).forward is not nn.Sequential.forward:  # which calls its last module itself
+            block.register_forward_hook(apply_inserted_normalization)
 
 
 def takes_channels_last(model: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.models._options import Init, Norm
+from warmstart_sim.types import INSERTED_NORMALIZATION
 
 
 class Network(nn.Sequential):
@@ -32,6 +33,28 @@ class Network(nn.Sequential):
         super().__init__(OrderedDict(modules))
         *body, self.head_name = modules
         self.block_names = tuple(name for name in body if name not in above and list(modules[name].parameters()))
+
+
+class InsertedNormalization(nn.Module):
+    """(x - mean) / deviation with scalars that do not train; the identity until a strategy sets them."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalises a block's output of any shape."""
+        return (inputs - self.mean) / self.deviation
+
+
+def apply_inserted_normalization(block: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+    """The forward hook of a block that has an `InsertedNormalization`."""
+    normalized: torch.Tensor = block.get_submodule(INSERTED_NORMALIZATION)(output)
+    return normalized
 
 
 class BasicBlock(nn.Module):

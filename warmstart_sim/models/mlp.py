@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from warmstart_sim.models._options import Init
 from warmstart_sim.registry import MODELS
 
 
@@ -20,6 +21,7 @@ def mlp(
     bias: bool = True,
     batch_norm: bool = False,
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
+    init: Init | None = None,
 ) -> Any:
     """Multilayer perceptron: hidden layers of linear, (BatchNorm,) activation, (dropout,) and a linear head.
 
@@ -39,13 +41,14 @@ def mlp(
         batch_norm: Whether to apply BatchNorm before each activation.
         dropout: The probability with which a hidden unit is zero in a training step, in [0, 1). Default none. With
             dropout, steps are not stacked.
+        init: "he": He normal, biases zero; "xavier": Xavier uniform, biases zero. Default none: PyTorch's.
 
     Returns:
         A module with blocks hidden1, hidden2, ... and the head `head`.
     """
     from torch import nn
 
-    from warmstart_sim.models._layers import Network
+    from warmstart_sim.models._layers import Network, initialize
 
     nonlinearity = {"tanh": nn.Tanh, "relu": nn.ReLU}[activation]
 
@@ -56,4 +59,5 @@ def mlp(
 
     sizes = (math.prod(input_shape), *widths)
     blocks = {f"hidden{k + 1}": hidden(sizes[k], sizes[k + 1]) for k in range(len(widths))}
-    return Network(flatten=nn.Flatten(), **blocks, head=nn.Linear(sizes[-1], classes, bias=bias))
+    network = Network(flatten=nn.Flatten(), **blocks, head=nn.Linear(sizes[-1], classes, bias=bias))
+    return initialize(network, init or "default")

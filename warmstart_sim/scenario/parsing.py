@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from warmstart_sim.errors import nearest, unknown
@@ -22,7 +22,7 @@ from warmstart_sim.scenario.sections import (
     StreamSettings,
 )
 from warmstart_sim.scenario.yaml_files import merge, quoted, to_plain_values
-from warmstart_sim.training.settings import ScenarioTraining, Settings, Training
+from warmstart_sim.training.settings import ScenarioTraining, Settings, Training, Until
 
 S = TypeVar("S", bound=Settings)
 
@@ -133,6 +133,10 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     if not arms_raw:
         raise scenario_error(where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
     arms = tuple(check.arm(label, value, training_raw) for label, value in arms_raw.items())
+
+    if STREAMS.has_trait(stream.name, "shares_budget"):
+        arms = tuple(replace(arm, training=check.stage_training(arm.training, stream.options)) for arm in arms)
+        training = check.stage_training(training, stream.options)
 
     epochs = getattr(stream_settings, "first_phase_epochs", None)
     if epochs is not None:
@@ -258,6 +262,30 @@ class _Checker:
             raise scenario_error(self.where, f"{key}.training.{trained.validates_with}", NEEDS_VALIDATION.format(key))
         share = fraction if settings.fraction == "same" else settings.fraction
         return PretrainingSource(data, data_settings, not shares_target, share, settings.adapt, trained)
+
+    def stage_training(self, training: ScenarioTraining, options: Mapping[str, Any]) -> ScenarioTraining:
+        """The training of each stage, which ends after floor(N / T) of the budget's N epochs or steps if there is one.
+
+        Args:
+            training: The training settings in the file.
+            options: The stream's: `stages`, which is T, and `epochs` or `steps`.
+        """
+        budget = {rule: options[rule] for rule in ("epochs", "steps") if options[rule] is not None}
+        if not budget:
+            return training
+        if len(budget) > 1:
+            raise scenario_error(self.where, "stream.steps", "the budget has `epochs` already; give one of the two")
+        ((rule, total),) = budget.items()
+        share = total // options["stages"]
+        if share == 0:
+            text = f"found {total}; for {options['stages']} stages it must be at least {options['stages']}"
+            raise scenario_error(self.where, f"stream.{rule}", text)
+        until = Until.model_validate({rule: share, "max_epochs": share})
+        if "until" in training.model_fields_set and training.until != until:
+            text = f"each stage ends after {share} {rule}, by `stream.{rule}`; leave one of the two out"
+            raise scenario_error(self.where, "training.until", text)
+        later = training.later_rounds and training.later_rounds.model_copy(update={"until": until})
+        return training.model_copy(update={"until": until, "later_rounds": later})
 
     def first_phase_epochs(self, epochs: int, pretraining: Pretraining | None, arms: Sequence[Arm]) -> None:
         """Checks that there is a first phase that can last so many epochs."""

@@ -139,3 +139,33 @@ def static(labels: IntArray, pool: IntArray, seed: int, *, rounds: Annotated[int
     """
     arriving = arrival_order(labels, pool, seed, "random")
     return [Round(index=index, train=arriving, new=arriving if index == 0 else arriving[:0]) for index in range(rounds)]
+
+
+@STREAMS.register("stages", "shares_budget")
+def stages(
+    labels: IntArray,
+    pool: IntArray,
+    seed: int,
+    *,
+    stages: Annotated[int, Field(ge=1)] = 5,
+    epochs: Annotated[int, Field(ge=1)] | None = None,
+    steps: Annotated[int, Field(ge=1)] | None = None,
+) -> list[Round]:
+    """The same samples in T stages, which share a budget of epochs or steps equally (Zaidi et al. 2022).
+
+    Each stage is a round. It lasts floor(N / T) epochs or steps of a budget of N, in the place of `training.until`;
+    without a budget it ends as `training.until` says. The learning rate schedule restarts with each stage.
+
+    Args:
+        labels: All training labels, shape (n,).
+        pool: Indices of the samples to train on.
+        seed: The experiment's seed.
+        stages: T, at least 1. Default 5.
+        epochs: N in epochs, for all stages together, at least T. Default none.
+        steps: N in optimiser steps, instead.
+
+    >>> import numpy as np
+    >>> [len(each.train) for each in stages(np.zeros(4, dtype=np.int64), np.arange(4), 0, stages=3)]
+    [4, 4, 4]
+    """
+    return static(labels, pool, seed, rounds=stages)

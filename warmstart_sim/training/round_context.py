@@ -41,7 +41,7 @@ def round_context(
     return RoundContext(
         round=round_.index,
         layout=layout,
-        generator=lambda purpose: torch_generator(seed, purpose, round_.index),
+        generator=lambda purpose, index=round_.index: torch_generator(seed, purpose, index),
         previous=previous,
         fresh=fresh,
         initial=initial,
