@@ -13,7 +13,14 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as oracle
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.parts.augment import Augment, crop_and_flip, crop_flip_and_rotate, draw, jitter_colours
+from warmstart_sim.parts.augment import (
+    Augment,
+    EnlargeAndCrop,
+    crop_and_flip,
+    crop_flip_and_rotate,
+    draw,
+    jitter_colours,
+)
 from warmstart_sim.registry import PARTS
 from warmstart_sim.types import Batch, Layout, RoundContext
 
@@ -53,6 +60,29 @@ def test_crop_and_flip_copy_the_pixels_that_torchvision_copies(padding, channels
     drawn = draw(16, Augment(random_crop=padding, horizontal_flip=0.5), seeded())
     expected = map(torchvision_crop_and_flip, images, drawn.shift, drawn.flip, [padding] * 16)
     assert torch.equal(crop_and_flip(images, drawn), torch.stack(list(expected)))
+
+
+def test_an_enlarged_crop_equals_torchvisions_resize_and_crop():
+    images = photos()
+    drawn = draw(16, Augment(enlarged_crop=3), seeded())
+    size = [12 + 3, 9 + 3]
+    expected = [
+        oracle.crop(oracle.resize(image, size, InterpolationMode.BILINEAR, antialias=False), top, left, 12, 9)
+        for image, (top, left) in zip(images, drawn.offset.tolist(), strict=True)
+    ]
+    torch.testing.assert_close(EnlargeAndCrop(3)(images, drawn), torch.stack(expected), rtol=0, atol=1e-6)
+    assert torch.equal(augmented(images, enlarged_crop=3).inputs, EnlargeAndCrop(3)(images, drawn))
+
+
+def test_an_enlarged_crop_is_anywhere_and_leaves_the_other_draws_of_the_batch():
+    drawn = draw(20_000, Augment(**EVERYTHING, enlarged_crop=4), seeded())
+    values, counts = drawn.offset.unique(return_counts=True)
+    assert values.tolist() == [0, 1, 2, 3, 4]
+    assert counts / 40_000 == pytest.approx([1 / 5] * 5, abs=0.01)
+    assert torch.equal(drawn.shift, draw(20_000, Augment(**EVERYTHING), seeded()).shift)
+    assert transform_of(enlarged_crop=4) == transform_of(enlarged_crop=4) != transform_of(enlarged_crop=5)
+    assert PARTS.schema("augment").model_validate({"enlarged_crop": True}).enlarged_crop == 24
+    assert transform_of(enlarged_crop=0) is None
 
 
 @pytest.mark.parametrize("degrees", [2, 30, 180])
@@ -212,7 +242,7 @@ def test_nothing_on_is_no_hook_at_all():
     assert transform_of() is None
 
 
-@pytest.mark.parametrize("step", [crop_and_flip, crop_flip_and_rotate, jitter_colours])
+@pytest.mark.parametrize("step", [crop_and_flip, crop_flip_and_rotate, jitter_colours, EnlargeAndCrop(2)])
 def test_no_step_reads_a_value_back(step):
     """On the meta device there are no values, so anything that would wait for the device fails."""
     drawn = draw(8, Augment(**EVERYTHING), seeded())
@@ -230,7 +260,7 @@ def test_inputs_that_are_no_images_are_one_line():
 
 def test_true_means_the_usual_strength_and_false_none():
     schema = PARTS.schema("augment")
-    assert schema.model_validate(dict.fromkeys(EVERYTHING, True)).model_dump() == EVERYTHING
+    assert schema.model_validate(dict.fromkeys(EVERYTHING, True)).model_dump(exclude_none=True) == EVERYTHING
     assert schema.model_validate(dict.fromkeys(EVERYTHING, False)) == schema()
     assert Augment(**schema.model_validate({"random_crop": True}).model_dump()) == Augment(random_crop=4)
 
@@ -243,6 +273,7 @@ def test_true_means_the_usual_strength_and_false_none():
         {"horizontal_flip": 1.1},
         {"color_jitter": 2},
         {"rotation": 181},
+        {"enlarged_crop": -1},
         {"rotation": float("nan")},
         {"rotate": 2},
     ],

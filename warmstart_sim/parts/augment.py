@@ -37,7 +37,7 @@ def _usual(strength: float) -> BeforeValidator:
 class Augment:
     """Random crop, horizontal flip, colour jitter and rotation of images, drawn for every sample in every epoch.
 
-    The order is crop, flip, rotation, and then brightness, contrast, saturation. Pixels from outside an image are
+    The order is crops, flip, rotation, and then brightness, contrast, saturation. Pixels from outside an image are
     black. In a scenario file a list of names, or `true`, means the strengths of Kireev et al. 2021 (section 2.4), whose
     "small" rotations are read as 2 degrees: `augment: [random_crop, horizontal_flip, color_jitter, rotation]`.
 
@@ -46,16 +46,21 @@ class Augment:
         horizontal_flip: Probability of a flip. Usual: 0.5.
         color_jitter: Brightness, contrast and saturation factors are uniform in 1 +- this. Usual: 0.25.
         rotation: The angle in degrees is uniform in +- this. Usual: 2.
+        enlarged_crop: Annotated[int, Field(ge=0), _usual(24)] | None = None
+            it. Usual: 24, from 224 to 248 pixels (Alabdulmohsin et al. 2021, section 3, with a horizontal flip).
     """
 
     random_crop: Annotated[int, _usual(4), Field(ge=0)] = 0
     horizontal_flip: Annotated[float, _usual(0.5), Field(ge=0, le=1)] = 0.0
     color_jitter: Annotated[float, _usual(0.25), Field(ge=0, le=1)] = 0.0
     rotation: Annotated[float, _usual(2.0), Field(ge=0, le=180)] = 0.0
+    enlarged_crop: Annotated[int, Field(ge=0), _usual(24)] | None = None
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> Hooks:
         """The hooks of a round: a transform made of the augmentations that are on."""
         steps: list[Callable[[torch.Tensor, Drawn], torch.Tensor]] = []
+        if self.enlarged_crop:
+            steps.append(EnlargeAndCrop(self.enlarged_crop))
         if self.rotation:
             steps.append(crop_flip_and_rotate)
         elif self.random_crop or self.horizontal_flip:
@@ -102,6 +107,7 @@ class Drawn:
         brightness: Factors, (n,).
         contrast: Factors, (n,).
         saturation: Factors, (n,).
+        offset: Rows and columns that an enlarged crop leaves out at the top and on the left, int64 (n, 2).
     """
 
     shift: torch.Tensor
@@ -110,17 +116,22 @@ class Drawn:
     brightness: torch.Tensor
     contrast: torch.Tensor
     saturation: torch.Tensor
+    offset: torch.Tensor
 
 
 def draw(n: int, strengths: Augment, generator: torch.Generator) -> Drawn:
     """Draws for n images.
 
     Each image takes seven uniform numbers, whichever augmentations are on: arms that differ in one augmentation share
-    the draws of the others.
+    the draws of the others. Only an enlarged crop takes two more.
     """
     import torch
 
     uniform = torch.rand(7, n, generator=generator, device=generator.device)
+    offset = torch.zeros(n, 2, dtype=torch.int64, device=generator.device)
+    if strengths.enlarged_crop:
+        where = torch.rand(n, 2, generator=generator, device=generator.device)
+        offset = ((strengths.enlarged_crop + 1) * where).long()
     brightness, contrast, saturation = 1 + strengths.color_jitter * (2 * uniform[4:] - 1)
     return Drawn(
         shift=((2 * strengths.random_crop + 1) * uniform[:2].T).long() - strengths.random_crop,
@@ -129,7 +140,31 @@ def draw(n: int, strengths: Augment, generator: torch.Generator) -> Drawn:
         brightness=brightness,
         contrast=contrast,
         saturation=saturation,
+        offset=offset,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class EnlargeAndCrop:
+    """Enlarges images bilinearly, and crops them to their size.
+
+    Attributes:
+        pixels: By which height and width grow.
+    """
+
+    pixels: int
+
+    def __call__(self, images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+        """Images of the same shape (n, channels, height, width); uses the offset."""
+        import torch
+        from torch.nn import functional as F
+
+        height, width = images.shape[2:]
+        size = (height + self.pixels, width + self.pixels)
+        enlarged = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        row = torch.arange(height, device=images.device) + drawn.offset[:, :1]
+        column = torch.arange(width, device=images.device) + drawn.offset[:, 1:]
+        return _pick(enlarged, row, column)
 
 
 def crop_and_flip(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
@@ -142,15 +177,21 @@ def crop_and_flip(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     import torch
     from torch.nn import functional as F
 
-    n, channels, height, width = images.shape
+    height, width = images.shape[2:]
     row = torch.arange(height, device=images.device) + drawn.shift[:, :1]  # (n, height): where a row comes from
     column = torch.arange(width, device=images.device)
     column = torch.where(drawn.flip[:, None], width - 1 - column, column) + drawn.shift[:, 1:]  # (n, width)
     # A frame of one black pixel stands for everything outside the image.
-    framed = F.pad(images, (1, 1, 1, 1)).flatten(2)
-    row, column = row.clamp(-1, height) + 1, column.clamp(-1, width) + 1
-    source = (row[:, :, None] * (width + 2) + column[:, None, :]).flatten(1)
-    return framed.gather(2, source[:, None].expand(n, channels, -1)).view(n, channels, height, width)
+    framed = F.pad(images, (1, 1, 1, 1))
+    return _pick(framed, row.clamp(-1, height) + 1, column.clamp(-1, width) + 1)
+
+
+def _pick(images: torch.Tensor, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """The pixels in each image's own rows (n, height) and columns (n, width)."""
+    n, channels, _, width = images.shape
+    source = (row[:, :, None] * width + column[:, None, :]).flatten(1)
+    picked = images.flatten(2).gather(2, source[:, None].expand(n, channels, -1))
+    return picked.view(n, channels, row.shape[1], column.shape[1])
 
 
 def crop_flip_and_rotate(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
