@@ -198,6 +198,24 @@ def test_a_stack_normalises_each_model_with_its_own_scalars(name):
         assert torch.allclose(model(own), found, rtol=1e-4, atol=1e-4)
 
 
+def test_warm_start_in_stages_is_one_training_and_as_many_steps_of_full_batch_descent(tmp_path):
+    raw = {"name": "baseline", "data": {"name": "signal_in_noise", "normalize": "none", "test_samples": 8}}
+    raw |= {"model": {"name": "mlp", "widths": [8], "init": "xavier"}, "strategies": {"warm_start": {}}}
+    raw["training"] = {"optimizer": {"name": "sgd", "lr": 0.05}, "batch_size": 256}
+    ends = []
+    for stages in (1, 4):
+        raw["stream"] = {"name": "stages", "stages": stages, "steps": 20}
+        trainer, last, steps = CellTrainer(scenarios.plan(raw, "file")[1][0], ExecutionSettings(tmp_path)), None, 0
+        for round_ in trainer.rounds:
+            _, training = trainer.begin(round_, last)
+            train(training)
+            last, steps = trainer.weights(), steps + training.outcome.steps
+        assert (steps, training.outcome.status) == (20, "finished")
+        ends.append(last)
+    for name in ends[0]:  # only the order of the samples in each sum differs
+        assert torch.allclose(ends[0][name], ends[1][name], rtol=1e-4, atol=1e-6), name
+
+
 def test_only_models_of_layerwise_have_a_normalisation_and_it_acts_before_the_first_training(tiny_scenario, tmp_path):
     raw = {**tiny_scenario, "strategies": {"warm_start": {}, "layerwise": {}}, "seeds": [0]}
     raw["stream"] = {"name": "stages", "stages": 2, "epochs": 2}
