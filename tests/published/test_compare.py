@@ -133,6 +133,10 @@ def test_verdicts(beside):
     assert beside(run, number(mean / 100, unit="fraction", spread=0.01), margin=0.5)["verdict"].tolist() == [
         "too few seeds to say"
     ]
+    everywhere = two_arms(np.ones(4))  # as where every seed classifies all samples
+    assert beside(everywhere, number(100, spread=np.nan, spread_kind=""))["verdict"].tolist() == ["agrees"]
+    assert beside(everywhere, number(99, spread=np.nan, spread_kind=""))["verdict"].tolist() == ["too few seeds to say"]
+    assert beside(two_arms(np.ones(1)), number(100))["verdict"].tolist() == ["too few seeds to say"]
 
 
 def test_seconds_are_converted_and_summed_and_get_no_verdict(beside):

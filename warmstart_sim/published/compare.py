@@ -219,8 +219,9 @@ def _verdict(number: PublishedNumber, measured: pd.Series[float], failed: int, m
     low, high = welch_interval(
         measured.mean(), measured.std(), len(measured), number.value, *_published_spread(number, measured.std())
     )
-    half_margin = margin * (1 if UNITS[number.unit] == 0.01 else 0.01)
-    return {"difference": difference, "low": low, "high": high, "verdict": _word(difference, low, high, half_margin)}
+    in_unit = margin * (1 if UNITS[number.unit] == 0.01 else 0.01)
+    verdict = _word(difference, low, high, in_unit, len(measured))
+    return {"difference": difference, "low": low, "high": high, "verdict": verdict}
 
 
 def _published_spread(number: PublishedNumber, ours: float) -> tuple[float, int]:
@@ -235,9 +236,9 @@ def _published_spread(number: PublishedNumber, ours: float) -> tuple[float, int]
     return number.spread, seeds
 
 
-def _word(difference: float, low: float, high: float, margin: float) -> str:
-    if np.isnan(low):
-        return TOO_FEW
+def _word(difference: float, low: float, high: float, margin: float, seeds: int) -> str:
+    if np.isnan(low):  # one seed, or no spread at all, as where every seed reaches 100 %
+        return AGREES if difference == 0 and seeds > 1 else TOO_FEW
     if low > 0 or high < 0:
         return DIFFERS
     return AGREES if high - difference <= margin else TOO_FEW
@@ -360,7 +361,7 @@ def _run_beside_run(metric: str, mine: pd.DataFrame, yours: pd.DataFrame, margin
         if len(b) > 1:
             low, high = welch_interval(a.mean(), a.std(), len(a), b.mean(), b.std(), len(b))
         difference = a.mean() - b.mean()
-        verdict = _word(difference, low, high, margin if unit == "percent" else SAME_TIME * b.mean())
+        verdict = _word(difference, low, high, margin if unit == "percent" else SAME_TIME * b.mean(), len(a))
         yield {
             "metric": name, "unit": unit, "published": b.mean(), "published_spread": b.std(), "published_seeds": len(b),
             "measured": a.mean(), "measured_std": a.std(), "seeds": len(a), "difference": difference,
