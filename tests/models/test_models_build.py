@@ -43,7 +43,7 @@ def fails(input_shape, classes):
 @pytest.mark.parametrize(
     ("name", "options", "line"),
     [
-        ("resnet", {}, r"unknown model 'resnet'; did you mean 'resnet18'\? \(there are: .*\)"),
+        ("resnet", {}, r"unknown model 'resnet'; did you mean 'resnet(18|50)'\? \(there are: .*\)"),
         ("no_such_module:build", {}, r"model 'no_such_module:build': cannot import no_such_module .*"),
         (linear_model, {"widht": 3}, r"model 'linear_model' cannot be built .*\(5,\): TypeError: .*'widht'.*"),
         (fails, {}, r"model 'fails' cannot be built for inputs of shape \(5,\): ValueError: first line"),
