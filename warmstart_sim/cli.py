@@ -173,36 +173,36 @@ def compare(
     A number agrees if the 95% interval of the difference, which counts both spreads, holds zero and is no wider than
     the margin. Writes comparison.csv into the run's folder. The scenario's `reproduces` says which numbers.
     """
+    from warmstart_sim import report as reports
     from warmstart_sim.execution import launch
-    from warmstart_sim.published import compare as published
+    from warmstart_sim.published.compare import check_reproduces
     from warmstart_sim.report import beside_papers, terminal
-    from warmstart_sim.results.claim_checks import check_claims
-    from warmstart_sim.results.files import write_text
+    from warmstart_sim.results.agreement import check_comparable
+    from warmstart_sim.results.compare_runs import compare_runs
     from warmstart_sim.results.tables import load
     from warmstart_sim.scenario.changes import changes
 
     launch.collect(run_dir)
     stored = load(run_dir)
-    claims = check_claims(stored) if to is None else []
-    console = _console()
-    if claims:
-        published.check_comparable(stored)
-        console.print(terminal.text_table(beside_papers.claims_table(claims)))
-        if not stored.scenario.get("reproduces"):
-            return
+    check_comparable(stored)
     if to is None:
-        found = published.compare_with_papers(stored, margin)
+        found, claims = reports.write_comparison(run_dir, stored, margin)
         differ = stored.environment.get("changes_from_paper") or []
-        write_text(run_dir / "comparison.csv", found.to_csv(index=False))
+        if not claims:
+            check_reproduces(stored)
     else:
         other = load(to)
-        found = published.compare_runs(stored, other, margin)
+        found, claims = compare_runs(stored, other, margin), []
         differ = changes(other.scenario, stored.scenario)
-    table = beside_papers.comparison_table(found, "published" if to is None else str(to))
-    if table.rows:
-        console.print(terminal.text_table(table))
-    lines = [beside_papers.describe_comparison(found), beside_papers.describe_changes(differ)]
-    console.print("\n".join(filter(None, lines)), highlight=False)
+    tables = [beside_papers.claims_table(claims)]
+    if found is not None:
+        tables.append(beside_papers.comparison_table(found, "published" if to is None else str(to)))
+    console = _console()
+    for table in tables:
+        if table.rows:
+            console.print(terminal.text_table(table))
+    counts = "" if found is None else beside_papers.describe_comparison(found)
+    console.print("\n".join(filter(None, [counts, beside_papers.describe_changes(differ)])), highlight=False)
 
 
 @app.command()

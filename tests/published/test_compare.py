@@ -15,13 +15,11 @@ from scipy import stats
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.published import PublishedNumber, compare, paper_rows, published_numbers
-from warmstart_sim.published.compare import (
-    compare_runs,
-    compare_with_papers,
-    published_points,
-    welch_interval,
-)
+from warmstart_sim.published.compare import compare_with_papers, published_points
+from warmstart_sim.results.agreement import UNITS
 from warmstart_sim.results.columns import EPOCH_COLUMNS, ROUND_COLUMNS, column_of
+from warmstart_sim.results.compare_runs import compare_runs
+from warmstart_sim.results.inference import welch_interval
 from warmstart_sim.results.tables import Run
 from warmstart_sim.scenario.resolved import resolved_scenario
 from warmstart_sim.scenario.yaml_files import bundled_scenarios, load
@@ -315,7 +313,7 @@ def test_every_published_number_can_be_looked_for_in_any_run(row: str):
 
 SCENARIOS = {name: set(load(name).get("reproduces") or ()) for name in bundled_scenarios()}
 REPRODUCED = set().union(*SCENARIOS.values())
-WITH_NUMBERS = [row for row in REPRODUCED if any(each.unit in compare.UNITS for each in published_numbers(row))]
+WITH_NUMBERS = [row for row in REPRODUCED if any(each.unit in UNITS for each in published_numbers(row))]
 
 
 def planned(name: str) -> Run:
@@ -336,12 +334,12 @@ def planned(name: str) -> Run:
 @pytest.mark.parametrize("row", sorted(WITH_NUMBERS))
 def test_bundled_scenarios_have_a_cell_for_every_number_of_their_rows(row: str):
     found = pd.concat(compare_with_papers(planned(name)) for name, rows in SCENARIOS.items() if row in rows)
-    mine = found[(found["row"] == row) & found["unit"].isin(compare.UNITS)]
+    mine = found[(found["row"] == row) & found["unit"].isin(UNITS)]
     met = mine.loc[mine["seeds"] > 0, ["condition", "metric"]].itertuples(index=False)
     asked = {
         ("; ".join(f"{key}={value}" for key, value in each.condition.items()), each.metric)
         for each in published_numbers(row)
-        if each.unit in compare.UNITS and "strategy" in each.condition  # others are about all arms
+        if each.unit in UNITS and "strategy" in each.condition  # others are about all arms
     }
     assert asked <= set(map(tuple, met))  # where several settings meet a condition, it gets their varied values
 

@@ -55,23 +55,29 @@ def write(run_dir: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "ci
     return page
 
 
-def write_comparison(run_dir: Path, run: Run) -> tuple[pd.DataFrame | None, list[CheckedClaim]]:
+def write_comparison(run_dir: Path, run: Run, margin: float = 2.0) -> tuple[pd.DataFrame | None, list[CheckedClaim]]:
     """Writes comparison.csv and claims.csv of a run that reproduces something, or that has claims; not of a rehearsal.
+
+    Args:
+        run_dir: The run folder.
+        run: Its content.
+        margin: See `published.compare.compare_with_papers`.
 
     Returns:
         From `published.compare.compare_with_papers`, None if the papers state no number for the run, and from
         `results.claims.check_claims`.
     """
     from warmstart_sim.published import published_numbers
-    from warmstart_sim.published.compare import compare_with_papers, is_rehearsal
+    from warmstart_sim.published.compare import compare_with_papers
     from warmstart_sim.report.beside_papers import claims_frame
+    from warmstart_sim.results.agreement import is_rehearsal
     from warmstart_sim.results.claim_checks import check_claims
     from warmstart_sim.results.files import write_text
 
     if is_rehearsal(run) or run.rounds.empty:
         return None, []
     has_numbers = any(published_numbers(row) for row in run.scenario.get("reproduces") or ())
-    comparison = compare_with_papers(run) if has_numbers else None
+    comparison = compare_with_papers(run, margin) if has_numbers else None
     if comparison is not None:
         write_text(run_dir / "comparison.csv", comparison.to_csv(index=False))
     if claims := check_claims(run):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from warmstart_sim.published import compare
 from warmstart_sim.report.wording import NAMES, Table, is_empty, join_words, readable, signed
+from warmstart_sim.results import agreement
 from warmstart_sim.results.claim_checks import CheckedClaim
 from warmstart_sim.results.columns import column_of
 
@@ -70,14 +70,14 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
 
 
 _JUDGED = {
-    compare.AGREES: ("agrees", "agree"),
-    compare.DIFFERS: ("differs", "differ"),
-    compare.TOO_FEW: ("has too few seeds to say", "have too few seeds to say"),
+    agreement.AGREES: ("agrees", "agree"),
+    agreement.DIFFERS: ("differs", "differ"),
+    agreement.TOO_FEW: ("has too few seeds to say", "have too few seeds to say"),
 }
 _OTHERS = {
-    compare.OTHER_MACHINE: ("is a time that cannot be compared", "are times that cannot be compared"),
-    compare.NO_CELL: ("is not in this run", "are not in this run"),
-    compare.NOT_MEASURED: ("is not measured", "are not measured"),
+    agreement.OTHER_MACHINE: ("is a time that cannot be compared", "are times that cannot be compared"),
+    agreement.NO_CELL: ("is not in this run", "are not in this run"),
+    agreement.NOT_MEASURED: ("is not measured", "are not measured"),
 }
 
 

@@ -36,6 +36,26 @@ def half_width(std: float, seeds: int, level: float = LEVEL) -> float:
     return float(stdtrit(seeds - 1, 1 - level / 2) * std / np.sqrt(seeds))
 
 
+def welch_interval(
+    mean: float, std: float, count: int, other: float, other_std: float, other_count: int
+) -> tuple[float, float]:
+    """The 95 % interval of mean - other for two independent means with their own deviations (Welch 1947).
+
+    half = t(0.975, df) sqrt(a + b) with a = std^2 / count, b = other_std^2 / other_count, and Satterthwaite's
+    df = (a + b)^2 / (a^2 / (count - 1) + b^2 / (other_count - 1)). A mean of one run has no deviation of its own; its
+    term then has the other's degrees of freedom.
+
+    Returns:
+        The ends; NaN with fewer than two runs here, or if neither side varies.
+    """
+    a, b = std**2 / count, other_std**2 / other_count
+    if count < 2 or not a + b > 0:
+        return np.nan, np.nan
+    freedom = (a + b) ** 2 / (a**2 / (count - 1) + b**2 / (other_count - 1 if other_count > 1 else count - 1))
+    half = float(stdtrit(freedom, 1 - LEVEL / 2) * np.sqrt(a + b))
+    return mean - other - half, mean - other + half
+
+
 def seeds_needed(std: float, half: float = 0.01) -> int:
     """The smallest number of seeds with a 95 % interval of at most +-`half` around the mean.
 
