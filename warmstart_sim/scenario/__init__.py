@@ -2,8 +2,9 @@
 
 from warmstart_sim.scenario.cells import Cell, first_phases, trained_cells
 from warmstart_sim.scenario.component import Component
-from warmstart_sim.scenario.parsing import Arm, Scenario, parse
+from warmstart_sim.scenario.parsing import Scenario, parse
 from warmstart_sim.scenario.planning import plan
+from warmstart_sim.scenario.section_checks import Arm
 from warmstart_sim.scenario.yaml_files import load, set_values
 
 __all__ = [

@@ -14,8 +14,8 @@ from warmstart_sim.registry import DATASETS, MODELS, PARTS, PROBES, STRATEGIES, 
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.store import RunFolder, drop_none
 from warmstart_sim.scenario.component import Component, check_user_component, model_to_dict
-from warmstart_sim.scenario.parsing import FIRST_PHASE, PREPARES, Arm
 from warmstart_sim.scenario.pretraining import Pretraining
+from warmstart_sim.scenario.section_checks import FIRST_PHASE, PREPARES, Arm
 from warmstart_sim.scenario.sections import DataSettings, Measure, MeasuredProbe
 
 BEFORE = ("pretraining", "first_phase_epochs")  # settings of what comes before a cell's own rounds

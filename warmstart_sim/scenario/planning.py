@@ -13,8 +13,9 @@ from warmstart_sim.scenario.cells import Cell, with_copies, with_kept_epochs
 from warmstart_sim.scenario.figures import check_figures
 from warmstart_sim.scenario.messages import scenario_error
 from warmstart_sim.scenario.named_results import check_names
-from warmstart_sim.scenario.parsing import NEEDS_VALIDATION, Scenario, parse
+from warmstart_sim.scenario.parsing import Scenario, parse
 from warmstart_sim.scenario.rehearsal import reduced
+from warmstart_sim.scenario.section_checks import NEEDS_VALIDATION
 from warmstart_sim.scenario.yaml_files import quoted, set_path, to_plain_values
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from warmstart_sim.results.store import drop_none
 from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.component import Component, model_to_dict, objects_to_names
-from warmstart_sim.scenario.parsing import Arm, Scenario
+from warmstart_sim.scenario.parsing import Scenario
+from warmstart_sim.scenario.section_checks import Arm
 from warmstart_sim.scenario.yaml_files import mapping_or_empty, to_plain_values
 
 
