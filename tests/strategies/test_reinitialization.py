@@ -112,6 +112,18 @@ def test_layerwise_without_a_block_is_random_init_and_at_the_last_block_alone_it
     assert same_bits(start(Layerwise(rescale=False, normalize=False, reinitialize=False)), PREVIOUS)
 
 
+def test_rescaling_alone_and_normalisation_alone_are_layerwise_with_its_other_steps_off():
+    options = {"reinitialize": False, "normalize": False, "head_as_block": True, "repeats": 1}
+    assert same_bits(start(Layerwise(**options), round_=2), start(Rescale()))  # k is the head: all layers are below
+    below = start(Layerwise(**options), round_=0)
+    assert same_bits(below, {**PREVIOUS, "conv1.0.weight": start(Rescale())["conv1.0.weight"]})
+    normalized = start(Layerwise(reinitialize=False, rescale=False), round_=1)
+    changed = [name for name in PREVIOUS if not torch.equal(normalized[name], PREVIOUS[name])]
+    assert changed == [f"conv2.inserted_normalization.{name}" for name in ("mean", "deviation")]
+    nothing = start(Layerwise(reinitialize=False, rescale=False, normalize=False, freeze=True))
+    assert same_bits(nothing.weights, PREVIOUS)
+
+
 def test_a_start_of_layerwise_is_rescaled_below_normalised_at_the_block_and_fresh_above():
     state = start(Layerwise(repeats=2))  # round 1 is the second with k = 1
     for name in FRESH:
@@ -133,6 +145,7 @@ def test_the_first_start_and_a_frozen_one():
     frozen = start(Layerwise(freeze=True, repeats=3))
     assert isinstance(frozen, Start)
     assert frozen.trainable == {name for name in LAYOUT.parameters if not name.startswith("conv1.")}
+    assert same_bits(frozen.weights, start(Layerwise(repeats=3)))
 
 
 def test_the_block_of_each_round():
@@ -214,6 +227,20 @@ def test_warm_start_in_stages_is_one_training_and_as_many_steps_of_full_batch_de
         ends.append(last)
     for name in ends[0]:  # only the order of the samples in each sum differs
         assert torch.allclose(ends[0][name], ends[1][name], rtol=1e-4, atol=1e-6), name
+
+
+def test_frozen_blocks_do_not_train_and_what_lies_above_does(tiny_scenario, tmp_path):
+    raw = {**tiny_scenario, "strategies": {"layerwise": {"freeze": True}}, "seeds": [0]}
+    raw["stream"] = {"name": "stages", "stages": 2, "epochs": 2}
+    del raw["training"]["until"]
+    trainer = CellTrainer(scenarios.plan(raw, "file")[1][0], ExecutionSettings(tmp_path))
+    last = None
+    for round_, frozen in zip(trainer.rounds, ((), ("conv1.", "conv2.")), strict=True):
+        context, training = trainer.begin(round_, last)
+        train(training)
+        last = trainer.weights()
+        same = {name for name in trainer.layout.parameters if torch.equal(last[name], context.start[name])}
+        assert same == {name for name in trainer.layout.parameters if name.startswith(frozen)}
 
 
 def test_only_models_of_layerwise_have_a_normalisation_and_it_acts_before_the_first_training(tiny_scenario, tmp_path):
