@@ -20,6 +20,7 @@ from warmstart_sim.results.sign_tests import sign_tests
 
 METHODS = ["baseline", "welsr", "dsd", "wels", "fc", "layerwise"]
 DESIGN = ["model.name", "data.name", "augmentation", "dropout"]
+TABLES = {"D-T2": ("yes", "no"), "D-T6": ("no", "no"), "D-T7": ("yes", "yes")}  # with augmentation, with dropout
 MARKS = {0: ".", 1: "*", 2: "o"}
 SIZES = {  # training samples and classes, Table 5
     "oxford_iiit_pet": (3_680, 37), "stanford_dogs": (12_000, 120), "fashion_mnist": (60_000, 10),
@@ -32,10 +33,10 @@ SIZES = {  # training samples and classes, Table 5
 def published_accuracies() -> pd.DataFrame:
     """Test accuracies of Tables 2, 6 and 7: a row for each design, a column for each method."""
     rows = [
-        {**number.condition, "accuracy": number.value}
-        for table in ("D-T2", "D-T6", "D-T7")
+        {**number.condition, "augmentation": augmentation, "dropout": dropout, "accuracy": number.value}
+        for table, (augmentation, dropout) in TABLES.items()
         for number in published_numbers(table)
-        if {*DESIGN, "strategy"} == set(number.condition)  # two numbers cannot be given to a model
+        if {"model.name", "strategy"} <= set(number.condition)  # two numbers cannot be given to a model
     ]
     return pd.DataFrame(rows).pivot(index=DESIGN, columns="strategy", values="accuracy")[METHODS]
 
