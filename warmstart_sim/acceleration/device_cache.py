@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Hashable
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -94,16 +96,26 @@ class DeviceCache:
         return known[kind]
 
     def samples(self, samples: Samples, normalize: Normalization | None, channels_last: bool) -> DeviceSamples:
-        """The samples on the device, shared by all cells that normalise them alike; the last two sets stay there."""
+        """The samples on the device, shared by all cells that normalise them alike; the last two sets stay there.
+
+        Samples with the same inputs and other labels, as with label noise, share the inputs.
+        """
         constants = normalize and (*normalize.scale.flatten().tolist(), *normalize.shift.flatten().tolist())
-        key = (id(samples), constants, channels_last)
+        key: Hashable = (id(samples.inputs), constants, channels_last)
         found = self._samples.get(key)
         if found is None:
             if len(self._recent) == KEPT_SAMPLE_SETS:
                 self._recent.popleft()  # free it first: both together may not fit
-            found = DeviceSamples(samples, normalize, self.device, channels_last)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)  # other slots have streams of their own, which do not wait for this
-            self._samples[key] = found
+            found = self._kept(key, DeviceSamples(samples, normalize, self.device, channels_last))
             self._recent.append(found)
-        return found
+        if np.array_equal(found.source.labels, samples.labels):
+            return found
+        key = key, hashlib.blake2b(samples.labels.tobytes()).digest()
+        relabelled = self._samples.get(key)
+        return self._kept(key, found.with_labels_of(samples)) if relabelled is None else relabelled
+
+    def _kept(self, key: Hashable, samples: DeviceSamples) -> DeviceSamples:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # other slots have streams of their own, which do not wait for this
+        self._samples[key] = samples
+        return samples

@@ -19,7 +19,7 @@ from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.scenario import plan
 from warmstart_sim.scenario.overrides import prepare_scenario
-from warmstart_sim.scenario.splits import load_component, split_rounds
+from warmstart_sim.scenario.splits import load_component, split_rounds, with_label_noise
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.types import Dataset, IntArray, Round, Samples
 
@@ -72,6 +72,7 @@ def to_benchmark(
         raise WarmstartError(f"{where}: varies settings that change its rounds; choose a value with set=['KEY=VALUE']")
     dataset = load_component(cell.data, seed, find_data_root(Path(data_root) if data_root else None))
     splits = split_rounds(cell, dataset.train.labels, len(dataset.test))
+    dataset = with_label_noise(dataset, splits.noise)
     normalize = normalization(cell.data_settings.normalize, dataset.train.inputs)
     cpu = torch.device("cpu")
     train, test = (as_avalanche(DeviceSamples(each, normalize, cpu)) for each in (dataset.train, dataset.test))

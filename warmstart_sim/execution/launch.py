@@ -67,7 +67,7 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
         WarmstartError: An error that concerns the whole run.
     """
     from warmstart_sim.results.environment import environment
-    from warmstart_sim.scenario.splits import data_notes
+    from warmstart_sim.scenario.splits import corrupted_labels, data_notes
 
     scenario, cells = scenarios.plan(raw, where)
     resolved = resolved_scenario(raw, scenario)
@@ -87,6 +87,7 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
         run.check_engine(options.engine)
         digests = _load_data(unfinished, data_root)
         run.check_data(digests)
+        run.store_label_noise(corrupted_labels(unfinished, data_root, may_lose_classes=scenario.header.rehearsal))
         run_notes = [*_damage(unfinished, run), *data_notes(unfinished, data_root)]
         say = _print_notes if not options.quiet else lambda notes: None
         say(run_notes)

@@ -19,7 +19,7 @@ from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.registry import MODELS, PARTS, STRATEGIES
 from warmstart_sim.results.columns import Row
 from warmstart_sim.scenario import Cell
-from warmstart_sim.scenario.splits import load_component, load_dataset, split_rounds
+from warmstart_sim.scenario.splits import load_component, load_dataset, split_rounds, with_label_noise
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, Normalization
 from warmstart_sim.training.coroutine import TrainingCoroutine
@@ -50,8 +50,9 @@ class CellTrainer:
         self.cell = cell
         self.execution = execution
         self.device = torch.device(execution.device)
-        self.dataset = load_dataset(cell, execution.data_root)
-        splits = split_rounds(cell, self.dataset.train.labels, len(self.dataset.test))
+        dataset = load_dataset(cell, execution.data_root)
+        splits = split_rounds(cell, dataset.train.labels, len(dataset.test))
+        self.dataset = with_label_noise(dataset, splits.noise)
         self.rounds = splits.rounds
         self._tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
         _check_inputs(cell, self.dataset, self._tokens)
@@ -61,7 +62,7 @@ class CellTrainer:
         self.layout: Layout = models.layout(self.model)
 
         channels_last = models.takes_channels_last(self.model)
-        normalize = self._normalization()
+        normalize = self._normalization(dataset)
         self.train_samples = self._cache.samples(self.dataset.train, normalize, channels_last)
         self.test_samples = self._cache.samples(self.dataset.test, normalize, channels_last)
         self.validation_indices = self._on_device(splits.validation)
@@ -92,11 +93,11 @@ class CellTrainer:
             model = model.to(memory_format=torch.channels_last)
         return model.to(self.device)
 
-    def _normalization(self) -> Normalization | None:
-        """The data set's normalisation, or in a first phase the target's where both use the same."""
+    def _normalization(self, dataset: Dataset) -> Normalization | None:
+        """The normalisation of a data set without noise, or in a first phase the target's where both use the same."""
         target = self.cell.target
         if target is None or target.normalize is None:
-            return self._cache.normalization(self.cell.data_settings.normalize, self.dataset.train)
+            return self._cache.normalization(self.cell.data_settings.normalize, dataset.train)
         train = load_component(target.data, self.cell.seed, self.execution.data_root).train
         return self._cache.normalization(target.normalize, train)
 

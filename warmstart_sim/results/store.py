@@ -2,6 +2,7 @@
 
     RUN/scenario.yaml  environment.json  rounds.csv  epochs.csv  columns.json  summary.csv  figures/  report.html
     RUN/data.json  speed.json  digests of the data, and the measured speed of the machine
+    RUN/label_noise/       the training labels that are noise, a table for each data set, share and seed
     RUN/cells/ID/          weights.pt and result.json when it is complete, before that checkpoint.pt and rows.json
                            (its finished rounds); error.json
     RUN/first_phases/ID/   the same, for a first phase that several cells share, settings.json, and
@@ -30,6 +31,7 @@ from warmstart_sim.registry import ANALYSES
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.columns import EPOCH_COLUMNS, IDENTITY_COLUMNS, ROUND_COLUMNS, column_of
 from warmstart_sim.results.files import write_text
+from warmstart_sim.types import IntArray
 
 # Marks a folder that we made, whose files may be deleted; a user's own folder may hold a scenario.yaml too.
 MARKER = ".warmstart-sim"
@@ -234,6 +236,13 @@ class RunFolder:
         if measured_by := {name: each for _, result in results for name, each in result.get("columns", {}).items()}:
             write_text(self.path / "columns.json", json.dumps(measured_by, indent=1))
 
+    def store_label_noise(self, corrupted: Mapping[str, IntArray]) -> None:
+        """Writes label_noise/NAME.csv for each name: index in the training set, label and true label, shape (n, 3)."""
+        for name, rows in corrupted.items():
+            (self.path / "label_noise").mkdir(exist_ok=True)
+            lines = ["index,label,true_label", *(",".join(map(str, row)) for row in rows.tolist()), ""]
+            write_text(self.path / "label_noise" / f"{name}.csv", "\n".join(lines))
+
     def check_data(self, digests: Mapping[str, str]) -> None:
         """Checks that the data sets have not changed since the run began.
 
@@ -267,7 +276,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Removes a run's files; the caller has checked that we made the folder."""
-        for name in ("cells", "first_phases", "figures", "tensorboard"):
+        for name in ("cells", "first_phases", "label_noise", "figures", "tensorboard"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (*(f"{name}.csv" for name in ANALYSES.names()), *FILES):
             (self.path / name).unlink(missing_ok=True)

@@ -205,6 +205,13 @@ class Cell:
         readable = re.sub(r"[^A-Za-z0-9=._-]+", "_", "-".join(words))[:80]
         return f"{readable}-seed{self.seed}-{self.digest}"
 
+    @property
+    def noise_id(self) -> str:
+        """The name of its label noise, which cells with the same data, share of noise and seed have in common."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", self.data.name)
+        digest = _digest({"data": self.settings["data"], "seed": self.seed})
+        return f"{name}-{self.data_settings.label_noise or 0}-seed{self.seed}-{digest}"
+
     def folder(self, run: RunFolder) -> CellFolder:
         """The folder of its results."""
         return run.first_phase(self.id, self.kept_epochs) if self.is_first_phase else run.cell(self.id)

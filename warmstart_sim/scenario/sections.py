@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, StringConstraints
+from pydantic import AfterValidator, Field, PositiveInt, StringConstraints
 
 from warmstart_sim.registry import PROBES
 from warmstart_sim.scenario.component import Component
 from warmstart_sim.training.settings import Settings
+
+# 0 is the same as leaving the key out, also for a cell's digest.
+NoiseShare = Annotated[float, Field(ge=0, lt=1), AfterValidator(lambda share: share or None)]
 
 
 class DataSettings(Settings):
@@ -22,12 +25,15 @@ class DataSettings(Settings):
             "none".
         train_samples: At most this many training samples (after holding out), drawn at random. Default all.
         test_samples: At most this many test samples. Default all.
+        label_noise: The fraction of the training samples whose labels are replaced by random ones, drawn uniformly from
+            all classes, in [0, 1). Validation and test labels stay as they are. Default 0.
     """
 
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     normalize: Literal["train", "cifar10", "imagenet", "half", "none"] = "train"
     train_samples: PositiveInt | None = None
     test_samples: PositiveInt | None = None
+    label_noise: NoiseShare | None = None
 
 
 class StreamSettings(Settings):
@@ -76,6 +82,7 @@ class SourceSettings(Settings):
             Default: that of `data`.
         train_samples: As in `data`. Default all.
         test_samples: As in `data`. Default all.
+        label_noise: As in `data`. Default 0.
         fraction: The fraction of the source that the first phase trains on, in (0, 1]; or "same": the target's
             fraction. Default 1.
         adapt: How images are brought to the size of the target's: "resize" (bilinear), or "pad": centred on black, or
@@ -87,6 +94,7 @@ class SourceSettings(Settings):
     normalize: Literal["train", "cifar10", "imagenet", "half", "none", "target"] | None = None
     train_samples: PositiveInt | None = None
     test_samples: PositiveInt | None = None
+    label_noise: NoiseShare | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] | Literal["same"] = 1.0
     adapt: Literal["resize", "pad"] | None = None
 

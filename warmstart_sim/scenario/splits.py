@@ -11,6 +11,7 @@ import numpy as np
 from warmstart_sim import datasets
 from warmstart_sim.datasets.adapt import adapt_images, check_adaptable
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS
+from warmstart_sim.datasets.label_noise import LabelNoise, label_noise
 from warmstart_sim.errors import DataError, WarmstartError, error_summary
 from warmstart_sim.models.checkpoint_files import find_checkpoint
 from warmstart_sim.registry import DATASETS, MODELS, STREAMS
@@ -21,18 +22,26 @@ from warmstart_sim.scenario.pretraining import Pretraining
 from warmstart_sim.scenario.yaml_files import set_values
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.streams import random_subset, split_validation
-from warmstart_sim.types import Dataset, IntArray, Round
+from warmstart_sim.types import Dataset, IntArray, Round, Samples
 
 MOST_LISTED = 8  # missing classes in one line
 
 
 @dataclass(frozen=True)
 class CellSplits:
-    """The rounds, the validation and the test samples of a cell: the same for all arms of a seed."""
+    """What each sample of a cell is for: the same for all arms of a seed.
+
+    Attributes:
+        rounds: The rounds; they do not depend on the noise.
+        validation: Indices of the validation samples in the training set.
+        test: Indices of the test samples in the test set.
+        noise: The labels to train on.
+    """
 
     rounds: list[Round]
     validation: IntArray
     test: IntArray
+    noise: LabelNoise
 
 
 def load_dataset(cell: Cell, data_root: Path) -> Dataset:
@@ -110,7 +119,7 @@ def load_component(component: Component, seed: int, data_root: Path) -> Dataset:
 
 
 def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
-    """Holds out validation data, then splits the rest into rounds as the stream says.
+    """Holds out validation data, splits the rest into rounds as the stream says, and adds label noise.
 
     Args:
         cell: Its settings and seed decide.
@@ -136,7 +145,44 @@ def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
         raise WarmstartError(str(error).replace("stream.", "stream.source.", 1)) from error
     if cell.pretraining:  # round 0 is the first phase
         rounds = [replace(each, index=each.index + 1) for each in rounds]
-    return CellSplits(rounds, validation, test)
+    return CellSplits(rounds, validation, test, label_noise(labels, pool, settings.label_noise or 0, seed))
+
+
+def with_label_noise(dataset: Dataset, noise: LabelNoise) -> Dataset:
+    """The data set with the labels to train on; without noise, the data set itself."""
+    if len(noise.corrupted) == 0:
+        return dataset
+    return replace(dataset, train=Samples(dataset.train.inputs, noise.labels))
+
+
+def corrupted_labels(cells: Iterable[Cell], data_root: Path, may_lose_classes: bool = False) -> dict[str, IntArray]:
+    """The labels that are noise, for each combination of a data set, its settings and a seed.
+
+    Args:
+        cells: Cells whose data can be loaded.
+        data_root: The folder of the data sets.
+        may_lose_classes: Whether the noise may leave a class without samples, as in a rehearsal with few of them.
+
+    Returns:
+        By `Cell.noise_id`, the index in the training set, the label and the true label of each such sample, int64
+        (n, 3).
+
+    Raises:
+        WarmstartError: The noise leaves a class without samples.
+    """
+    found = {}
+    for cell in {cell.noise_id: cell for cell in cells if cell.data_settings.label_noise}.values():
+        labels = load_component(cell.data, cell.seed, data_root).train.labels
+        noise = split_rounds(cell, labels, 0).noise
+        if len(noise.lost) and not may_lose_classes:
+            raise WarmstartError(
+                f"{'stream.source' if cell.target else 'data'}.label_noise: {cell.data_settings.label_noise} with seed "
+                f"{cell.seed} leaves class {noise.lost[0]} of {cell.data.name} without a training sample; use less "
+                "noise or more samples"
+            )
+        columns = noise.corrupted, noise.labels[noise.corrupted], labels[noise.corrupted]
+        found[cell.noise_id] = np.stack(columns, axis=1)
+    return found
 
 
 def training_sizes(cell: Cell, data_root: Path) -> list[int]:
@@ -201,8 +247,9 @@ def data_notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
         if (pretraining := cell.pretraining) and (path := pretraining.checkpoint):
             found.update(dict.fromkeys(_checkpoint_notes(cell, pretraining, path, dataset)))
         labels = dataset.train.labels
-        first = split_rounds(cell, labels, 0).rounds[0].train
-        if len(lost := np.setdiff1d(labels, labels[first])):
+        splits = split_rounds(cell, labels, 0)
+        first = splits.rounds[0].train
+        if len(lost := np.setdiff1d(labels, splits.noise.labels[first])):
             some = ", ".join(map(str, lost[:MOST_LISTED])) + (" ..." if len(lost) > MOST_LISTED else "")
             found[
                 f"{dataset.name}, seed {cell.seed}: the {len(first)} training samples of the first round lack "

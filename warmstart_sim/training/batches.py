@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,6 +135,12 @@ class DeviceSamples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def with_labels_of(self, samples: Samples) -> DeviceSamples:
+        """The same inputs on the device with the labels of `samples`, whose inputs are the same."""
+        other = copy.copy(self)
+        other.source, other.labels = samples, _as_tensor(samples.labels).to(self.labels.device)
+        return other
 
     @property
     def mean_length(self) -> int | None:
