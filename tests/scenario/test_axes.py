@@ -182,7 +182,8 @@ DOTTED = "expected the dotted key of a setting, such as training.optimizer.lr"
         ),
         (
             {"pair": {"a": {"data": {"name": "digits", "noise": 1}}}},
-            "data.noise: unknown key (allowed here: name, validation_fraction, normalize, train_samples, test_samples)",
+            "data.noise: unknown key; did you mean 'label_noise'? (allowed here: name, validation_fraction, normalize, "
+            "train_samples, test_samples, label_noise)",
         ),
         ({"pair": {"a": {"data": None}}}, "data: is missing"),
         ({"pair": {"a": {"seeds.x": 1}}}, "vary.pair: seeds is [0, 1], which has no keys of its own"),

@@ -287,7 +287,8 @@ def test_a_users_own_source_is_asked_for_its_shape(pretrained, tmp_path, monkeyp
 FRACTION = "(allowed: a number > 0 and <= 1)"
 SHARE = "(allowed: a number > 0 and <= 1 or 'same')"
 SOURCE_KEYS = (
-    "(allowed here: name, validation_fraction, normalize, train_samples, test_samples, label_noise, fraction, adapt, training)"
+    "(allowed here: name, validation_fraction, normalize, train_samples, test_samples, label_noise, "
+    "fraction, adapt, training)"
 )
 
 
