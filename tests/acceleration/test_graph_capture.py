@@ -58,6 +58,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"name": "sgd", "lr": 2**-6, "momentum": 0.9, "weight_decay": 0.1},
     "adam": {"name": "adam", "lr": 2**-9},
     "adamw": {"name": "adamw", "lr": 2**-9, "weight_decay": 0.1},
+    "decay of weights alone": {"name": "adam", "lr": 2**-9, "weight_decay": 0.1, "decay_biases": False},
 }
 every_model = pytest.mark.parametrize("name", MODELS)
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -46,6 +46,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"name": "adam", "lr": 2**-8},
     "adamw": {"name": "adamw", "lr": 2**-8, "weight_decay": 0.1},
     "sgd": {"name": "sgd", "lr": 2**-6, "momentum": 0.9, "weight_decay": 0.01},
+    "adam, decay of weights alone": {"name": "adam", "lr": 2**-8, "weight_decay": 0.1, "decay_biases": False},
     "sgd without momentum": {"name": "sgd", "lr": 2**-6},
 }
 RATES = (1.0, 0.5, 1.0)  # of each model, times the optimiser's; models of one rate are updated in one call

@@ -78,6 +78,22 @@ OPTIMIZERS = [
 ]
 
 
+def test_weight_decay_without_biases_moves_only_matrices():
+    """Without gradients, a step of SGD with decay d and rate r makes w into (1 - r d) w."""
+    model = fresh("small_cnn")
+    model.requires_grad_(True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.uniform_(1, 2)
+            parameter.grad = torch.zeros_like(parameter)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    settings = Optimizer(name="sgd", lr=0.5, weight_decay=0.25, decay_biases=False)
+    make_optimizer(model, settings).step()
+    for name, parameter in model.named_parameters():
+        factor = 1 - 0.5 * 0.25 if parameter.ndim > 1 else 1.0
+        assert torch.equal(parameter, factor * before[name]), name
+
+
 @pytest.mark.parametrize(("settings", "reference"), OPTIMIZERS, ids=[each[0]["name"] for each in OPTIMIZERS])
 @pytest.mark.parametrize("name", ["small_cnn", "mlp", "resnet18"])
 def test_the_loop_equals_a_naive_one(name, settings, reference):

@@ -196,7 +196,10 @@ Update = Callable[
 
 
 def _make_updates(steppers: Sequence[Stepper], names: Sequence[str]) -> Iterator[Update]:
-    """Functions that make the optimiser steps of all models, one for each learning rate, by torch's fused kernels."""
+    """Functions that make the optimiser steps of all models by torch's fused kernels.
+
+    One for each learning rate and group of parameters.
+    """
     by_rate: defaultdict[Hashable, list[int]] = defaultdict(list)
     for r, stepper in enumerate(steppers):
         rate = stepper.optimizer.param_groups[0]["lr"]
@@ -204,14 +207,13 @@ def _make_updates(steppers: Sequence[Stepper], names: Sequence[str]) -> Iterator
     for members in by_rate.values():
         first = steppers[members[0]].optimizer
         make = _sgd_update if isinstance(first, torch.optim.SGD) else _adam_update
-        parameters: list[torch.Tensor] = []
-        states = []
-        for name in names:
-            for r in members:
-                parameter = steppers[r].model.get_parameter(name)
-                parameters.append(parameter)
-                states.append(steppers[r].optimizer.state[parameter])
-        yield make(first.param_groups[0], [(name, r) for name in names for r in members], parameters, states)
+        for group in first.param_groups:
+            held = {id(parameter) for parameter in group["params"]}
+            inside = [name for name in names if id(steppers[members[0]].model.get_parameter(name)) in held]
+            slices = [(name, r) for name in inside for r in members]
+            parameters: list[torch.Tensor] = [steppers[r].model.get_parameter(name) for name, r in slices]
+            states = [steppers[r].optimizer.state[each] for (_, r), each in zip(slices, parameters, strict=True)]
+            yield make(group, slices, parameters, states)
 
 
 def _adam_update(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,24 @@ def make_optimizer(model: nn.Module, settings: Optimizer, *, captured: bool = Fa
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rate = torch.tensor(settings.lr, device=parameters[0].device) if captured else settings.lr
-    decay = settings.weight_decay
+    groups = _decay_groups(parameters, settings)
     if settings.name == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, fused=True)
     adam = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-    optimizer = adam(parameters, lr=rate, weight_decay=decay, fused=True, capturable=captured)
+    optimizer = adam(groups, lr=rate, fused=True, capturable=captured)
     optimizer._warned_capturable_if_run_uncaptured = True  # the warm-up before a capture is meant to run uncaptured
     return optimizer
+
+
+def _decay_groups(parameters: Sequence[nn.Parameter], settings: Optimizer) -> list[dict[str, Any]]:
+    """The parameters in one group, or those with weight decay (two dimensions or more) apart from those without."""
+    if settings.decay_biases or not settings.weight_decay:
+        return [{"params": list(parameters), "weight_decay": settings.weight_decay}]
+    groups = [
+        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> bool:

@@ -26,12 +26,15 @@ class Optimizer(Settings):
         lr: Learning rate, above 0. Default 0.001, the papers'.
         momentum: For sgd only, in [0, 1). Default 0.
         weight_decay: At least 0. Default 0. An L2 penalty in adam and sgd, decoupled in adamw.
+        decay_biases: Whether `weight_decay` also acts on biases, scales and shifts, that is, on parameters with fewer
+            than two dimensions. Default true, as in PyTorch; false is Keras's `kernel_regularizer`.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: PositiveFloat = 0.001
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    decay_biases: bool = True
 
     @model_validator(mode="after")
     def _momentum_is_for_sgd(self) -> Optimizer:
