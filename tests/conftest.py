@@ -32,6 +32,12 @@ def _single_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def no_figures(monkeypatch) -> None:
+    """Leaves the figures out of reports: drawing them takes longer than a small run."""
+    monkeypatch.setattr("warmstart_sim.report.figures.draw_figures", lambda run, published: [])
+
+
 @pytest.fixture(scope="session")
 def fork_server() -> BaseContext:
     """Starts processes at once: they are forked from one that has imported `IMPORTS`."""
@@ -75,7 +81,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def tiny_scenario() -> dict:
-    """Three arms on noisy digits, three small rounds: seconds for all of it."""
+    """Three arms on noisy digits, three small rounds, a report without figures: a second for all of it."""
     return {
         "name": "tiny",
         "data": {"name": "noisy_digits", "normalize": "none", "train_samples": 150, "test_samples": 100},
@@ -84,4 +90,5 @@ def tiny_scenario() -> dict:
         "training": {"batch_size": 32, "until": {"train_accuracy": 0.9, "max_epochs": 12}},
         "strategies": {"random_init": {}, "warm_start": {}, "shrink_perturb": {"lambda": 0.6, "sigma": 0.1}},
         "seeds": [0, 1],
+        "standard_figures": False,
     }

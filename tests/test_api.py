@@ -84,6 +84,7 @@ PRETRAIN = {
     "model": {"name": "mlp", "widths": [4]},
     "training": {"until": {"epochs": 2}, "batch_size": 16},
     "strategies": {"random_init": {}, "warm_start": {}},
+    "standard_figures": False,
 }
 
 

@@ -32,6 +32,7 @@ REGISTRIES = (
     registry.STRATEGIES, registry.PARTS, registry.PROBES, registry.ANALYSES, registry.DATASETS, registry.STREAMS,
     registry.MODELS,
 )  # fmt: skip
+CHANGES = ("set_", "strategies", "seeds", "rehearse")  # options of a command that change the scenario
 MINIMAL = {"name": "fragment", "data": "digits", "strategies": {"random_init": {}}}
 MODULES = ["warmstart_sim", *(m.name for m in pkgutil.walk_packages(warmstart_sim.__path__, "warmstart_sim."))]
 
@@ -116,6 +117,7 @@ def test_python_compiles_and_what_it_imports_from_us_is_there(block, documented_
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path, monkeypatch):
     (block,) = (b for b in blocks("python") if b.page == "own_data_and_model.md" and "results = run(" in b.text)
@@ -193,10 +195,11 @@ def test_command_lines_exist_and_their_scenarios_are_valid(line, documented_modu
         return
     if re.fullmatch(r"photos\.yaml|SCENARIO|FILE", given["scenario"]):  # a reader's own
         return
+    if given["scenario"] in bundled_scenarios() and not any(given[each] for each in CHANGES):
+        return  # tests/scenario/test_rehearsal.py checks it
     scenario, where = api.prepare_scenario(
-        given["scenario"], set=given["set_"] or (), strategies=given["strategies"],
-        seeds=given["seeds"], rehearse=given["rehearse"],
-    )  # fmt: skip
+        given["scenario"], set=given["set_"] or (), **{each: given[each] for each in CHANGES[1:]}
+    )
     scenarios.plan(scenario, where)
 
 

@@ -28,6 +28,7 @@ def test_own_strategy_prints_a_table_with_every_arm(tmp_path, capsys):
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_own_model_and_data_prints_a_table_and_resumes(tmp_path, capsys):
     module = example("own_model_and_data")
     module.main(seeds=[0], rounds=2, runs=tmp_path)
@@ -52,6 +53,7 @@ def test_avalanche_plugin_prints_a_line_for_every_start_and_writes_nothing(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.slow
 def test_avalanche_benchmark_prints_a_table_and_the_streams_and_writes_only_its_run(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -21,14 +21,14 @@ COMMAND = f"{sys.executable} -c 'from warmstart_sim.cli import main; main()'"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A scenario file `scenario.yaml` with Greek letters, and its finished run in `done`."""
+    """A scenario file `scenario.yaml` with Greek letters, and its finished run in `done`; its report has no figures."""
     folder = tmp_path_factory.mktemp("output")
     scenario = {
         "name": "tiny", "title": "λ and σ: 2 × 3 – tried", "data": {"name": "digits"},
         "stream": {"name": "online", "chunk_size": 50, "rounds": 2},
         "training": {"until": {"epochs": 1}}, "model": {"name": "mlp", "widths": [4]},
         "strategies": {"random_init": {}, "shrink_perturb": {}},
-        "vary": {"strategies.shrink_perturb.lambda": [0, 1]}, "seeds": [0, 1],
+        "vary": {"strategies.shrink_perturb.lambda": [0, 1]}, "seeds": [0, 1], "standard_figures": False,
     }  # fmt: skip
     (folder / "scenario.yaml").write_text(yaml.safe_dump(scenario, allow_unicode=True), "utf-8")
     run_scenario(scenario, "tiny", RunOptions(out=folder / "done", quiet=True, device="cpu", workers=1))
@@ -49,20 +49,19 @@ RUN = "run scenario.yaml --device cpu --workers 1 --out again"
 GRID = "grid scenario.yaml --lambda 0,1 --device cpu --workers 2"
 
 
-@pytest.mark.parametrize("arguments", [*COMMANDS, pytest.param(RUN, marks=pytest.mark.slow)])
-def test_an_ascii_terminal_gets_ascii(folder, arguments):
-    code, out, err = shell(folder, f"{COMMAND} {arguments}")
+# Two commands in processes of their own; the others, which print by the same streams, in this process.
+
+
+@pytest.mark.slow
+def test_a_run_with_figures_gives_an_ascii_terminal_ascii(folder):
+    code, out, err = shell(folder, f"{COMMAND} {RUN} --set standard_figures=true")
     assert (code, b"Traceback" in err) == (0, False), err.decode()
     assert out.isascii()
     assert err.isascii()
-    assert out
-    if arguments == "report done":  # its signs have names
-        assert b"+/-" in out
-        assert b"lambda" in out
-        assert b"?" not in out
+    assert b"lambda" in out
+    assert list((folder / "again" / "figures").iterdir())
 
 
-# One command in a process of its own; the others, which print by the same streams, in this process.
 @pytest.mark.parametrize(
     ("arguments", "into"),
     [
@@ -115,10 +114,15 @@ def test_every_command_goes_on_when_its_output_goes_nowhere(folder, arguments, s
 
 
 @POOL
-def test_a_grid_with_workers_gives_an_ascii_terminal_ascii(folder, monkeypatch, quick_workers):
+@pytest.mark.parametrize("arguments", [*COMMANDS, f"{GRID} --fresh"])
+def test_an_ascii_terminal_gets_ascii(folder, arguments, monkeypatch, quick_workers):
     printed = io.BytesIO()
     stream = io.TextIOWrapper(printed, encoding="ascii")
-    assert exit_code(folder, f"{GRID} --fresh", stream, monkeypatch) == 0
+    assert exit_code(folder, arguments, stream, monkeypatch) == 0
     stream.flush()
+    assert printed.getvalue()
     assert b"Traceback" not in printed.getvalue()
-    assert b"+/-" in printed.getvalue()
+    if arguments.startswith(("report", "grid")):  # its signs have names
+        assert b"+/-" in printed.getvalue()
+        assert b"lambda" in printed.getvalue()
+        assert b"?" not in printed.getvalue()

@@ -316,12 +316,11 @@ def check(
     raw, where = prepare_scenario(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
     size = api.size(raw, where, data_root)
     if resolved:
-        import yaml
-
+        from warmstart_sim.results.files import to_yaml
         from warmstart_sim.scenario.planning import plan
         from warmstart_sim.scenario.resolved import resolved_scenario
 
-        print(yaml.safe_dump(resolved_scenario(raw, plan(raw, where)[0]), sort_keys=False, allow_unicode=True), end="")
+        print(to_yaml(resolved_scenario(raw, plan(raw, where)[0])), end="")
         return
     cells = f"{_count(size.cells, 'cell')} ({_count(size.arms, 'strategy')}, {_count(size.seeds, 'seed')})"
     phases = f", {_count(size.first_phases, 'first phase')}" if size.first_phases else ""

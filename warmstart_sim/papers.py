@@ -16,6 +16,7 @@ from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.published import PAPERS, PaperRow, paper_rows, published_numbers
 from warmstart_sim.report.beside_papers import describe_comparison
 from warmstart_sim.report.wording import join_words
+from warmstart_sim.results.files import read_yaml
 from warmstart_sim.results.tables import load
 from warmstart_sim.scenario.changes import changes_from_paper
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
@@ -129,7 +130,7 @@ def find_runs(folders: Iterable[Path]) -> dict[str, list[PaperRun]]:
     for folder in folders:
         for path in sorted([*folder.glob("*/scenario.yaml"), *folder.glob("*/*/scenario.yaml")]):
             try:
-                rows = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("reproduces")
+                rows = (read_yaml(path) or {}).get("reproduces")
                 if not rows:
                     continue
                 run = _read(path.parent)

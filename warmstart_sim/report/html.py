@@ -8,7 +8,6 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-import yaml
 from markupsafe import Markup, escape
 
 from warmstart_sim.report.beside_papers import (
@@ -36,6 +35,7 @@ from warmstart_sim.report.wording import (
     readable,
 )
 from warmstart_sim.results.claim_checks import CheckedClaim
+from warmstart_sim.results.files import to_yaml
 from warmstart_sim.results.statistics import counted_seconds, most_accurate, over_seeds, timing_kinds
 from warmstart_sim.results.tables import Run
 
@@ -102,7 +102,7 @@ def render_page(
         changes=describe_changes(run.environment.get("changes_from_paper") or ()),
         missing=lines[:MOST_MISSING],
         more_missing=max(0, len(lines) - MOST_MISSING),
-        resolved=yaml.safe_dump(dict(run.scenario), sort_keys=False, allow_unicode=True),
+        resolved=to_yaml(dict(run.scenario)),
         notes=run.environment.get("notes") or [],
         most_notes=MOST_NOTES,
         environment={  # without what stands elsewhere on the page

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is either complete or not there."""
+"""Atomic writes, so that a file is either complete or not there; plain values as YAML."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+# In C where PyYAML comes with libyaml, which is several times faster.
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+YAML_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -29,3 +36,17 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 file in one rename."""
     write_bytes(path, text.encode())
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values in a YAML file that this package wrote; `scenario.yaml_files` reads those that people write.
+
+    Raises:
+        OSError, UnicodeDecodeError, yaml.YAMLError: The file cannot be read.
+    """
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+
+
+def to_yaml(values: Any) -> str:
+    """Plain values as YAML, in their order."""
+    return yaml.dump(values, Dumper=YAML_DUMPER, sort_keys=False, allow_unicode=True)

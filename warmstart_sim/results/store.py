@@ -30,7 +30,7 @@ from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.registry import ANALYSES
 from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.columns import EPOCH_COLUMNS, IDENTITY_COLUMNS, ROUND_COLUMNS, column_of
-from warmstart_sim.results.files import write_text
+from warmstart_sim.results.files import read_yaml, to_yaml, write_text
 from warmstart_sim.types import IntArray
 
 # Marks a folder that we made, whose files may be deleted; a user's own folder may hold a scenario.yaml too.
@@ -88,7 +88,7 @@ class RunFolder:
         """
         path = self.path / "scenario.yaml"
         try:
-            stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+            stored = read_yaml(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -120,7 +120,7 @@ class RunFolder:
         before = self.scenario()
         merged = dict(scenario) if before is None else _merge(before, scenario, self.path)
         write_text(self.path / MARKER, "")
-        write_text(self.path / "scenario.yaml", yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
+        write_text(self.path / "scenario.yaml", to_yaml(merged))
 
     def check_engine(self, engine: str) -> None:
         """Checks that one engine trains all cells of this run; otherwise their seconds could not be compared.
@@ -288,7 +288,7 @@ def drop_none(settings: Any) -> Any:
     >>> drop_none({"lr": 0.1, "decay": None, "until": {"epochs": 5, "steps": None}})
     {'lr': 0.1, 'until': {'epochs': 5}}
     """
-    if isinstance(settings, Mapping):
+    if isinstance(settings, dict):
         return {key: drop_none(value) for key, value in settings.items() if value is not None}
     return [drop_none(each) for each in settings] if isinstance(settings, (list, tuple)) else settings
 

@@ -23,7 +23,7 @@ from warmstart_sim.results.columns import (
     ROUND_COLUMNS,
     column_of,
 )
-from warmstart_sim.results.files import write_text
+from warmstart_sim.results.files import read_yaml, write_text
 from warmstart_sim.results.selection import is_selected, list_candidates, tuned_columns
 from warmstart_sim.results.statistics import cells, summary
 
@@ -145,7 +145,7 @@ def load(run_dir: Path) -> Run:
     """
     run_dir = Path(run_dir)
     try:
-        scenario = yaml.safe_load((run_dir / "scenario.yaml").read_text(encoding="utf-8"))
+        scenario = read_yaml(run_dir / "scenario.yaml")
         environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
         orders = _orders(scenario)
         paths = {name: _table_path(run_dir, name) for name in ("rounds", "epochs")}

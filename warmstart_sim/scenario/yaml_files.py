@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -183,7 +184,7 @@ def parse_yaml(text: str) -> Any:
     {'lr': 0.0001, 'no': [True]}
     """
     try:
-        return to_plain_values(yaml.load(text, Loader=_Loader))
+        return to_plain_values(_parsed(text))
     except RecursionError:
         raise ValueError("YAML syntax: a value contains itself, or is nested too deeply") from None
     except Exception as error:  # beside its own errors PyYAML lets others through, as for `!!bool maybe`
@@ -192,6 +193,11 @@ def parse_yaml(text: str) -> Any:
         words = [getattr(error, "context", None), getattr(error, "problem", None)]
         problem = ", ".join(filter(None, words)) or str(error).partition("\n")[0]
         raise ValueError(f"{place}YAML syntax: {problem}") from None
+
+
+@functools.lru_cache(maxsize=100)  # scenarios of one paper have the same base
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
 
 
 def to_plain_values(value: Any) -> Any:
