@@ -166,7 +166,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "optimizer", "whose"), CASES, ids=[", ".join(case) for case in CASES])
-def test_fifty_stacked_steps_equal_single_ones(name, optimizer, whose):
+def test_thirty_stacked_steps_equal_single_ones(name, optimizer, whose):
     shared = data()
     trained = pairs(name, optimizer, [shared] * 3 if whose == "shared" else None)
     for step in range(3):  # the models are at different steps when they come together; the first begins anew
@@ -175,12 +175,12 @@ def test_fifty_stacked_steps_equal_single_ones(name, optimizer, whose):
     trained[0].both(lambda stepper: stepper.begin(stepper.samples, ()))
     before = states(trained)
     stack = stack_of(trained)
-    advance(stack, trained, range(20))
+    advance(stack, trained, range(12))
     assert_equal(trained)
     trained[1].both(lambda stepper: stepper.begin(stepper.samples, ()))
     trained[1].both(Stepper.clear_sums)
     trained[2].both(lambda stepper: stepper.set_learning_rate(2**-9))
-    advance(stack, trained, range(20, 50))
+    advance(stack, trained, range(12, 30))
     assert_equal(trained)
     assert_trained(trained, before)
 

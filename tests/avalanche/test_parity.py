@@ -33,8 +33,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "data": {"name": "digits", "train_samples": 97},
     },
     "resnet18": {
-        "model": {"name": "resnet18", "width": 8},
-        "data": {"name": "synthetic", "shape": [3, 16, 16], "train_samples": 108, "test_samples": 20},
+        "model": {"name": "resnet18", "width": 4},
+        "data": {"name": "synthetic", "shape": [3, 8, 8], "train_samples": 108, "test_samples": 20},
     },
 }
 
@@ -46,7 +46,7 @@ def cell_of(model: str, start: str = "shrink_perturb", **changes: Any) -> Cell:
         "training": {
             "batch_size": 32,
             "optimizer": {"lr": 0.01},
-            "until": {"train_accuracy": 0.95, "max_epochs": 6},
+            "until": {"train_accuracy": 0.95, "max_epochs": 4},
             **changes,
         },
         "strategies": {start: STARTS[start]},
