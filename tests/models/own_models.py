@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 Shape = tuple[int, ...]
 
@@ -92,11 +93,11 @@ def bfloat16(input_shape: Shape, classes: int) -> nn.Module:
 
 
 class FrozenResNet(nn.Module):
-    """A published network that does not train, and a head that does."""
+    """A published architecture that does not train, and a head that does."""
 
     def __init__(self, input_shape: Shape, classes: int) -> None:
         super().__init__()
-        self.backbone = torchvision.models.resnet18()
+        self.backbone = torchvision.models.ResNet(BasicBlock, [1, 1, 1, 1])
         self.backbone.conv1 = nn.Conv2d(1, 64, 3)
         self.backbone.fc = nn.Identity()
         self.backbone.requires_grad_(False)

@@ -95,7 +95,7 @@ UNTRAINED = {
 @pytest.mark.parametrize("start", ["shrink_perturb", "random_init"])
 @pytest.mark.parametrize("kind", UNTRAINED)
 def test_every_start_leaves_alone_what_does_not_train(tmp_path, execution, kind, start, engine):
-    cell = cell_of(kind, start, rounds=3)
+    cell = cell_of(kind, start, rounds=2)
     weights = result(cell, tmp_path / "run", execution, engine=engine)["weights"]
     initial = CellTrainer(cell, execution).fresh_weights(0)
     for name, tensor in weights.items():
