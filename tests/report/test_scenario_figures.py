@@ -129,6 +129,28 @@ def test_an_axis_has_the_means_of_the_cells_and_arms_without_it_are_horizontal(o
     assert "An arm without λ is a horizontal line." in figure.caption
 
 
+def test_columns_with_a_number_are_drawn_against_it(online: Run):
+    spread = {f"change_{text}": online.rounds["steps"] * factor for text, factor in {"0_5": 1.0, "2": 3.0}.items()}
+    figure = draw(replace(online, rounds=online.rounds.assign(**spread)), kind="against", x="noise", y="change_*")
+    (ax,) = figure.figure.axes
+    last = online.rounds.query("strategy == 'warm_start' and round == 5")["steps"].mean()
+    drawn = next(each[0] for each in ax.containers if each[0].get_color() == WARM)
+    np.testing.assert_allclose(drawn.get_xdata(orig=False), [0.5, 2])
+    np.testing.assert_allclose(drawn.get_ydata(orig=False), [last, 3 * last])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("noise", "change")
+
+
+def test_a_cloud_has_one_arm_against_another_with_the_same_seed(online: Run):
+    where = {"strategy": ["warm_start"]}
+    figure = draw(online, kind="scatter", x="validation_accuracy of random_init", where=where)
+    (ax,) = figure.figure.axes
+    final = online.rounds[online.rounds["round"] == 5].set_index(["strategy", "seed"])["validation_accuracy"]
+    points = next(each for each in ax.lines if each.get_marker() not in ("None", "")).get_xydata()
+    expected = 100 * np.column_stack([final["random_init"], final["warm_start"]])
+    np.testing.assert_allclose(sorted(points.tolist()), sorted(expected.tolist()))
+    assert ax.get_xlabel() == "validation accuracy of random init (%)"
+
+
 def test_a_round_can_be_chosen(online: Run):
     values = cell_values(online, round_=2).set_index(["strategy", "lambda", "seed"])["epochs"]
     expected = online.rounds.query("round == 2").set_index(["strategy", "lambda", "seed"])["epochs"]

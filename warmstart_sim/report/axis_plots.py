@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from warmstart_sim.report.comparisons import cell_values, complete_cells
+from warmstart_sim.report.comparisons import by_number, cell_values, complete_cells
 from warmstart_sim.report.layout import (
     MOST_COLUMNS,
     label_x,
@@ -94,8 +95,11 @@ def plot_against(run: Run, settings: Against, published: pd.DataFrame | None = N
     """Plots columns of cells, or of an analysis' table, against a varied number or another column."""
     table = cell_values(run, settings.table, settings.round)
     arms = run.scenario["strategies"]
-    axis = column_of(settings.x, arms)
+    axis = settings.x if settings.starred else column_of(settings.x, arms)
     columns = [column_of(name, arms) for name in listed(settings.y) or (run.metric,)]
+    if settings.starred:
+        columns = [re.sub(r"_[a-z]?\*|\*", "", settings.starred)]  # margin_q*: margin
+        table = by_number(table, settings.starred, axis, columns[0])
     found = [column_quantity(run, table, column, "cells") for column in columns]
     kept = [replace(each, rows=each.rows.dropna(subset=each.column)) for each in found]
     shown = [each for each in kept if has_values(each.rows, axis)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +29,7 @@ from warmstart_sim.report.quantities import accuracy_label
 from warmstart_sim.report.style import GREY, INK, ReportFigure, add_hover, styled
 from warmstart_sim.report.timing import comparable_times, train_time_name
 from warmstart_sim.report.wording import arm_label, axis_names, duration, points, readable, setting_label
+from warmstart_sim.results.figure_settings import of_arm
 from warmstart_sim.results.statistics import COSTS, FAILED, counted_seconds, over_seeds, paired
 from warmstart_sim.results.tables import Run
 
@@ -72,6 +75,43 @@ def cell_values(run: Run, table: str | None = None, round_: int | None = None) -
     last = rounds.sort_values("round").drop_duplicates(keys, keep="last")
     sums = [*COSTS, "compared_seconds", "timing"]
     return last.drop(columns=sums).merge(complete[[*keys, *sums]], on=keys)
+
+
+def with_columns_of_arms(run: Run, names: Iterable[str]) -> Run:
+    """The run with a further column for each name "COLUMN of ARM".
+
+    It is the arm's value at the end of the cell with the same seed and the same varied values.
+    """
+    rounds, keys = run.rounds, [*run.common_axes, "seed"]
+    for name in names:
+        column, arm = of_arm(name)
+        cells = cell_values(run) if arm else pd.DataFrame()
+        if column in cells:
+            compared = "compared_seconds" if column == "train_seconds" else column
+            of = cells.loc[cells["strategy"] == arm, [*keys, compared]].set_axis([*keys, name], axis=1)
+            rounds = rounds.merge(of, how="left", on=keys)
+    return replace(run, rounds=rounds)
+
+
+def by_number(table: pd.DataFrame, pattern: str, number: str, value: str) -> pd.DataFrame:
+    """A row for each column whose name is `pattern` with a number, whose point is an underscore, for its star.
+
+    Args:
+        table: The table.
+        pattern: Such as "margin_q*".
+        number: The column in which the number is put.
+        value: The column in which the value is put.
+
+    >>> by_number(pd.DataFrame({"seed": [7], "loss_0_1": [2.0], "loss_5": [3.0]}), "loss_*", "noise", "loss")
+       seed  noise  loss
+    0     7    0.1   2.0
+    1     7    5.0   3.0
+    """
+    form = re.compile(re.escape(pattern).replace(r"\*", r"(\d+(?:_\d+)?)"))
+    numbers = {column: float(found[1].replace("_", ".")) for column in table if (found := form.fullmatch(str(column)))}
+    others = [column for column in table if column not in numbers]
+    long = table.melt(others, list(numbers), number, value)
+    return long.assign(**{number: long[number].map(numbers).astype(float)})
 
 
 @styled

@@ -30,10 +30,10 @@ def draw_published(
         line: The line that they belong to.
         published: See the module; None if there are none.
         column: The column that the line draws.
-        x: The varied key along the x axis, or one place for all points.
+        x: The column along the x axis, or one place for all points. There are none along other columns than varied keys.
         scale: The factor from the column's values to those in the figure.
     """
-    if published is None:
+    if published is None or (isinstance(x, str) and x not in published):
         return False
     rows = published[(published["metric"] == (run.metric if column == FINAL else column))]
     rows = rows[rows["strategy"] == line.arm]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
 
 from warmstart_sim.report.timing import comparable_times, train_time_name
 from warmstart_sim.report.wording import column_name, readable
+from warmstart_sim.results.figure_settings import of_arm
 from warmstart_sim.results.statistics import COSTS
 from warmstart_sim.results.tables import Run
 
@@ -103,6 +104,11 @@ def column_quantity(run: Run, table: pd.DataFrame, column: str, rows_name: str) 
         column: Its name.
         rows_name: What captions call the rows of `table`.
     """
+    own, arm = of_arm(column)
+    if arm:
+        quantity, of = column_quantity(run, table, own, rows_name), f"{readable(own)} of {readable(arm)}"
+        label = quantity.label.replace(quantity.title, of)
+        return replace(quantity, name=of, title=of, column=column, label=label, description=of)
     name = column_name(run, column)
     if column == "train_seconds" and "compared_seconds" in table:
         times = comparable_times(table)

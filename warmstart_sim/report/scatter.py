@@ -13,6 +13,7 @@ from warmstart_sim.report.layout import cut_note, label_outer, make_subplots, pa
 from warmstart_sim.report.panels import MOST_LINES, Line, Panel, arm_styles, is_number, same_data, split_by
 from warmstart_sim.report.quantities import Quantity, column_quantity
 from warmstart_sim.report.style import (
+    INK,
     MARKERS,
     PALETTE,
     LineStyle,
@@ -23,7 +24,7 @@ from warmstart_sim.report.style import (
 )
 from warmstart_sim.report.wording import arm_label, axis_names, axis_values, capitalized, key_name, setting_label
 from warmstart_sim.results.columns import column_of
-from warmstart_sim.results.figure_settings import Scatter
+from warmstart_sim.results.figure_settings import Scatter, of_arm
 from warmstart_sim.results.tables import Run
 
 MOST_SHAPES = 2000  # points drawn as shapes; more become one image
@@ -51,6 +52,9 @@ def plot_scatter(run: Run, settings: Scatter) -> ReportFigure | None:
     for ax, panel in zip(axs, panels, strict=False):
         for line in panel.lines:
             _draw_points(run, ax, line, x, y, as_image=len(points) > MOST_SHAPES)
+        if of_arm(settings.x)[0] == y.column:
+            middle = points[y.column].mean() * y.scale
+            ax.axline((middle, middle), (middle + 1, middle + 1), color=INK, linewidth=1)  # where both are equal
         if x.kind == "cost" and "x" not in settings.log:
             ax.set_xlim(left=0)
         set_log(ax, settings.log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.registry import ANALYSES
 from warmstart_sim.report.axis_plots import plot_against
 from warmstart_sim.report.column_curves import plot_curves
-from warmstart_sim.report.comparisons import without_failed
+from warmstart_sim.report.comparisons import with_columns_of_arms, without_failed
 from warmstart_sim.report.grid_curves import grid_curves
 from warmstart_sim.report.grids import grid_over
 from warmstart_sim.report.heatmaps import plot_heatmap
@@ -91,6 +92,8 @@ def _names_tuned(run: Run, settings: Figure) -> bool:
 
 def _draw(run: Run, settings: Figure, published: pd.DataFrame | None) -> Sequence[ReportFigure]:
     """Draws one figure; an empty list if there are no values. Only figures of grids show failed cells."""
+    if isinstance(settings, Scatter):
+        run = with_columns_of_arms(run, [settings.x, settings.y])
     run = _where(run, settings)
     _check_columns(run, settings)
     of_analysis = getattr(settings, "table", None) is not None
@@ -139,6 +142,8 @@ def _check_columns(run: Run, settings: Figure) -> None:
     source = source or ("epochs" if by_epoch else "rounds")
     numbers = [name for name in map(str, table) if is_numeric_dtype(table[name]) and not is_bool_dtype(table[name])]
     numbers += [] if by_epoch else ["difference"]
+    if isinstance(settings, Against) and settings.starred:
+        numbers += [settings.starred] if any(fnmatchcase(name, settings.starred) for name in numbers) else []
     for keys, valid in ((settings.measured, numbers), (settings.grouped, [*table, "y"])):
         for key, named in settings.names(keys):
             if column_of(named, run.scenario["strategies"]) not in valid:

@@ -43,6 +43,16 @@ class Figure(BaseModel):
         yield from ((key, name) for key in keys for name in listed(getattr(self, key) or ()))
 
 
+def of_arm(name: str) -> tuple[str, str]:
+    """The column and the arm that a name of the form "COLUMN of ARM" names; no arm if it is a column alone.
+
+    >>> of_arm("test_loss of baseline"), of_arm("test_loss")
+    (('test_loss', 'baseline'), ('test_loss', ''))
+    """
+    column, _, arm = name.partition(" of ")
+    return column, arm
+
+
 def listed(names: str | Iterable[str]) -> tuple[str, ...]:
     """One name or several as a tuple.
 
@@ -80,7 +90,8 @@ class Against(Figure):
 
     Attributes:
         x: A varied key, or a column of numbers.
-        y: A column, or several side by side. Default: the run's metric.
+        y: A column, or several side by side. Default: the run's metric. Or with a star, such as margin_q*: all columns
+            that have a number in its place; x is then a name for that number.
         table: An analysis, whose table is drawn. Default: the rounds, one row for each complete cell.
         round: Take columns from this round. Default: the last, with seconds, epochs, steps, samples and FLOPs summed.
         panels: The keys whose values make panels; others make lines. Default: the varied keys that all arms have.
@@ -100,12 +111,21 @@ class Against(Figure):
     measured: ClassVar[tuple[str, ...]] = ("x", "y")
     grouped: ClassVar[tuple[str, ...]] = ("panels", "lines", "where")
 
+    @property
+    def starred(self) -> str:
+        """`y` if it has a star, else empty."""
+        return self.y if isinstance(self.y, str) and "*" in self.y else ""
+
+    def names(self, keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        """As of every figure, but not x where it is no column."""
+        yield from (each for each in super().names(keys) if not (self.starred and each[0] == "x"))
+
 
 class Scatter(Figure):
     """One point for each cell: two columns against each other. A cloud of settings is a scatter, too.
 
     Attributes:
-        x: A column of numbers.
+        x: A column of numbers; or "COLUMN of ARM", that arm's value with the same seed and the same varied values.
         y: A column of numbers. Default: the run's metric.
         color: The key whose values have a colour each: "strategy" (default), a varied key or another column.
         table: An analysis, whose table has the points. Default: the rounds, one point for each complete cell.

@@ -16,7 +16,7 @@ from warmstart_sim.results.columns import (
     column_of,
     column_pattern,
 )
-from warmstart_sim.results.figure_settings import FIGURES, Curves, Figure
+from warmstart_sim.results.figure_settings import FIGURES, Curves, Figure, Scatter, of_arm
 from warmstart_sim.scenario.axes import Axis
 from warmstart_sim.scenario.messages import scenario_error, validated
 from warmstart_sim.scenario.parsing import Scenario
@@ -68,6 +68,9 @@ def _problems(figure: Figure, scenario: Scenario, axes: Sequence[Axis]) -> Itera
     if by_epoch and not named:
         named = [("y", scenario.metric)]
     for key, name in named:
+        name, arm = of_arm(name) if isinstance(figure, Scatter) else (name, "")
+        if arm and arm not in labels:
+            yield key, unknown("strategy", arm, labels)
         if by_epoch and name in EVALUATED and not _evaluates_epochs(scenario, name):
             yield key, f"`{name}` is not measured by epoch; add `measure: {{each_epoch: [accuracy]}}`"
         elif column_of(name, labels) not in measured and (problem := _not_of_probes(name, scenario, by_epoch)):
@@ -104,4 +107,5 @@ def _not_of_probes(column: str, scenario: Scenario, by_epoch: bool) -> str:
 def _measures(probe: str, column: str) -> bool:
     """Whether a registered probe has this column."""
     declared = PROBES.details(probe).get("columns", {})
-    return any(fnmatchcase(column, column_pattern(each)) for each in declared)
+    patterns = [column_pattern(each) for each in declared]
+    return any(fnmatchcase(column, each) or fnmatchcase(each, column) for each in patterns)  # either may have a star
