@@ -63,25 +63,26 @@ def test_crop_and_flip_copy_the_pixels_that_torchvision_copies(padding, channels
 
 
 def test_an_enlarged_crop_equals_torchvisions_resize_and_crop():
-    images = photos()
-    drawn = draw(16, Augment(enlarged_crop=3), seeded())
-    size = [12 + 3, 9 + 3]
+    images, share = photos(), 0.3
+    drawn = draw(16, Augment(enlarged_crop=share), seeded())
+    size = [12 + 4, 9 + 3]  # 3.6 and 2.7 pixels more
+    places = (torch.tensor([4 + 1, 3 + 1]) * drawn.offset).long().tolist()
     expected = [
         oracle.crop(oracle.resize(image, size, InterpolationMode.BILINEAR, antialias=False), top, left, 12, 9)
-        for image, (top, left) in zip(images, drawn.offset.tolist(), strict=True)
+        for image, (top, left) in zip(images, places, strict=True)
     ]
-    torch.testing.assert_close(EnlargeAndCrop(3)(images, drawn), torch.stack(expected), rtol=0, atol=1e-6)
-    assert torch.equal(augmented(images, enlarged_crop=3).inputs, EnlargeAndCrop(3)(images, drawn))
+    torch.testing.assert_close(EnlargeAndCrop(share)(images, drawn), torch.stack(expected), rtol=0, atol=1e-6)
+    assert torch.equal(augmented(images, enlarged_crop=share).inputs, EnlargeAndCrop(share)(images, drawn))
 
 
 def test_an_enlarged_crop_is_anywhere_and_leaves_the_other_draws_of_the_batch():
-    drawn = draw(20_000, Augment(**EVERYTHING, enlarged_crop=4), seeded())
-    values, counts = drawn.offset.unique(return_counts=True)
+    drawn = draw(20_000, Augment(**EVERYTHING, enlarged_crop=0.2), seeded())
+    values, counts = (5 * drawn.offset).long().unique(return_counts=True)
     assert values.tolist() == [0, 1, 2, 3, 4]
     assert counts / 40_000 == pytest.approx([1 / 5] * 5, abs=0.01)
     assert torch.equal(drawn.shift, draw(20_000, Augment(**EVERYTHING), seeded()).shift)
-    assert transform_of(enlarged_crop=4) == transform_of(enlarged_crop=4) != transform_of(enlarged_crop=5)
-    assert PARTS.schema("augment").model_validate({"enlarged_crop": True}).enlarged_crop == 24
+    assert transform_of(enlarged_crop=0.4) == transform_of(enlarged_crop=0.4) != transform_of(enlarged_crop=0.5)
+    assert PARTS.schema("augment").model_validate({"enlarged_crop": True}).enlarged_crop * 224 == 24
     assert transform_of(enlarged_crop=0) is None
 
 

@@ -46,16 +46,15 @@ class Augment:
         horizontal_flip: Probability of a flip. Usual: 0.5.
         color_jitter: Brightness, contrast and saturation factors are uniform in 1 +- this. Usual: 0.25.
         rotation: The angle in degrees is uniform in +- this. Usual: 2.
-        enlarged_crop: Pixels by which height and width grow before a crop of the image's own size is taken; None
-            leaves it out. Usual: 24, from 224 to 248 pixels (Alabdulmohsin et al. 2021, section 3, with a horizontal
-            flip).
+        enlarged_crop: The share of themselves by which height and width grow before a crop of the image's own size. Usual:
+            24 / 224, from 224 to 248 pixels (Alabdulmohsin et al. 2021, section 3, with a horizontal flip).
     """
 
     random_crop: Annotated[int, _usual(4), Field(ge=0)] = 0
     horizontal_flip: Annotated[float, _usual(0.5), Field(ge=0, le=1)] = 0.0
     color_jitter: Annotated[float, _usual(0.25), Field(ge=0, le=1)] = 0.0
     rotation: Annotated[float, _usual(2.0), Field(ge=0, le=180)] = 0.0
-    enlarged_crop: Annotated[int, Field(ge=0), _usual(24)] | None = None
+    enlarged_crop: Annotated[float, _usual(24 / 224), Field(ge=0)] | None = None
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> Hooks:
         """The hooks of a round: a transform made of the augmentations that are on."""
@@ -108,7 +107,7 @@ class Drawn:
         brightness: Factors, (n,).
         contrast: Factors, (n,).
         saturation: Factors, (n,).
-        offset: Rows and columns that an enlarged crop leaves out at the top and on the left, int64 (n, 2).
+        offset: Where an enlarged crop lies, down and across, from 0 at the top left to 1, (n, 2).
     """
 
     shift: torch.Tensor
@@ -129,10 +128,9 @@ def draw(n: int, strengths: Augment, generator: torch.Generator) -> Drawn:
     import torch
 
     uniform = torch.rand(7, n, generator=generator, device=generator.device)
-    offset = torch.zeros(n, 2, dtype=torch.int64, device=generator.device)
+    offset = torch.zeros(n, 2, device=generator.device)
     if strengths.enlarged_crop:
-        where = torch.rand(n, 2, generator=generator, device=generator.device)
-        offset = ((strengths.enlarged_crop + 1) * where).long()
+        offset = torch.rand(n, 2, generator=generator, device=generator.device)
     brightness, contrast, saturation = 1 + strengths.color_jitter * (2 * uniform[4:] - 1)
     return Drawn(
         shift=((2 * strengths.random_crop + 1) * uniform[:2].T).long() - strengths.random_crop,
@@ -150,10 +148,10 @@ class EnlargeAndCrop:
     """Enlarges images bilinearly, and crops them to their size.
 
     Attributes:
-        pixels: By which height and width grow.
+        share: Of themselves by which height and width grow, rounded to pixels.
     """
 
-    pixels: int
+    share: float
 
     def __call__(self, images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
         """Images of the same shape (n, channels, height, width); uses the offset."""
@@ -161,10 +159,11 @@ class EnlargeAndCrop:
         from torch.nn import functional as F
 
         height, width = images.shape[2:]
-        size = (height + self.pixels, width + self.pixels)
+        more = round(self.share * height), round(self.share * width)
+        size = (height + more[0], width + more[1])
         enlarged = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        row = torch.arange(height, device=images.device) + drawn.offset[:, :1]
-        column = torch.arange(width, device=images.device) + drawn.offset[:, 1:]
+        row = torch.arange(height, device=images.device) + ((more[0] + 1) * drawn.offset[:, :1]).long()
+        column = torch.arange(width, device=images.device) + ((more[1] + 1) * drawn.offset[:, 1:]).long()
         return _pick(enlarged, row, column)
 
 
