@@ -21,9 +21,9 @@ DATA = {
     "CIFAR100": "cifar100",
 }  # fmt: skip
 ACCURACY_TABLES = {
-    2: "augmentation=yes; dropout=no",
-    6: "augmentation=no; dropout=no",
-    7: "augmentation=yes; dropout=yes",
+    2: "augment.horizontal_flip=0.5; model.dropout=0",
+    6: "model.dropout=0",
+    7: "augment.horizontal_flip=0.5; model.dropout=0.25",
 }
 
 
@@ -130,9 +130,9 @@ NORMALIZATION = "Appendix F, Normalization"
 SAME_SCALE = "alpha = 1 by the paragraph after it"
 NO_MOMENTUM = '"around"; "momentum is not used here", but Appendix E, to which it refers, lists 0.005'
 STEADY = f"in all rounds, similar to the baseline; {NO_MOMENTUM}"
-VGG_10 = "data.name=cifar10; model.name=vgg16"
-VGG_100 = "data.name=cifar100; model.name=vgg16"
-BARE = f"{VGG_100}; layer_normalization=no"
+VGG_10 = "data.name=cifar10; model.name=vgg16; model.norm=layer"
+VGG_100 = "data.name=cifar100; model.name=vgg16; model.norm=layer"
+BARE = "data.name=cifar100; model.name=vgg16; model.norm=none"
 FROZEN = f"{BARE}; strategy=layerwise_frozen"
 UNNORMALIZED = f"{BARE}; strategy=layerwise_without_normalization"
 PROSE = [
