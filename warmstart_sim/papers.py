@@ -116,7 +116,7 @@ def reproductions(names: Iterable[str] = (), folders: Iterable[Path] = RUN_FOLDE
         Reproduction(
             row,
             tuple(found := scenarios.get(row.name, [])),
-            tuple(f"warmstart-sim run {name}" for name in found) or ELSEWHERE.get(row.name, ()),
+            (*(f"warmstart-sim run {name}" for name in found), *ELSEWHERE.get(row.name, ())),
             len(published_numbers(row.name)),
             runs.get(row.name, []),
         )

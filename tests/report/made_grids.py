@@ -91,6 +91,8 @@ def with_failures(table: pd.DataFrame) -> pd.DataFrame:
     table.loc[given_up & late, ["status", "test_accuracy"]] = ["gave_up", 0.1]
     table.loc[diverged & late, "status"] = "diverged"
     table.loc[diverged & late, "test_accuracy"] = np.nan
-    short = (lam == 0.8) & (sigma == 1) & (table["round"] == 2)
+    begun = (lam == 0.8) & (sigma == 1)
+    table["cell_complete"] = ~begun
+    short = begun & (table["round"] == 2)
     absent = (lam == 0.8) & (sigma == 0.1)
     return table[~(short | absent)]

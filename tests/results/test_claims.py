@@ -218,6 +218,14 @@ AXIS = (0.1, 0.3, 0.9, 1.0)
 TREND = {("warm_start", at, seed, 0): 0.5 + 0.1 * np.sin(7 * at + seed) + 0.2 * at for at in AXIS for seed in range(3)}
 
 
+def test_within_per_cent_compares_the_ratio():
+    run = run_of(of_seeds(WARM, RANDOM))
+    ratio = np.exp(np.log(np.divide(WARM, RANDOM)).mean())
+    found = checked(run, "warm_start within 90 % of random_init")
+    assert (found.verdict, found.unit, found.value) == ("holds", "ratio", pytest.approx(ratio))
+    assert checked(run, "warm_start within 0.01 % of random_init").verdict == "fails"
+
+
 def test_a_trend_is_the_least_squares_slope_over_ranks_within_seeds():
     found = checked(run_of(TREND, ["fraction"]), "warm_start rises as fraction grows")
     slopes = [np.polyfit(range(4), [TREND["warm_start", at, seed, 0] for at in AXIS], 1)[0] for seed in range(3)]

@@ -269,6 +269,16 @@ def test_a_cell_that_is_not_at_the_last_round_is_unfinished():
     assert warm["final_accuracy"] == B[0]
 
 
+def test_arms_may_have_different_numbers_of_rounds_where_the_table_says_what_is_complete():
+    """As in a stream of stages, where an arm has a number of its own."""
+    whole = table(*(cell("random_init", seed, [A[seed]]) for seed in range(2)), cell("warm_start", 0, [0.3, B[0]]))
+    begun = table(cell("warm_start", 1, [0.9]))
+    rounds = pd.concat([whole.assign(cell_complete=True), begun.assign(cell_complete=False)], ignore_index=True)
+    found = summary(rounds, [], METRIC, "random_init")
+    assert list(found[["seeds", "unfinished"]].itertuples(index=False, name=None)) == [(2, 0), (1, 1)]
+    assert row(found, "warm_start")["difference"] == pytest.approx(B[0] - A[0])
+
+
 def test_cells_of_different_lengths_are_complete_where_their_setting_has_other_rounds():
     rounds = table(
         cell("random_init", 0, [0.3, 0.4], **{"stream.chunk_size": 500}),

@@ -46,8 +46,8 @@ class Augment:
         horizontal_flip: Probability of a flip. Usual: 0.5.
         color_jitter: Brightness, contrast and saturation factors are uniform in 1 +- this. Usual: 0.25.
         rotation: The angle in degrees is uniform in +- this. Usual: 2.
-        enlarged_crop: The share of themselves by which height and width grow before a crop of the image's own size. Usual:
-            24 / 224, from 224 to 248 pixels (Alabdulmohsin et al. 2021, section 3, with a horizontal flip).
+        enlarged_crop: The share by which height and width grow before a crop of the image's own size. Usual: 24 / 224,
+            from 224 to 248 pixels (Alabdulmohsin et al. 2021, section 3, with a horizontal flip).
     """
 
     random_crop: Annotated[int, _usual(4), Field(ge=0)] = 0

@@ -30,7 +30,7 @@ def draw_published(
         line: The line that they belong to.
         published: See the module; None if there are none.
         column: The column that the line draws.
-        x: The column along the x axis, or one place for all points. There are none along other columns than varied keys.
+        x: The column along the x axis, or one place for all points. Columns that are no varied keys have none.
         scale: The factor from the column's values to those in the figure.
     """
     if published is None or (isinstance(x, str) and x not in published):

@@ -84,8 +84,8 @@ def check_claim(run: Run, claim: Claim) -> CheckedClaim:
 
     Both sides are paired by seed and by the varied values that both have; within a seed they are averaged over those
     values. A seed that lacks a value which another seed has is left out, so that all means are over the same values.
-    The 95 % t-interval over seeds decides. Costs are compared by the logarithm of their ratio. A trend is the
-    least-squares slope over the ranks of the values of `along`, within a seed.
+    The 95 % t-interval over seeds decides. Costs, and sides within N %, are compared by the logarithm of their
+    ratio. A trend is the least-squares slope over the ranks of the values of `along`, within a seed.
 
     Raises:
         WarmstartError: The tables lack a column that it names.
@@ -93,7 +93,7 @@ def check_claim(run: Run, claim: Claim) -> CheckedClaim:
     is_gap = claim.relation in ("shrinks", "grows")
     right = claim.right or (Side(run.reference, claim.left.column) if is_gap else None)
     column = claim.left.column or run.metric
-    ratio = column in COSTS and right is not None and claim.relation != "within"
+    ratio = claim.percent or (column in COSTS and right is not None and claim.relation != "within")
     table = _values(run, claim, claim.left)
     if right is not None:
         table = _paired(table, _values(run, claim, right), ratio, is_gap)
@@ -116,7 +116,7 @@ def _verdict(claim: Claim, low: float, high: float, scale: float) -> Verdict:
     if np.isnan(low):
         return "undecided"
     if claim.relation == "within":
-        margin = claim.number / scale
+        margin = np.log1p(claim.number / 100) if claim.percent else claim.number / scale
         inside, outside = -margin <= low and high <= margin, low > margin or high < -margin
     elif claim.relation in ("below", "shrinks", "falls"):
         inside, outside = high < 0, low > 0

@@ -2,7 +2,7 @@
 
     CLAIM      = COMPARISON | CLOSENESS | GAP | TREND, then [PLACE], then [FILTER]
     COMPARISON = SIDE below|above SIDE
-    CLOSENESS  = SIDE within NUMBER of SIDE              (in points for accuracies, else in the column's unit)
+    CLOSENESS  = SIDE within NUMBER[ %] of SIDE          (in points for accuracies, else in the column's unit; or in %)
     GAP        = gap of ARM [to ARM] [in COLUMN] shrinks|grows as COLUMN grows
     TREND      = SIDE falls|rises as COLUMN grows
     SIDE       = [COLUMN of] ARM                         (the column: by default the run's metric)
@@ -35,7 +35,7 @@ _ARM = r"(?:[^\s()]+(?:\s*\([^()]*\))?)"
 _SIDE = rf"(?:[^\s()]+ of {_ARM}|{_ARM})"
 _PATTERNS = {
     "comparison": rf"(?P<left>{_SIDE}) (?P<relation>below|above) (?P<right>{_SIDE})",
-    "closeness": rf"(?P<left>{_SIDE}) (?P<relation>within) (?P<number>{_NUMBER}) of (?P<right>{_SIDE})",
+    "closeness": rf"(?P<left>{_SIDE}) (?P<relation>within) (?P<number>{_NUMBER})(?P<percent> %)? of (?P<right>{_SIDE})",
     "gap": rf"gap of (?P<left>{_ARM})(?: to (?P<right>{_ARM}))?(?: in (?P<column>\S+))? "
     r"(?P<relation>shrinks|grows) as (?P<along>\S+) grows",
     "trend": rf"(?P<left>{_SIDE}) (?P<relation>falls|rises) as (?P<along>\S+) grows",
@@ -70,6 +70,7 @@ class Claim:
         left: What the claim is about.
         right: What it is compared with; None in a trend, and in a gap to the run's reference.
         number: The tolerance of "within".
+        percent: Whether it is in per cent, so that the two sides are compared by their ratio.
         along: The column that grows, in a gap or a trend.
         place: Where in the run; None for the default.
         where: Values that rows must have, by column.
@@ -80,6 +81,7 @@ class Claim:
     left: Side
     right: Side | None = None
     number: float = 0.0
+    percent: bool = False
     along: str | None = None
     place: str | None = None
     where: Mapping[str, str] = field(default_factory=dict)
@@ -116,7 +118,7 @@ def parse_claim(text: str) -> Claim:
                 right = Side(right.arm, left.column, right.setting)
             _check_place(parts.get("along"), parts.get("place"))
             return Claim(
-                text, parts["relation"], left, right, float(parts.get("number", 0)),
+                text, parts["relation"], left, right, float(parts.get("number", 0)), "percent" in parts,
                 column_of(parts["along"]) if "along" in parts else None, parts.get("place"),
                 _settings(parts["filter"], " and ") if "filter" in parts else {},
             )  # fmt: skip

@@ -93,15 +93,16 @@ def estimates(rounds: pd.DataFrame) -> pd.Series[float]:
 def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFrame:
     """One row for each cell: its accuracy, its cost and its state.
 
-    `state` is complete, unfinished (by `cell_complete`, or before the last round that any cell of the same setting has
-    reached), diverged or gave_up; only complete cells count. `curve_accuracy` is the mean over rounds; costs are sums
-    over rounds: epochs, steps, samples, FLOPs and seconds. `train_seconds` and `criterion_seconds` are measured,
+    `state` is complete, unfinished (by `cell_complete`; in tables without it, before the last round of any cell of the
+    same setting), diverged or gave_up; only complete cells count. `curve_accuracy` is the mean over rounds; costs are
+    sums over rounds: epochs, steps, samples, FLOPs and seconds. `train_seconds` and `criterion_seconds` are measured,
     `compared_seconds` are those of `counted_seconds`, and `timing` is their kind, or mixed if there are several;
     `first_phase_seconds` and `first_phase_timing` are the same for the shared rounds. `device_name` is mixed if rounds
     were trained on several devices.
     """
     keys = ["strategy", *axes, "seed"]
     rounds = counted_seconds(rounds).sort_values([*keys, "round"]).assign(accuracy=rounds[metric])
+    says_complete = "cell_complete" in rounds
     rounds = rounds.assign(**{name: rounds.get(name, value) for name, value in UNKNOWN.items()})
     rounds = rounds.assign(**{status: rounds["status"] == status for status in FAILED})
     shared = rounds["shared"].astype(bool)
@@ -122,9 +123,11 @@ def cells(rounds: pd.DataFrame, axes: Sequence[str], metric: str) -> pd.DataFram
         table[column] = timing_kinds(own, keys, column)
     last = own.drop_duplicates(keys, keep="last").rename(columns={"accuracy": "final_accuracy"})
     table = table.reset_index().merge(last[[*keys, "final_accuracy"]], on=keys)
-    settings = [axis for axis in axes if rounds[axis].notna().all()]
-    reached = _grouped(table, settings)["last_round"].transform("max") if settings else table["last_round"].max()
-    unfinished = ~table.pop("cell_complete") | (table["last_round"] < reached)
+    unfinished = ~table.pop("cell_complete")
+    if not says_complete:
+        settings = [axis for axis in axes if rounds[axis].notna().all()]
+        reached = _grouped(table, settings)["last_round"].transform("max") if settings else table["last_round"].max()
+        unfinished |= table["last_round"] < reached
     table.loc[(table["state"] == "complete") & unfinished, "state"] = "unfinished"
     of_first = _grouped(first, keys).agg(first_phase_seconds=("compared_seconds", "sum"))
     of_first["first_phase_timing"] = timing_kinds(first, keys, "timing")
