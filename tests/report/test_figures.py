@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from fake_runs import ARMS, write_run
 
 from warmstart_sim.report import style
+from warmstart_sim.report.curves import accuracy_by_epoch, learning_curves
 from warmstart_sim.report.figures import REHEARSAL, draw_figures
 from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.results.tables import Run, load
@@ -29,6 +31,13 @@ def by_round(cell: dict[str, Any]) -> str:
 
 def figures_of(folder: Path, **options: Any) -> dict[str, ReportFigure]:
     return {figure.name: figure for figure in draw_figures(load(write_run(folder, **options)))}
+
+
+def figure_of(draw: Callable[[Run], ReportFigure | None], folder: Path, **options: Any) -> ReportFigure:
+    """One figure of a run, without the others that it has."""
+    figure = draw(load(write_run(folder, **options)))
+    assert figure is not None
+    return figure
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +96,7 @@ def test_learning_curves_are_means_over_seeds_in_per_cent(online: tuple[Run, dic
 
 def test_lines_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):
     vary = {"strategies.shrink_perturb.lambda": [step / 13 for step in range(14)]}
-    figure = figures_of(tmp_path, seeds=1, vary=vary)["learning_curves"]
+    figure = figure_of(learning_curves, tmp_path, seeds=1, vary=vary)
     labels = [text.get_text() for text in figure.figure.legends[0].get_texts()]
     assert (len(labels), labels[2], labels[-1]) == (2 + 12, "λ = 0", "λ = 1")
     assert "12 of 14 values of λ are drawn, evenly spread." in figure.caption
@@ -99,7 +108,7 @@ def test_an_arm_looks_the_same_in_every_figure(online: tuple[Run, dict[str, Repo
 
 
 def test_values_of_an_arm_s_own_key_are_lines_in_order_of_a_scale(tmp_path: Path):
-    figure = figures_of(tmp_path, vary=LAMBDA)["learning_curves"]
+    figure = figure_of(learning_curves, tmp_path, vary=LAMBDA)
     labels = [text.get_text() for text in figure.figure.legends[0].get_texts()]
     assert labels == ["random init", "warm start", "λ = 0", "λ = 0.6", "λ = 1"]
     assert "The lines labelled by λ are shrink perturb (σ = 0.1)." in figure.caption
@@ -107,14 +116,14 @@ def test_values_of_an_arm_s_own_key_are_lines_in_order_of_a_scale(tmp_path: Path
 
 
 def test_values_of_a_key_of_all_arms_are_panels(tmp_path: Path):
-    figure = figures_of(tmp_path, vary={"data.name": ["svhn", "cifar10"]})["learning_curves"]
+    figure = figure_of(learning_curves, tmp_path, vary={"data.name": ["svhn", "cifar10"]})
     assert [ax.get_title(loc="left") for ax in figure.figure.axes] == ["data = cifar10", "data = svhn"]
     assert figure.figure.axes[0].get_gridspec().ncols == 2
 
 
 def test_panels_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):
-    found = figures_of(tmp_path, seeds=1, stream="static", vary={"model.width": list(range(1, 15))})
-    figure = found["accuracy_by_epoch"]
+    vary = {"model.width": list(range(1, 15))}
+    figure = figure_of(accuracy_by_epoch, tmp_path, seeds=1, stream="static", vary=vary)
     assert len(figure.figure.axes) == 12
     assert "The first 12 of 14 combinations" in figure.caption
 
@@ -129,7 +138,7 @@ def test_a_quantity_without_values_along_the_axis_has_no_figure(tmp_path: Path):
 
 
 def test_first_phase_is_one_line_where_arms_share_it(tmp_path: Path):
-    figure = figures_of(tmp_path, stream="split")["accuracy_by_epoch"]
+    figure = figure_of(accuracy_by_epoch, tmp_path, stream="split")
     labels = [text.get_text() for text in figure.figure.legends[0].get_texts()]
     assert labels == ["first phase (shared)", "random init", "warm start", "shrink perturb (λ = 0.6, σ = 0.1)"]
     grey, random, warm = (lines(figure)[colour] for colour in ("#808080", style.INK, style.PALETTE[0]))
@@ -141,13 +150,14 @@ def test_a_first_phase_of_an_arm_s_own_stays_with_the_arm(tmp_path: Path):
     run = load(write_run(tmp_path, stream="split"))
     own = (run.epochs["strategy"] == "warm_start") & run.epochs["shared"]
     run.epochs.loc[own, "running_train_loss"] += 1  # as with an augmentation: trained apart
-    figure = next(figure for figure in draw_figures(run) if figure.name == "accuracy_by_epoch")
+    figure = accuracy_by_epoch(run)
+    assert figure is not None
     assert "#808080" not in lines(figure)
     assert "shared by all arms" not in figure.caption
 
 
 def test_seeds_that_stopped_stay_at_their_last_value(tmp_path: Path):
-    figure = figures_of(tmp_path, stream="static")["accuracy_by_epoch"]
+    figure = figure_of(accuracy_by_epoch, tmp_path, stream="static")
     epochs = load(tmp_path).epochs
     last = epochs[epochs["strategy"] == "warm_start"].groupby("seed")["validation_accuracy"].last()
     assert lines(figure)[style.PALETTE[0]].get_ydata()[-1] == pytest.approx(100 * last.mean())

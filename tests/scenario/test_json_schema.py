@@ -113,6 +113,7 @@ def test_every_reference_leads_somewhere():
 def test_every_bundled_scenario_is_accepted(name):
     raw = scenarios.load(name)
     assert accepts(SCHEMA, raw)
+    raw["seeds"] = [0]
     assert accepts(SCHEMA, resolved_scenario(raw, scenarios.plan(raw, name)[0]))
 
 

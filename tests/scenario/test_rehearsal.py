@@ -33,7 +33,7 @@ def rehearsed(raw):
 @pytest.mark.parametrize("name", bundled_scenarios())
 def test_every_bundled_scenario_can_be_checked_and_rehearsed(name):
     raw, where = api.prepare_scenario(name)
-    assert api.size(raw, where).cells > 0
+    assert api.size({**raw, "seeds": raw["seeds"][:1]}, where).cells > 0
     small, cells = rehearsed(raw)
     assert small["name"] == f"{raw['name']}-rehearsal"
     for cell in [*cells, *scenarios.first_phases(cells)]:
