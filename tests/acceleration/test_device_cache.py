@@ -104,6 +104,13 @@ def test_the_kind_of_steppers_that_can_be_stacked_is_the_same():
     assert kinds[0] == kinds[1] != kinds[2]
 
 
+def test_without_captures_models_of_different_weight_decay_can_be_stacked():
+    cache = DeviceCache("cpu", lambda device: None)
+    decays = Training(), Training(optimizer={"weight_decay": 0.1}), Training(optimizer={"name": "adamw"})
+    kinds = [cache.borrow("kind", each, build).kind for each in decays]
+    assert kinds[0] == kinds[1] != kinds[2]
+
+
 # Data.
 
 

@@ -97,9 +97,10 @@ def pairs(
             model = network(name, seed=r)
             if channels_last:
                 model = model.to(memory_format=torch.channels_last)
-            return Stepper(
-                model.train(), Training(optimizer=OPTIMIZERS[optimizer]), graph_capture, captures_steps=False
-            )
+            settings = {**OPTIMIZERS[optimizer]}
+            if "weight_decay" in settings:
+                settings["weight_decay"] *= r  # models of different weight decay share a stack
+            return Stepper(model.train(), Training(optimizer=settings), graph_capture, captures_steps=False)
 
         pair = Pair(stepper(None), stepper(graph_capture()))
         own = samples[r] if samples else data(r)

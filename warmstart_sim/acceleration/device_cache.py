@@ -60,7 +60,11 @@ class DeviceCache:
         # Captured steps read the learning rate from a tensor, and there is a graph for each batch size.
         kind = kind, settings.optimizer.model_copy(update={"lr": 1.0}), settings.precision
         if not self._idle[kind]:
-            return Stepper(build(), settings, self.graph_capture(), kind=kind, captures_steps=self._captures_steps)
+            graph_capture = self.graph_capture()
+            if graph_capture is None:  # models of different weight decay can be stacked: it is no constant of a graph
+                optimizer = settings.optimizer.model_copy(update={"lr": 1.0, "weight_decay": 0.0, "decay_biases": True})
+                kind = kind[0], optimizer, settings.precision
+            return Stepper(build(), settings, graph_capture, kind=kind, captures_steps=self._captures_steps)
         stepper = self._idle[kind].pop()
         stepper.settings = settings
         return stepper

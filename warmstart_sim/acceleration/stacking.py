@@ -198,22 +198,27 @@ Update = Callable[
 def _make_updates(steppers: Sequence[Stepper], names: Sequence[str]) -> Iterator[Update]:
     """Functions that make the optimiser steps of all models by torch's fused kernels.
 
-    One for each learning rate and group of parameters.
+    There is one for each learning rate, weight decay and group of parameters.
     """
-    by_rate: defaultdict[Hashable, list[int]] = defaultdict(list)
+    alike: defaultdict[Hashable, list[int]] = defaultdict(list)
     for r, stepper in enumerate(steppers):
-        rate = stepper.optimizer.param_groups[0]["lr"]
-        by_rate[id(rate) if isinstance(rate, torch.Tensor) else rate].append(r)
-    for members in by_rate.values():
-        first = steppers[members[0]].optimizer
-        make = _sgd_update if isinstance(first, torch.optim.SGD) else _adam_update
-        for group in first.param_groups:
+        alike[tuple(_group_options(group) for group in stepper.optimizer.param_groups)].append(r)
+    for members in alike.values():
+        first = steppers[members[0]]
+        make = _sgd_update if isinstance(first.optimizer, torch.optim.SGD) else _adam_update
+        for group in first.optimizer.param_groups:
             held = {id(parameter) for parameter in group["params"]}
-            inside = [name for name in names if id(steppers[members[0]].model.get_parameter(name)) in held]
+            inside = [name for name in names if id(first.model.get_parameter(name)) in held]
             slices = [(name, r) for name in inside for r in members]
             parameters: list[torch.Tensor] = [steppers[r].model.get_parameter(name) for name, r in slices]
             states = [steppers[r].optimizer.state[each] for (_, r), each in zip(slices, parameters, strict=True)]
             yield make(group, slices, parameters, states)
+
+
+def _group_options(group: Mapping[str, Any]) -> Hashable:
+    """What may differ between the groups of parameters of models that are stacked."""
+    rate = group["lr"]
+    return id(rate) if isinstance(rate, torch.Tensor) else rate, group["weight_decay"], len(group["params"])
 
 
 def _adam_update(
