@@ -77,6 +77,8 @@ ARMS = {
     "head_only": {"start": own_parts.head_only},
     "head_every_other_round": {"start": own_parts.head_every_other_round},
     "doubled": {"start": own_parts.doubled},
+    "layerwise": {},
+    "layerwise_frozen": {"start": "layerwise", "freeze": True},
     "augmented": {"start": "warm_start", "augment": ["random_crop", "horizontal_flip", "rotation"]},
     "penalised": {"start": "warm_start", "l2": {"strength": 0.01}, "confidence_penalty": {"strength": 0.1}},
     "attacked": {"start": "random_init", "adversarial": {"epsilon": 0.03}},

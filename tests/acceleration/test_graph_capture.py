@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.acceleration.simulated_capture import SimulatedCapture
+from tests.models.inserted import insert_drawn_normalization
 from warmstart_sim import models
 from warmstart_sim.parts.adversarial import Adversarial
 from warmstart_sim.parts.augment import Augment
@@ -60,13 +61,15 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {"name": "adamw", "lr": 2**-9, "weight_decay": 0.1},
     "decay of weights alone": {"name": "adam", "lr": 2**-9, "weight_decay": 0.1, "decay_biases": False},
 }
+NORMALIZED = ("small_cnn", "mobilenet")  # with normalisations inserted, as `layerwise` has them
 every_model = pytest.mark.parametrize("name", MODELS)
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 
 
 def fresh(name: str = "small_cnn", seed: int = 0) -> nn.Module:
     with scoped_torch_seed(seed, "test"):
-        return models.build(name, MODELS[name], (3, 8, 8), 4)
+        model = models.build(name, MODELS[name], (3, 8, 8), 4)
+        return insert_drawn_normalization(model) if name in NORMALIZED else model
 
 
 def round_data(count: int = 60) -> RoundData:
@@ -103,7 +106,7 @@ def two_rounds(
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     epochs = train(begun(stepper, round_data(counts[0]), hooks()))
     # The next start is neither where the last round began nor where it ended, and its numbers of BatchNorm are new.
-    model.load_state_dict({name: tensor * 3 // 2 if name.endswith("tracked") else 0.6 * tensor + 0.4 * start[name]
+    model.load_state_dict({name: tensor * 3 // 2 if name.endswith("tracked") else 0.6 * tensor + 0.5 * start[name]
                            for name, tensor in model.state_dict().items()})  # fmt: skip
     if graph_capture is None:
         stepper = Stepper(model, training)

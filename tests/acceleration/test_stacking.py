@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.acceleration.simulated_capture import SimulatedCapture
+from tests.models.inserted import insert_drawn_normalization
 from warmstart_sim import models
 from warmstart_sim.acceleration.stacked_layers import SampleMask, StackedBatchNorm, Unstackable, stacked_network
 from warmstart_sim.acceleration.stacking import Stack, stackable
@@ -41,6 +42,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet with pooling": ("resnet18", {"width": 4, "stem": "cifar_maxpool"}),
     "simple cnn": ("simple_cnn", {"width": 2}),
 }
+NORMALIZED = ("simple cnn", "mlp with relu", "cnn")  # with normalisations inserted, as `layerwise` has them
 # Powers of two, which are the same numbers as the float32 tensors that captured steps have.
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"name": "adam", "lr": 2**-8},
@@ -63,7 +65,8 @@ def data(seed: int = 0) -> DeviceSamples:
 def network(name: str, seed: int) -> nn.Module:
     model, options = MODELS[name]
     with scoped_torch_seed(seed, "test"):
-        return models.build(model, options, SHAPE, CLASSES).double()
+        built = models.build(model, options, SHAPE, CLASSES)
+        return (insert_drawn_normalization(built) if name in NORMALIZED else built).double()
 
 
 @dataclass

@@ -21,6 +21,8 @@ STARTS: dict[str, dict[str, Any]] = {
     "random_init": {},
     "warm_start": {},
     "shrink_perturb": {"lambda": 0.6, "sigma": 0.1},
+    "layerwise": {},
+    "frozen": {"start": "layerwise", "freeze": True},
 }
 # Batches of 32 leave last ones of 22, 12 and 2 samples, and of 1 (which joins its neighbour) in the second data set.
 MODELS: dict[str, dict[str, Any]] = {

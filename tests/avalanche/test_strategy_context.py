@@ -13,6 +13,7 @@ from small import network, points, same, state, strategy, stream, train
 from torch import nn
 from torch.nn import functional as F
 
+from warmstart_sim import models
 from warmstart_sim.avalanche import ConvergencePlugin, StrategyPlugin
 from warmstart_sim.types import RoundContext, Start
 
@@ -101,6 +102,27 @@ def test_a_frozen_experience_trains_what_is_named_and_the_next_one_everything(mo
     assert not torch.equal(after["0.weight"], model[0].weight)
     assert not torch.equal(after["1.running_mean"], model[1].running_mean)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def normalized() -> nn.Module:
+    model = network()
+    models.insert_normalization(model)
+    return model
+
+
+@pytest.mark.parametrize("factory", [None, normalized])
+def test_layerwise_normalises_the_output_of_one_block_after_another(factory):
+    model = normalized()
+    plugin = StrategyPlugin("layerwise", model_factory=factory)
+    training = strategy(model, plugin)
+    for experience, block in zip(stream(60, 60, 60), ("0", "1", "1"), strict=True):
+        train(training, [experience])
+        start, context = plugin.context.start, plugin.context
+        outputs = context.block_outputs(start, block, context.samples(context.train)[0])
+        assert outputs.mean().item() == pytest.approx(0, abs=1e-5)
+        assert outputs.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+        assert same(start, state(model), {name for name in start if "inserted" in name})  # they do not train
+    assert start["4.inserted_normalization.deviation"] == 1
 
 
 def test_a_strategy_prepares_the_first_experience():

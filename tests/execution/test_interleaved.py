@@ -282,13 +282,14 @@ def kept(folder: Path, *columns: str) -> dict[tuple, list]:
 
 @pytest.mark.parametrize("batching", ["separate", "stacked"])
 def test_recorded_cells_in_slots_equal_cells_that_are_not_recorded(tiny_scenario, tmp_path, monkeypatch, batching):
-    """Arms with and without augmentation follow one another on the same steppers."""
+    """Arms with and without augmentation follow one another on the same steppers; layerwise has models of its own."""
     # With powers of two as rates, recorded trainings are the same to the bit.
     tiny_scenario["model"] = {"name": "small_cnn", "channels": [4, 8]}
     tiny_scenario["training"] |= {"optimizer": {"lr": 2**-8}, "until": {"train_accuracy": 0.8, "max_epochs": 4}}
     tiny_scenario["strategies"] |= {
         "augmented": {"start": "warm_start", "augment": ["random_crop"]},
         "turned": {"start": "warm_start", "augment": ["rotation"]},
+        "layerwise": {},
     }
     tiny_scenario["seeds"] = [0]
     captures: list[SimulatedCapture] = []
@@ -391,6 +392,7 @@ def test_cells_that_fail_at_their_start_or_in_a_step_or_diverge_leave_the_others
 @pytest.mark.parametrize("after", [5, 17])
 def test_a_run_interrupted_within_rounds_goes_on_where_it_was(tiny_scenario, tmp_path, batching, after):
     tiny_scenario |= {"model": {"name": "small_cnn", "channels": [4, 8]}, "seeds": [0]}
+    tiny_scenario["strategies"] = {"layerwise": {}, "warm_start": {}, "frozen": {"start": "layerwise", "freeze": True}}
     tiny_scenario["training"]["until"] = {"epochs": 4}
     execution = {"slots": 2, "batching": batching, "checkpoint_seconds": 0}
 

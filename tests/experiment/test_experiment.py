@@ -76,13 +76,16 @@ def test_seeds_differ(tiny_scenario, tmp_path, execution):
     assert result(one, tmp_path, execution)["rounds"] != result(other, tmp_path, execution)["rounds"]
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 9, 14])
+@pytest.mark.parametrize(
+    ("arm", "stop_after"),
+    [*(("shrink_perturb", each) for each in (1, 4, 9, 14)), ("layerwise", 4), ("layerwise", 14)],
+)
 def test_a_cell_interrupted_anywhere_and_started_again_equals_one_that_ran_through(
-    tiny_scenario, tmp_path, execution, stop_after, monkeypatch
+    tiny_scenario, tmp_path, execution, arm, stop_after, monkeypatch
 ):
     tiny_scenario["training"]["until"] = {"train_accuracy": 1.0, "plateau": {"patience": 3}, "max_epochs": 6}
-    tiny_scenario["strategies"]["shrink_perturb"]["noise"] = "gaussian"
-    cell = next(cell for cell in cells_of(tiny_scenario) if cell.arm.label == "shrink_perturb")
+    arms = {"shrink_perturb": {"lambda": 0.6, "sigma": 0.1, "noise": "gaussian"}, "layerwise": {"freeze": True}}
+    cell = cells_of(tiny_scenario | {"strategies": {arm: arms[arm]}, "seeds": [0]})[0]
     through = result(cell, tmp_path / "through", execution)
 
     class Killed(BaseException):

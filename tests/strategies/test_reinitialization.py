@@ -11,10 +11,11 @@ from tests.probes.test_probes import OPTIONS, SHAPES, context_of
 from tests.strategies.test_shrink_perturb import same_bits
 from warmstart_sim import models
 from warmstart_sim import scenario as scenarios
-from warmstart_sim.acceleration.stacked_layers import SampleMask, stacked_network
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment.cell_trainer import CellTrainer
+from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.results.store import RunFolder
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.strategies.layerwise import Layerwise
 from warmstart_sim.strategies.rescale import Rescale
@@ -190,25 +191,31 @@ def test_an_inserted_normalisation_is_the_identity_until_it_is_set(name):
     assert torch.equal(model(inputs), plain(inputs))
     model.get_submodule(f"{model.head_name}.inserted_normalization").deviation.fill_(2.0)
     assert torch.equal(2 * model(inputs), plain(inputs))
+    models.insert_normalization(model)  # again changes nothing
+    assert torch.equal(2 * model(inputs), plain(inputs))
     copied = copy.deepcopy(model)
-    copied.get_submodule(f"{model.head_name}.inserted_normalization").deviation.fill_(1.0)
+    copied.get_submodule(f"{model.head_name}.inserted_normalization").reset_parameters()
     assert torch.equal(2 * model(inputs), copied(inputs))
 
 
-@pytest.mark.parametrize("name", ["mlp", "small_cnn"])
-def test_a_stack_normalises_each_model_with_its_own_scalars(name):
-    single = [network(seed, name).train() for seed in (1, 2)]
-    for model in single:
-        for key, buffer in model.named_buffers():
-            if "inserted" in key:
-                buffer.uniform_(0.5, 2.0)
-    stacked, spatial = stacked_network(single[0], 2, SampleMask())
-    for key, tensor in (*stacked.named_parameters(), *stacked.named_buffers()):
-        tensor.data.copy_(torch.stack([model.state_dict()[key] for model in single]))
-    inputs = torch.randn(2, 5, *SHAPES[name])
-    logits = stacked(inputs.transpose(0, 1).flatten(1, 2) if spatial else inputs)
-    for model, own, found in zip(single, inputs, logits, strict=True):
-        assert torch.allclose(model(own), found, rtol=1e-4, atol=1e-4)
+def test_stored_weights_load_into_a_model_that_a_user_builds_and_give_the_recorded_accuracy(tiny_scenario, tmp_path):
+    raw = {**tiny_scenario, "strategies": {"layerwise": {}}, "seeds": [0]}
+    raw["training"] = {"until": {"epochs": 3}}
+    cell = scenarios.plan(raw, "file")[1][0]
+    run = RunFolder(tmp_path / "run")
+    run_cell(cell, run, ExecutionSettings(tmp_path))
+    weights = torch.load(run.path / "cells" / cell.id / "weights.pt", weights_only=True)
+    model = models.build("small_cnn", {"channels": [4, 8]}, (1, 8, 8), 10)
+    with pytest.raises(RuntimeError, match=r"Unexpected.*conv1\.inserted_normalization\.mean"):
+        model.load_state_dict(weights)
+    models.insert_normalization(model)
+    model.load_state_dict(weights)
+    test = CellTrainer(cell, ExecutionSettings(tmp_path)).test_samples
+    inputs, labels = test.batch(torch.arange(100))
+    accuracy = (model.eval()(inputs).argmax(1) == labels).float().mean().item()
+    assert accuracy == pytest.approx(run.cell(cell.id).result()["rounds"][-1]["test_accuracy"])
+    torch.save(model, tmp_path / "model.pt")
+    assert torch.equal(torch.load(tmp_path / "model.pt", weights_only=False)(inputs), model(inputs))
 
 
 def test_warm_start_in_stages_is_one_training_and_as_many_steps_of_full_batch_descent(tmp_path):

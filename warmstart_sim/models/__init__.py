@@ -162,7 +162,7 @@ def insert_normalization(model: nn.Module) -> None:
     """Makes each block and the head normalise its output by two scalars, x -> (x - mean) / deviation, in place.
 
     Both are buffers, BLOCK.inserted_normalization.mean and .deviation, so they are saved and loaded with the weights.
-    They are 0 and 1 until a strategy such as layerwise sets them.
+    They are 0 and 1 until a strategy such as layerwise sets them. What has them already stays as it is.
 
     Args:
         model: Whose blocks `layout` finds.
@@ -179,6 +179,8 @@ def insert_normalization(model: nn.Module) -> None:
     found = layout(model)
     for name in (*found.blocks, found.head):
         block = model.get_submodule(name)
+        if hasattr(block, INSERTED_NORMALIZATION):
+            continue
         block.add_module(INSERTED_NORMALIZATION, InsertedNormalization())
         if type(block).forward is not nn.Sequential.forward:  # which calls its last module itself
             block.register_forward_hook(apply_inserted_normalization)

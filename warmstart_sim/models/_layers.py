@@ -46,6 +46,11 @@ class InsertedNormalization(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("deviation", torch.ones(()))
 
+    def reset_parameters(self) -> None:
+        """Makes it the identity again, as in a new model."""
+        self.mean.zero_()
+        self.deviation.fill_(1)
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalises a block's output of any shape."""
         return (inputs - self.mean) / self.deviation
