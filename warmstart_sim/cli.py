@@ -258,13 +258,13 @@ def analyze(
     from warmstart_sim import api
     from warmstart_sim import report as reports
     from warmstart_sim.registry import ANALYSES
-    from warmstart_sim.report.terminal import analysis_table
+    from warmstart_sim.report.terminal import analysis_text
     from warmstart_sim.scenario.yaml_files import set_values
 
     table = api.analyze(run_dir, analysis, set_values({}, set_ or ()), data_root=data_root, device=device)
     path = reports.write(run_dir)
     console = _console()
-    console.print(analysis_table(table, ANALYSES.details(analysis).get("columns", {})))
+    console.print(analysis_text(table, ANALYSES.details(analysis).get("columns", {})))
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
 
 

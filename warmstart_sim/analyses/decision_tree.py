@@ -28,13 +28,14 @@ CLASSES: Mapping[str, int] = {
 def decision_tree(
     run: StoredRun, /, *, depth: Annotated[int, Field(ge=1)] = 4, leaf: Annotated[int, Field(ge=1)] = 7
 ) -> Iterator[Row]:
-    """A decision tree that predicts the most accurate arm from the varied values; its picture is in figures/.
+    """A decision tree that predicts the most accurate arm from the varied values.
 
     A setting is a combination of varied values. Its best arm is the one with the highest mean final accuracy; if
     several tie, it counts once for each. Settings that not all arms have completed are left out. The features are the
     varied values, the number of training samples and that of classes (of data sets known by name) in place of the data
     set's name, as far as they differ between settings. Nodes are split by the Gini index. Source: Alabdulmohsin et al.
-    2021, section 3.1 and Figure 3 (scikit-learn's tree of depth 4 and at least 7 settings in a leaf).
+    2021, section 3.1 and Figure 3 (scikit-learn's tree of depth 4 and at least 7 settings in a leaf). The report draws
+    it.
 
     Args:
         run: The run.
@@ -50,20 +51,13 @@ def decision_tree(
         WarmstartError: Nothing is varied, or an arm has several accuracies in a setting.
     """
     from warmstart_sim.analyses._settings import common_axes, final_accuracies
-    from warmstart_sim.report.decision_tree import draw
-    from warmstart_sim.report.style import to_png, to_svg
     from warmstart_sim.results.decision_tree import fit, leaves
-    from warmstart_sim.results.files import write_bytes, write_text
 
     accuracies = final_accuracies(run.tables)
     settings = accuracies.groupby(level=common_axes(run.tables), sort=False, observed=True).mean().dropna()
     if settings.empty:
         return
-    tree = fit(designs(run.tables, settings), settings, depth, leaf)
-    figure = draw(tree, [str(arm) for arm in settings])
-    write_text(run.folder.path / "figures" / "decision_tree.svg", to_svg(figure))
-    write_bytes(run.folder.path / "figures" / "decision_tree.png", to_png(figure))
-    yield from leaves(tree)
+    yield from leaves(fit(designs(run.tables, settings), settings, depth, leaf))
 
 
 def designs(run: Run, settings: pd.DataFrame) -> pd.DataFrame:

@@ -1,11 +1,19 @@
-"""Draws a decision tree."""
+"""Draws decision trees: that of a run's analysis, or any other."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
 from warmstart_sim.report.style import INK, PALETTE, PAPER, ReportFigure, styled
-from warmstart_sim.results.decision_tree import Node, leaves
+from warmstart_sim.results.decision_tree import Node, leaves, tree_of
+from warmstart_sim.results.tables import Run
+
+
+def decision_tree_figure(run: Run) -> ReportFigure | None:
+    """The tree of the analysis `decision_tree`, if the run has its table."""
+    if not (run.folder / "decision_tree.csv").exists():
+        return None
+    return draw(tree_of(run.analysis("decision_tree").to_dict("records")), list(run.scenario["strategies"]))
 
 
 @styled

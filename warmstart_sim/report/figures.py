@@ -15,6 +15,7 @@ from warmstart_sim.report.curves import (
     learning_curves,
     train_time,
 )
+from warmstart_sim.report.decision_tree import decision_tree_figure
 from warmstart_sim.report.grid_curves import grid_curves
 from warmstart_sim.report.grids import grids_of
 from warmstart_sim.report.heatmaps import heatmaps
@@ -53,6 +54,8 @@ def draw_figures(run: Run, published: pd.DataFrame | None = None) -> list[Report
     figures = scenario_figures(run, published)
     if run.scenario.get("standard_figures", True) and not run.rounds.empty:
         figures += _standard_figures(run, published)
+    if tree := decision_tree_figure(run):
+        figures.append(tree)
     if run.environment.get("rehearsal"):
         for figure in figures:
             figure.figure.supxlabel(REHEARSAL, x=0.01, ha="left", size=11, weight="bold", color=PALETTE[0])

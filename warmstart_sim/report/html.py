@@ -10,6 +10,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
+from warmstart_sim.report.analysis_tables import tables_without_figure
 from warmstart_sim.report.beside_papers import (
     claims_table,
     comparison_table,
@@ -103,6 +104,7 @@ def render_page(
         missing=lines[:MOST_MISSING],
         more_missing=max(0, len(lines) - MOST_MISSING),
         resolved=to_yaml(dict(run.scenario)),
+        analyses=[(readable(name), f"{name}.csv", *found) for name, *found in tables_without_figure(run, MOST_ROWS)],
         notes=run.environment.get("notes") or [],
         most_notes=MOST_NOTES,
         environment={  # without what stands elsewhere on the page

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 from rich import box
 from rich import table as rich_table
 
+from warmstart_sim.report.analysis_tables import analysis_table
 from warmstart_sim.report.figures import REHEARSAL
 from warmstart_sim.report.timing import TIMING_IN_FULL
 from warmstart_sim.report.wording import (
@@ -17,7 +17,6 @@ from warmstart_sim.report.wording import (
     duration,
     format_value,
     is_empty,
-    percent,
     points,
     ratio,
     readable,
@@ -92,24 +91,10 @@ def text_table(table: Table) -> rich_table.Table:
     return shown
 
 
-def analysis_table(rows: pd.DataFrame, measured: Mapping[str, str]) -> rich_table.Table:
-    """The table of an analysis, means over seeds: a row for each combination of the columns that were not measured.
-
-    Args:
-        rows: The table.
-        measured: The columns of measured numbers, and their units; a table of a user's own analysis is shown as it is.
-    """
-    if measured:
-        keys = [column for column in rows if column not in measured and column != "seed"]
-        rows = rows.groupby(keys, sort=False, dropna=False, observed=True)[list(measured)].mean().reset_index()
-
-    def text(column: str, value: Any) -> str:
-        return "–" if is_empty(value) else percent(value) if measured.get(column) == "fraction" else format_value(value)
-
-    shown = rows.head(MOST_ROWS).to_dict("records")
-    numbers = len(rows.columns) - len(measured)
-    head = [readable(str(column)) for column in rows]
-    table = text_table(Table(head, [[text(str(name), value) for name, value in row.items()] for row in shown], numbers))
-    if more := len(rows) - len(shown):
-        table.caption = f"{more:,} more rows are in the file"
-    return table
+def analysis_text(rows: pd.DataFrame, measured: Mapping[str, str]) -> rich_table.Table:
+    """The table of an analysis, means over seeds; see `analysis_tables.analysis_table`."""
+    table, more = analysis_table(rows, measured, MOST_ROWS)
+    text = text_table(table)
+    if more:
+        text.caption = f"{more:,} more rows are in the file"
+    return text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,6 +81,29 @@ def fit(features: pd.DataFrame, accuracies: pd.DataFrame, depth: int = 4, leaf: 
 def _count(names: Iterable[str]) -> dict[str, int]:
     """How often each name occurs, the most frequent first."""
     return dict(Counter(names).most_common())
+
+
+AND = re.compile(r" and (?=\S+ (?:is|<=|>) )")  # between two conditions; a value may hold the word, too
+
+
+def tree_of(rows: Iterable[Mapping[Any, Any]]) -> Node:
+    """The root of the tree whose `leaves` these are."""
+    found = []
+    for row in rows:
+        rule = () if row["rule"] == "always" else tuple(AND.split(row["rule"]))
+        counts = {arm: int(count) for arm, count in re.findall(r"(.+?) (\d+)(?:, |$)", row["arms"])}
+        found.append(Node(rule, counts))
+    return _above((), found)
+
+
+def _above(rule: tuple[str, ...], below: Sequence[Node]) -> Node:
+    """The node with this rule, above these leaves."""
+    if len(below) == 1 and below[0].rule == rule:
+        return below[0]
+    branches = itertools.groupby(below, key=lambda leaf: leaf.rule[len(rule)])
+    children = tuple(_above((*rule, condition), list(nodes)) for condition, nodes in branches)
+    counts = sum((Counter(child.counts) for child in children), Counter())
+    return Node(rule, dict(counts.most_common()), children)
 
 
 def leaves(node: Node) -> Iterator[Row]:
