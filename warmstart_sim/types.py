@@ -231,12 +231,13 @@ class Start:
 class Strategy(Protocol):
     """How a round starts: a pure function of state dicts. Neither `previous` nor `fresh` may be changed.
 
-    A strategy is called from the second round on. One that also acts before the first round has a method
-    `prepare_first_round(fresh, context)`, which returns the same; a registered one says so with the trait
-    "prepares_first_round", because arms that share their first round could not share it any more. The trait
-    "ignores_previous" says that the start depends on nothing before its round; parts and probes have it too. Cells that
-    differ only in what came before are then trained once. With the trait "inserts_normalization", the state dicts hold
-    a mean and a deviation for each block and the head, see `models.insert_normalization`.
+    A strategy is called from the second round on. One that needs something of the model, such as a block of some name,
+    has a method `check_model(layout)`, which raises a `WarmstartError` before anything is trained. One that also acts
+    before the first round has a method `prepare_first_round(fresh, context)`, which returns the same; a registered one
+    says so with the trait "prepares_first_round", because arms that share their first round could not share it any
+    more. The trait "ignores_previous" says that the start depends on nothing before its round; parts and probes have it
+    too. Cells that differ only in what came before are then trained once. With the trait "inserts_normalization", the
+    state dicts hold a mean and a deviation for each block and the head, see `models.insert_normalization`.
     """
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> StateDict | Start:

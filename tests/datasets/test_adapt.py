@@ -66,7 +66,7 @@ def test_a_constant_image_stays_constant(dtype):
 def test_resizing_in_blocks_equals_resizing_at_once(monkeypatch):
     before = images((1, 6, 6), count=7).train.inputs
     whole = adapt(before, (1, 9, 9), "resize")
-    monkeypatch.setattr("warmstart_sim.datasets.adapt.BLOCK", 3)
+    monkeypatch.setattr("warmstart_sim.datasets.adapt.BLOCK", 3 * 9 * 9)
     assert np.array_equal(adapt(before, (1, 9, 9), "resize"), whole)
 
 

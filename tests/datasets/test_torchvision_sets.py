@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from torchvision import datasets
+from torchvision.transforms import v2
 from url_responses import BrokenResponse, Response, each_download_error
 
-from warmstart_sim.datasets import load, validate
+from warmstart_sim.datasets import adapt, load, validate
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, ImageSet
 from warmstart_sim.datasets.paths import data_root
 from warmstart_sim.datasets.torchvision_sets import cifar10, cifar100, fashion_mnist, mnist, svhn
@@ -80,6 +81,22 @@ def test_mnist_images_get_a_channel(small_mnist):
     assert dataset.test.inputs.shape == (10, 1, 28, 28)
     assert dataset.test.inputs.tobytes() == raw[16:]
     assert dataset.test.labels.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("size", [12, 64])
+def test_images_are_resized_as_by_torchvision_and_only_once(size, small_cifar, small_mnist, monkeypatch):
+    sets = [(cifar10, datasets.CIFAR10, small_cifar), (mnist, datasets.MNIST, small_mnist)]
+    for load_set, theirs, root in sets:
+        found, plain = validate(load_set(root, 0, size=size)), load_set(root, 0)
+        images = [image for image, _ in theirs(root, train=False, transform=v2.Resize((size, size)))]
+        expected = np.stack([np.asarray(image).reshape(size, size, -1).transpose(2, 0, 1) for image in images])
+        assert found.test.inputs.shape == expected.shape
+        assert np.abs(found.test.inputs.astype(int) - expected).max() <= 1  # Pillow's own rounding
+        assert np.array_equal(found.train.labels, plain.train.labels)
+        assert found.classes == plain.classes
+        with monkeypatch.context() as patched:
+            patched.setattr(adapt, "_resize", lambda *arguments: pytest.fail("resized again"))
+            assert load_set(root, 0, size=size).digest() == found.digest()
 
 
 def test_svhn_counts_the_digit_zero_as_class_zero(monkeypatch, tmp_path):

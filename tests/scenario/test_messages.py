@@ -35,6 +35,7 @@ ROTATION = "(allowed: true or false or a number >= 0 and <= 180)"
 OPTIMIZERS = "(allowed: 'adam', 'adamw', 'sgd')"
 SEEDS = "(allowed: a list of one or more, each a whole number >= 0)"
 WIDTHS = "(allowed: a list of one or more, each a whole number >= 1)"
+REPEATS = WIDTHS.replace("a list", "a whole number >= 1 or a list")
 SHAPE = "(allowed: a list of 3, each a whole number > 0)"
 ROW = "text that matches ^[A-Z]-[A-Z]+[0-9]*[a-z]?$"
 SAMPELS = "unknown key; did you mean 'samples'? (allowed here: every, samples)"
@@ -156,6 +157,11 @@ MISTAKES = [
     ("strategies.shrink_perturb.lam", 0.5, f"~: unknown key; did you mean 'lambda'? {SHRINK_KEYS}"),
     ("strategies.shrink_perturb.lambda", 1.5, "~: found 1.5 (allowed: a number >= 0 and <= 1)"),
     ("strategies.shrink_perturb.sigma", -0.1, "~: found -0.1 (allowed: a number >= 0)"),
+    ("strategies.welsr", {"fraction": 1.1}, "~.fraction: found 1.1 (allowed: a number >= 0 and <= 1)"),
+    ("strategies.layerwise", {"repeats": 0}, f"~.repeats: found 0 {REPEATS}"),
+    ("strategies.layerwise", {"repeats": [2, 0]}, f"~.repeats: found [2, 0] {REPEATS}"),
+    ("strategies.layerwise", {"freeze": True, "head_as_block": True},
+     "~: freeze and head_as_block exclude each other: above the head there is nothing to train"),
     ("strategies.random_init.lambda", 0.5, f"~: unknown key {ARM_KEYS}"),
     ("strategies.mine.augmnt", [], f"~: unknown key; did you mean 'augment'? {ARM_KEYS}"),
     ("strategies.mine.augment", True, "~: found true (allowed: a list of names, or a mapping)"),

@@ -76,6 +76,11 @@ def test_photographs_have_small_stand_ins_with_as_many_classes(edited):
     assert {(cell.data.name, cell.data.options["classes"]) for cell in cells} == {("synthetic", 5)}
 
 
+def test_resized_images_have_stand_ins_of_another_size(edited):
+    cell, *_ = rehearsed(edited({"model": "mlp", "data": {"name": "mnist", "size": 64}}))[1]
+    assert (cell.data.options["like"], cell.data.options["shape"]) == ("mnist", [1, 16, 16])
+
+
 def test_data_that_lie_here_are_kept(edited):
     own = {"name": "arrays", "path": "mine.npz", "train_samples": 40}
     cell, *_ = scenarios.plan(rehearsal(edited({"data": own})), "rehearsal")[1]

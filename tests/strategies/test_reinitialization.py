@@ -22,6 +22,7 @@ from warmstart_sim.strategies.rescale import Rescale
 from warmstart_sim.strategies.subsets import Dsd, Wels, Welsr, chosen
 from warmstart_sim.strategies.upper_layers import Fc, Head
 from warmstart_sim.training.loop import train
+from warmstart_sim.training.starts import start_of_round
 from warmstart_sim.types import Start
 
 
@@ -173,6 +174,9 @@ def test_what_does_not_fit_the_model_is_said():
         start(Layerwise(repeats=(1, 1, 1)))
     with pytest.raises(WarmstartError, match=r"above: unknown block 'conv3'; did you mean 'conv2'"):
         start(Fc(above="conv3"))
+    first = dataclasses.replace(CONTEXT, previous=None)  # before anything is trained
+    with pytest.raises(WarmstartError, match=r"above: unknown block 'conv3'"):
+        start_of_round(Fc(above="conv3"), "fc", first, ())
     bare = dataclasses.replace(CONTEXT, layout=dataclasses.replace(LAYOUT, blocks=()))
     for strategy in (Fc(), Layerwise()):
         with pytest.raises(WarmstartError, match=r"needs a model with blocks.*self.block_names = \("):

@@ -1,18 +1,37 @@
-"""Converts images to the shape of another data set, so that one model can train on both."""
+"""Resizes images, and converts them to the shape of another data set, so that one model can train on both."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart_sim.datasets.disk_cache import cached
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.types import Dataset, Samples
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, which Pillow's "L" uses as well
-BLOCK = 5000  # images resized at a time, which bounds the memory
+BLOCK = 2**24  # values made at a time by resizing, which bounds the memory
+
+
+def resized(dataset: Dataset, size: int | None) -> Dataset:
+    """Returns the data set with pixels of `size` x `size`, resized as by `adapt_images`, or as it is for None.
+
+    The pixels are cached on disk under a hash of the images.
+    """
+    if size is None:
+        return dataset
+    key = f"{dataset.name}-{size}-{dataset.digest()}"
+    shape = (dataset.input_shape[0], size, size)
+
+    def part(name: str, samples: Samples) -> Samples:
+        found = cached(f"{key}-{name}", (len(samples), *shape), lambda: _resize(samples.inputs, size, size))
+        return Samples(found, samples.labels)
+
+    return replace(dataset, train=part("train", dataset.train), test=part("test", dataset.test))
 
 
 def adapt_images(dataset: Dataset, shape: tuple[int, ...], how: Literal["resize", "pad"] | None) -> Dataset:
@@ -83,13 +102,13 @@ def _resize(images: NDArray[np.generic], height: int, width: int) -> NDArray[np.
     import torch
     from torchvision.transforms.v2.functional import resize
 
-    def block(start: int) -> NDArray[np.generic]:
+    found = np.empty((*images.shape[:2], height, width), images.dtype)
+    block = max(1, BLOCK // math.prod(found.shape[1:]))
+    for start in range(0, len(images), block):
         # Resize floats: torch's uint8 kernel gives different results on different CPUs and fails for 1-pixel outputs.
-        floats = torch.from_numpy(images[start : start + BLOCK].astype(np.float32))
-        return _cast(images.dtype, resize(floats, [height, width], antialias=True).numpy())
-
-    blocks = [block(start) for start in range(0, len(images), BLOCK)]
-    return np.concatenate(blocks) if blocks else np.zeros((0, images.shape[1], height, width), images.dtype)
+        floats = torch.from_numpy(images[start : start + block].astype(np.float32))
+        found[start : start + block] = _cast(images.dtype, resize(floats, [height, width], antialias=True).numpy())
+    return found
 
 
 def _cast(dtype: np.dtype[Any], floats: NDArray[np.float32]) -> NDArray[np.generic]:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from warmstart_sim.datasets.adapt import resized
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS
-from warmstart_sim.datasets.torchvision_sets import cifar10
+from warmstart_sim.datasets.torchvision_sets import Size, cifar10
 from warmstart_sim.errors import DataError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.types import Dataset, Samples
@@ -28,7 +29,7 @@ CifarCorruption = Literal[
 
 
 @DATASETS.register("mnist_corrupted", "same_for_every_seed")
-def mnist_corrupted(root: Path, seed: int, *, corruption: MnistCorruption = "identity") -> Dataset:
+def mnist_corrupted(root: Path, seed: int, *, corruption: MnistCorruption = "identity", size: Size = None) -> Dataset:
     """MNIST-C: 60,000 + 10,000 handwritten digits, all with one corruption (Mu & Gilmer, 2019).
 
     Alabdulmohsin et al. 2021 do not name the corruption. `identity`, MNIST itself, is the default of the TensorFlow
@@ -42,7 +43,8 @@ def mnist_corrupted(root: Path, seed: int, *, corruption: MnistCorruption = "ide
         labels = _read(name, root, f"mnist_c/{corruption}/{part}_labels.npy", (count,), source)
         return _samples(images, labels)
 
-    return Dataset(name, samples("train", known.train_samples), samples("test", known.test_samples), known.classes)
+    train, test = samples("train", known.train_samples), samples("test", known.test_samples)
+    return resized(Dataset(name, train, test, known.classes), size)
 
 
 @DATASETS.register("cifar10_corrupted", "same_for_every_seed")
@@ -52,6 +54,7 @@ def cifar10_corrupted(
     *,
     corruption: CifarCorruption = "brightness",
     severity: Annotated[int, Field(ge=1, le=5)] = 1,
+    size: Size = None,
 ) -> Dataset:
     """CIFAR-10-C: the 50,000 images of CIFAR-10, and its 10,000 test images corrupted (Hendrycks & Dietterich, 2019).
 
@@ -63,6 +66,7 @@ def cifar10_corrupted(
         seed: Not used.
         corruption: The kind of corruption.
         severity: 1 (mild) to 5.
+        size: Height and width to which images are resized. Default none: 32.
     """
     name, count = "cifar10_corrupted", IMAGE_SETS["cifar10_corrupted"].test_samples
     source = "CIFAR-10-C.tar from https://zenodo.org/records/2535967"
@@ -70,7 +74,7 @@ def cifar10_corrupted(
     labels = _read(name, root, "CIFAR-10-C/labels.npy", (5 * count,), source)
     part = slice((severity - 1) * count, severity * count)  # the severities follow each other
     clean: Dataset = cifar10(root, seed)
-    return replace(clean, name=name, test=_samples(images[part], labels[part]))
+    return resized(replace(clean, name=name, test=_samples(images[part], labels[part])), size)
 
 
 def _samples(images: NDArray[Any], labels: NDArray[Any]) -> Samples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 ImageSetName = Literal[
     "cifar10",
@@ -89,3 +89,17 @@ PHOTO_SETS: Mapping[str, PhotoSet] = {
     "birds2010": PhotoSet(200, 3_000, 3_033),
 }
 TEXT_SETS: Mapping[str, TextSet] = {"imdb": TextSet(classes=2, train_samples=25_000, test_samples=25_000)}
+
+
+def known_shape(name: str, options: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """The shape of an image of a set with these options; None if it is not known by name.
+
+    >>> known_shape("cifar10", {}), known_shape("mnist", {"size": 224}), known_shape("cars196", {"size": 64})
+    ((3, 32, 32), (1, 224, 224), (3, 64, 64))
+    """
+    if name in PHOTO_SETS:
+        return 3, options["size"], options["size"]
+    if not (known := IMAGE_SETS.get(name)):  # type: ignore[call-overload]
+        return None
+    channels, height, width = known.shape
+    return channels, options.get("size") or height, options.get("size") or width

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import PositiveInt
 
+from warmstart_sim.datasets.adapt import resized
 from warmstart_sim.datasets.download import download
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS, ImageSetName
 from warmstart_sim.errors import DataError
@@ -19,26 +21,27 @@ from warmstart_sim.types import Dataset, Samples
 
 # The files of a set, relative to the root, each with a function that checks it.
 Files = Mapping[str, Callable[[Path], bool]]
+Size = PositiveInt | None  # height and width to which images are resized; None keeps them
 
 
 @DATASETS.register("cifar10", "same_for_every_seed")
-def cifar10(root: Path, seed: int) -> Dataset:
+def cifar10(root: Path, seed: int, *, size: Size = None) -> Dataset:
     """CIFAR-10: 50,000 + 10,000 colour photographs of 32 x 32 pixels in 10 classes (Krizhevsky, 2009)."""
     from torchvision.datasets import CIFAR10
 
-    return _cifar("cifar10", CIFAR10, root)
+    return resized(_cifar("cifar10", CIFAR10, root), size)
 
 
 @DATASETS.register("cifar100", "same_for_every_seed")
-def cifar100(root: Path, seed: int) -> Dataset:
+def cifar100(root: Path, seed: int, *, size: Size = None) -> Dataset:
     """CIFAR-100: 50,000 + 10,000 colour photographs of 32 x 32 pixels in 100 classes (Krizhevsky, 2009)."""
     from torchvision.datasets import CIFAR100
 
-    return _cifar("cifar100", CIFAR100, root)
+    return resized(_cifar("cifar100", CIFAR100, root), size)
 
 
 @DATASETS.register("svhn", "same_for_every_seed")
-def svhn(root: Path, seed: int) -> Dataset:
+def svhn(root: Path, seed: int, *, size: Size = None) -> Dataset:
     """SVHN: 73,257 + 26,032 house-number digits, 32 x 32 pixels in colour (Netzer et al., 2011)."""
     from torchvision.datasets import SVHN
     from torchvision.datasets.utils import check_integrity
@@ -47,23 +50,24 @@ def svhn(root: Path, seed: int) -> Dataset:
     files = {SVHN.split_list[part][1]: partial(check_integrity, md5=SVHN.split_list[part][2]) for part in parts}
     _ensure_files("svhn", root, files, lambda folder: [SVHN(folder, split=part, download=True) for part in parts])
     train, test = (SVHN(root, split=part) for part in parts)
-    return _dataset("svhn", _samples(train.data, train.labels), _samples(test.data, test.labels))
+    dataset = _dataset("svhn", _samples(train.data, train.labels), _samples(test.data, test.labels))
+    return resized(dataset, size)
 
 
 @DATASETS.register("mnist", "same_for_every_seed")
-def mnist(root: Path, seed: int) -> Dataset:
+def mnist(root: Path, seed: int, *, size: Size = None) -> Dataset:
     """MNIST: 60,000 + 10,000 handwritten digits, 28 x 28 pixels in grey (LeCun et al., 1998)."""
     from torchvision.datasets import MNIST
 
-    return _mnist("mnist", MNIST, root)
+    return resized(_mnist("mnist", MNIST, root), size)
 
 
 @DATASETS.register("fashion_mnist", "same_for_every_seed")
-def fashion_mnist(root: Path, seed: int) -> Dataset:
+def fashion_mnist(root: Path, seed: int, *, size: Size = None) -> Dataset:
     """Fashion-MNIST: 60,000 + 10,000 pieces of clothing, 28 x 28 pixels in grey (Xiao et al., 2017)."""
     from torchvision.datasets import FashionMNIST
 
-    return _mnist("fashion_mnist", FashionMNIST, root)
+    return resized(_mnist("fashion_mnist", FashionMNIST, root), size)
 
 
 def _cifar(name: ImageSetName, kind: Any, root: Path) -> Dataset:

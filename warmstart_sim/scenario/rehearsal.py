@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS, known_shape
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.cells import Cell
@@ -110,10 +110,11 @@ def _stand_in(data: Component, settings: DataSettings) -> Component:
     if data.name in TEXT_SETS:
         name, options = "synthetic_text", {key: data.options[key] for key in ("length", "vocabulary")}
     elif data.name in PHOTO_SETS:
-        shape = (3, *[data.options["size"]] * 2)
+        shape = known_shape(data.name, data.options)
         name, options = "synthetic", {"shape": shape, "classes": PHOTO_SETS[data.name].classes}
     elif data.name in IMAGE_SETS and data.name not in INCLUDED:
-        name, options = "synthetic", {"like": data.name}
+        resized = {"shape": known_shape(data.name, data.options)} if data.options.get("size") else {}
+        name, options = "synthetic", {"like": data.name, **resized}
     else:
         return data
     size = {key: getattr(settings, key) or math.inf for key in SAMPLES}  # as of any data set; LIMITS cuts it

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from pydantic import ValidationError
+
 from warmstart_sim.errors import nearest, unknown
 from warmstart_sim.registry import ANALYSES, DATASETS, PARTS, PROBES, STRATEGIES, Registry
 from warmstart_sim.scenario.component import Component, from_object, model_to_dict
@@ -82,7 +84,14 @@ class SectionChecker:
             written, own = model_to_dict(checked), registry.schema(name).model_fields
             options = {info.alias or field: written[info.alias or field] for field, info in own.items()}
             kept = {field: getattr(checked, field) for field in shared.model_fields if field not in own}
-            return Component(name, options), cast(S, shared.model_construct(**kept))
+            component = Component(name, options)
+            if isinstance(registry.get(name), type):
+                try:
+                    component.make(registry)
+                except ValidationError as error:  # each option is valid, but not together with another
+                    text = error.errors()[0]["msg"].removeprefix("Value error, ")
+                    raise scenario_error(self.where, key, text) from None
+            return component, cast(S, shared.model_construct(**kept))
         common = {field: raw.pop(field) for field in shared.model_fields if field in raw}
         settings = validated(shared, common, self.where, key)
         place = f"{key}.{name_key}".rstrip(".")

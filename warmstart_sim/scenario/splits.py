@@ -10,7 +10,7 @@ import numpy as np
 
 from warmstart_sim import datasets
 from warmstart_sim.datasets.adapt import adapt_images, check_adaptable
-from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS, known_shape
 from warmstart_sim.datasets.label_noise import LabelNoise, label_noise
 from warmstart_sim.errors import DataError, WarmstartError, error_summary
 from warmstart_sim.models.checkpoint_files import find_checkpoint
@@ -89,10 +89,9 @@ def check_first_phase(cell: Cell, data_root: Path) -> None:
 
 def _inputs(component: Component, seed: int, data_root: Path) -> tuple[str, tuple[int, ...], str]:
     """A data set's name, and the shape and dtype of its inputs."""
-    if known := IMAGE_SETS.get(component.name):  # type: ignore[call-overload]
-        return component.name, known.shape, known.dtype
-    if component.name in PHOTO_SETS:
-        return component.name, (3, *[component.options["size"]] * 2), "uint8"
+    if shape := known_shape(component.name, component.options):
+        known = IMAGE_SETS.get(component.name)  # type: ignore[call-overload]
+        return component.name, shape, known.dtype if known else "uint8"
     if component.name in TEXT_SETS:
         return component.name, (), "int64"
     dataset = load_component(component, seed, data_root)

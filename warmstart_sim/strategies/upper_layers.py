@@ -27,12 +27,20 @@ class Fc:
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict:
         """The state with fresh upper layers."""
-        blocks = blocks_of(context.layout, "fc")
+        upper = entries_above(self._kept(context.layout), fresh)
+        return {name: fresh[name] if name in upper else previous[name] for name in fresh}
+
+    def check_model(self, layout: Layout) -> None:
+        """Checks that the model has the block."""
+        self._kept(layout)
+
+    def _kept(self, layout: Layout) -> tuple[str, ...]:
+        """The blocks that are kept."""
+        blocks = blocks_of(layout, "fc")
         block = self.above or blocks[-1]
         if block not in blocks:
             raise WarmstartError(f"strategy 'fc': above: {unknown('block', block, blocks)}")
-        upper = entries_above(blocks[: blocks.index(block) + 1], fresh)
-        return {name: fresh[name] if name in upper else previous[name] for name in fresh}
+        return blocks[: blocks.index(block) + 1]
 
 
 @STRATEGIES.register("head")
@@ -56,8 +64,8 @@ def blocks_of(layout: Layout, strategy: str) -> tuple[str, ...]:
     """
     if not layout.blocks:
         raise WarmstartError(
-            f"strategy '{strategy}' needs a model with blocks, and this one has none; name them in the model: "
-            "self.block_names = ('conv1', 'conv2'), its submodules from input to output, and self.head_name = 'head'"
+            f"strategy '{strategy}' needs a model with blocks, and this one has none; in a model of your own, name "
+            "them: self.block_names = ('conv1', 'conv2'), submodules from input to output, and self.head_name = 'head'"
         )
     return layout.blocks
 

@@ -15,7 +15,8 @@ from warmstart_sim.types import RoundContext, Start, StateDict
 def start_of_round(strategy: Any, name: str, context: RoundContext, constant: Collection[str]) -> Start:
     """Where a round starts: `fresh` in the first round, afterwards what the strategy makes of `previous` and `fresh`.
 
-    A strategy with a method `prepare_first_round` decides about the first round too.
+    A strategy with a method `prepare_first_round` decides about the first round too. One with a method `check_model` is
+    asked before the first round whether the model has what it needs.
 
     Args:
         strategy: A function of (previous, fresh, context), or an object that can be called so.
@@ -24,9 +25,12 @@ def start_of_round(strategy: Any, name: str, context: RoundContext, constant: Co
         constant: Entries that no round trains (see `never_trained`); they keep the values of the last round.
 
     Raises:
-        WarmstartError: The strategy returned an incomplete state dict, or names a parameter that does not exist.
+        WarmstartError: The strategy does not fit the model, returns an incomplete state dict, or names a parameter that
+            the model lacks.
     """
     if context.previous is None:
+        if check := getattr(strategy, "check_model", None):
+            check(context.layout)
         prepare = getattr(strategy, "prepare_first_round", None)
         result = prepare(context.fresh, context) if prepare else context.fresh
     else:
