@@ -118,7 +118,7 @@ def test_layerwise_normalises_the_output_of_one_block_after_another(factory):
     for experience, block in zip(stream(60, 60, 60), ("0", "1", "1"), strict=True):
         train(training, [experience])
         start, context = plugin.context.start, plugin.context
-        outputs = context.block_outputs(start, block, context.samples(context.train)[0])
+        outputs = context.block_outputs(start, block, torch.stack([sample[0] for sample in experience.dataset]))
         assert outputs.mean().item() == pytest.approx(0, abs=1e-5)
         assert outputs.std(correction=0).item() == pytest.approx(1, abs=1e-5)
         assert same(start, state(model), {name for name in start if "inserted" in name})  # they do not train

@@ -214,8 +214,8 @@ def test_stored_weights_load_into_a_model_that_a_user_builds_and_give_the_record
         model.load_state_dict(weights)
     models.insert_normalization(model)
     model.load_state_dict(weights)
-    test = CellTrainer(cell, ExecutionSettings(tmp_path)).test_samples
-    inputs, labels = test.batch(torch.arange(100))
+    trainer = CellTrainer(cell, ExecutionSettings(tmp_path))
+    inputs, labels = trainer.test_samples.batch(trainer.test_indices)
     accuracy = (model.eval()(inputs).argmax(1) == labels).float().mean().item()
     assert accuracy == pytest.approx(run.cell(cell.id).result()["rounds"][-1]["test_accuracy"])
     torch.save(model, tmp_path / "model.pt")
