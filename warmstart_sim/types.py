@@ -24,6 +24,11 @@ IntArray = NDArray[np.int64]
 INSERTED_NORMALIZATION = "inserted_normalization"
 
 
+def inserted_entries(block: str) -> tuple[str, str]:
+    """Names in a state dict of the mean and the deviation of a block's inserted normalisation."""
+    return f"{block}.{INSERTED_NORMALIZATION}.mean", f"{block}.{INSERTED_NORMALIZATION}.deviation"
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Inputs and their labels, in memory; equal only to themselves.
@@ -178,8 +183,17 @@ class RoundContext:
         """The logits (n, classes) of the model with `weights` on normalised `inputs` (n, ...); no gradient flows."""
         return self._functions.forward(weights, inputs)
 
-    def block_outputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor:
-        """What the module `block`, one of `layout.blocks` or any other, puts out for normalised `inputs` (n, ...)."""
+    def block_outputs(
+        self, weights: StateDict, block: str, inputs: torch.Tensor, *, normalized: bool = True
+    ) -> torch.Tensor:
+        """What the module `block`, one of `layout.blocks` or any other, puts out for normalised `inputs` (n, ...).
+
+        With `normalized` false, it is what the block puts out before a normalisation that a strategy has inserted.
+        """
+        mean, deviation = inserted_entries(block)
+        if not normalized and mean in weights:
+            identity = {mean: weights[mean].new_zeros(()), deviation: weights[deviation].new_ones(())}
+            weights = {**weights, **identity}
         return self._functions.block_outputs(weights, block, inputs)
 
     def head_inputs(self, weights: StateDict, inputs: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from tests.models.inserted import insert_drawn_normalization
 from warmstart_sim import models
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.probes.dead_units import dead_units, silent
@@ -150,8 +151,10 @@ def test_weights_of_zero_have_no_cosine():
     assert distance_from_start(RoundContext(**{**vars(context), "weights": zeros}))["cosine_to_start"] is None
 
 
-def test_units_that_were_killed_are_counted():
-    context = context_of("mlp", models.build("mlp", {"widths": (8, 4), "activation": "relu"}, (3, 4, 4), 10))
+@pytest.mark.parametrize("normalize", [lambda model: model, insert_drawn_normalization])
+def test_units_that_were_killed_are_counted_also_before_an_inserted_normalisation(normalize):
+    model = normalize(models.build("mlp", {"widths": (8, 4), "activation": "relu"}, (3, 4, 4), 10))
+    context = context_of("mlp", model)
     weights = {key: tensor.clone() for key, tensor in context.weights.items()}
     weights["hidden1.0.weight"][:2] = 0
     weights["hidden1.0.bias"][:2] = -1  # a ReLU after it never fires

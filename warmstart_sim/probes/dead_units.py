@@ -31,7 +31,8 @@ def dead_units(
 
     Unit k of a block is dead if s_k = mean |h_k| / (mean over units of mean |h|) <= threshold, where h_k is the unit's
     output (a feature, or a channel with all its positions) over the samples. With threshold 0 these are the units that
-    are zero everywhere, as after a ReLU that never fires. Source: Sokar et al. 2023 (ReDo), section 3.
+    are zero everywhere, as after a ReLU that never fires; a normalisation that a strategy has inserted comes after h.
+    Source: Sokar et al. 2023 (ReDo), section 3.
 
     Args:
         context: The round's context.
@@ -44,7 +45,7 @@ def dead_units(
     assert context.weights is not None
     inputs, _ = context.samples(context.some(context.train, samples, "dead_units"))
     dead = {
-        block: silent(context.block_outputs(context.weights, block, inputs), threshold)
+        block: silent(context.block_outputs(context.weights, block, inputs, normalized=False), threshold)
         for block in context.layout.blocks
     }
     units = sum(len(each) for each in dead.values())

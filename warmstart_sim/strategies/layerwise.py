@@ -15,7 +15,7 @@ from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.strategies.rescale import rescaled
 from warmstart_sim.strategies.subsets import chosen
 from warmstart_sim.strategies.upper_layers import blocks_of, entries_above
-from warmstart_sim.types import INSERTED_NORMALIZATION, RoundContext, Start, StateDict
+from warmstart_sim.types import RoundContext, Start, StateDict, inserted_entries
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -108,7 +108,7 @@ class Layerwise:
 
     def _normalization(self, start: StateDict, context: RoundContext, block: str) -> StateDict:
         """The mean and the deviation of a block's output before its normalisation."""
-        mean, deviation = (f"{block}.{INSERTED_NORMALIZATION}.{name}" for name in ("mean", "deviation"))
+        mean, deviation = inserted_entries(block)
         if mean not in start:
             raise WarmstartError(
                 f"strategy 'layerwise': the model has no place for the normalisation after block '{block}'; call "
@@ -116,8 +116,7 @@ class Layerwise:
             )
         import torch
 
-        identity = {**start, mean: torch.zeros_like(start[mean]), deviation: torch.ones_like(start[deviation])}
         inputs, _ = context.samples(context.some(context.train, self.samples, "layerwise"))
-        outputs = context.block_outputs(identity, block, inputs)
+        outputs = context.block_outputs(start, block, inputs, normalized=False)
         spread = outputs.std(correction=0)
         return {mean: outputs.mean(), deviation: torch.where(spread > 0, spread, torch.ones_like(spread))}
