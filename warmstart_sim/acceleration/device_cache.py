@@ -62,7 +62,7 @@ class DeviceCache:
         if not self._idle[kind]:
             graph_capture = self.graph_capture()
             if graph_capture is None:  # models of different weight decay can be stacked: it is no constant of a graph
-                optimizer = settings.optimizer.model_copy(update={"lr": 1.0, "weight_decay": 0.0, "decay_biases": True})
+                optimizer = settings.optimizer.model_copy(update={"lr": 1.0, "weight_decay": 0.0, "decay_biases": None})
                 kind = kind[0], optimizer, settings.precision
             return Stepper(build(), settings, graph_capture, kind=kind, captures_steps=self._captures_steps)
         stepper = self._idle[kind].pop()

@@ -32,7 +32,7 @@ def make_optimizer(model: nn.Module, settings: Optimizer, *, captured: bool = Fa
 
 def _decay_groups(parameters: Sequence[nn.Parameter], settings: Optimizer) -> list[dict[str, Any]]:
     """The parameters in one group, or those with weight decay (two dimensions or more) apart from those without."""
-    if settings.decay_biases or not settings.weight_decay:
+    if settings.decay_biases is not False or not settings.weight_decay:
         return [{"params": list(parameters), "weight_decay": settings.weight_decay}]
     groups = [
         {"params": [each for each in parameters if each.ndim > 1], "weight_decay": settings.weight_decay},

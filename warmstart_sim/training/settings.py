@@ -34,7 +34,7 @@ class Optimizer(Settings):
     lr: PositiveFloat = 0.001
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    decay_biases: bool = True
+    decay_biases: bool | None = None  # true; None leaves the identity of older cells as it was
 
     @model_validator(mode="after")
     def _momentum_is_for_sgd(self) -> Optimizer:
