@@ -20,6 +20,8 @@ QUICK = {
     "vgg16": {"width": 4},
     "mobilenet": {"widths": (4, 8, 8, 16)},
     "resnet50": {"width": 4},
+    "preact_resnet18": {"width": 4},
+    "mobilenet_v2": {"width": 4},
 }
 VOCABULARY = 20
 

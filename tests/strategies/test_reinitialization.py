@@ -23,7 +23,7 @@ from warmstart_sim.strategies.subsets import Dsd, Wels, Welsr, chosen
 from warmstart_sim.strategies.upper_layers import Fc, Head
 from warmstart_sim.training.loop import train
 from warmstart_sim.training.starts import start_of_round
-from warmstart_sim.types import Start
+from warmstart_sim.types import Layout, RoundContext, Start
 
 
 def network(seed, name="small_cnn"):
@@ -154,6 +154,48 @@ def test_the_block_of_each_round():
     blocks = ["a", "b", "c"]
     assert [Layerwise(repeats=2).block_of(t, blocks) for t in range(8)] == [1, 1, 2, 2, 3, 3, 3, 3]
     assert [Layerwise(repeats=(2, 3)).block_of(t, blocks) for t in range(6)] == [1, 1, 2, 2, 2, 2]
+
+
+RESNET = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize(
+    ("above", "repeats"),
+    [(RESNET[1:5], 1), (RESNET[1:5], 2), (RESNET[1:5], 4), (("layer2",), 1)],  # T = 5, 10, 20 and 2
+)
+def test_in_zaidis_form_all_after_block_k_is_initialised_at_the_end_of_each_of_its_stages(above, repeats, rescale):
+    """Their equation, theta m + theta_init (1 - m), with T = K M stages, the head in block K."""
+    generator = torch.Generator().manual_seed(0)
+    first, previous, fresh = ({f"{n}.w": torch.randn(2, 3, generator=generator) for n in RESNET} for _ in range(3))
+    layout = Layout(frozenset(fresh), frozenset(), RESNET[:-1], "head")
+    context = RoundContext(0, layout, lambda purpose: generator, None, fresh, lambda: first)
+    strategy = Layerwise(above=above, repeats=repeats, head_as_block=True, rescale=rescale, normalize=False)
+    assert same_bits(strategy.prepare_first_round(fresh, context), fresh)
+    for t in range(1, (len(above) + 1) * repeats):
+        block = -(-t // repeats)  # of the first M stages it is the first
+        kept = RESNET[: RESNET.index((*above, "head")[block - 1]) + 1]
+        started = strategy(previous, fresh, dataclasses.replace(context, round=t, previous=previous))
+        for name in RESNET:
+            entry = f"{name}.w"
+            expected = previous[entry] if name in kept else fresh[entry]
+            if rescale and name in kept:
+                expected = expected / expected.norm() * first[entry].norm()
+            torch.testing.assert_close(started[entry], expected)
+
+
+@pytest.mark.parametrize(
+    ("above", "line"),
+    [
+        (("layer5",), "above: unknown block 'layer5'; did you mean 'layer1'"),
+        (("layer3", "layer1"), "above: found layer3, layer1; from input to output, each once, they are layer1, layer3"),
+        (("layer1", "layer1"), "above: found layer1, layer1; from input to output, each once, they are layer1"),
+        (("head",), "above: unknown block 'head'"),
+    ],
+)
+def test_blocks_that_the_model_lacks_or_in_another_order_are_one_line(above, line):
+    with pytest.raises(WarmstartError, match=f"^strategy 'layerwise': {line}"):
+        Layerwise(above=above, head_as_block=True).tops(RESNET)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ ImageSetName = Literal[
     "fashion_mnist",
     "digits",
     "noisy_digits",
+    "tiny_imagenet",
 ]
 
 
@@ -78,6 +79,7 @@ IMAGE_SETS: Mapping[ImageSetName, ImageSet] = {
     "fashion_mnist": ImageSet((1, 28, 28), 10, 60_000, 10_000),
     "digits": ImageSet((1, 8, 8), 10, 1_198, 599),
     "noisy_digits": ImageSet((1, 8, 8), 10, 1_198, 5 * 599, "float32"),
+    "tiny_imagenet": ImageSet((3, 64, 64), 200, 100_000, 10_000),
 }
 PHOTO_SETS: Mapping[str, PhotoSet] = {
     "oxford_iiit_pet": PhotoSet(37, 3_680, 3_669),
@@ -87,6 +89,7 @@ PHOTO_SETS: Mapping[str, PhotoSet] = {
     "cassava": PhotoSet(5, 5_656, 1_885),
     "cmaterdb": PhotoSet(10, 5_000, 1_000),
     "birds2010": PhotoSet(200, 3_000, 3_033),
+    "imagenet": PhotoSet(1_000, 1_281_167, 50_000),
 }
 TEXT_SETS: Mapping[str, TextSet] = {"imdb": TextSet(classes=2, train_samples=25_000, test_samples=25_000)}
 

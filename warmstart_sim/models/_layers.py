@@ -87,6 +87,37 @@ class BasicBlock(nn.Module):
         return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(inputs))
 
 
+class PreActBlock(nn.Module):
+    """The residual block of PreAct-ResNet-18: conv(relu(norm(conv(relu(norm(x)))))) + shortcut.
+
+    He et al. 2016, https://arxiv.org/abs/1603.05027. The shortcut is x itself if the shapes agree, otherwise a 1x1
+    convolution of relu(norm(x)).
+
+    Args:
+        channels_in: Channels of x.
+        channels: Channels of the output.
+        stride: Of the first convolution and of the shortcut.
+        activated: Whether x comes from a norm and ReLU, so that the block begins with its convolution.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int, *, activated: bool = False) -> None:
+        super().__init__()
+        self.norm1: nn.Module = nn.Identity() if activated else nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or channels_in != channels:
+            self.shortcut = nn.Conv2d(channels_in, channels, kernel_size=1, stride=stride, bias=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Maps (n, channels_in, height, width) to (n, channels, height / stride, width / stride)."""
+        active = F.relu(self.norm1(inputs))
+        hidden = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        total: torch.Tensor = hidden + (inputs if self.shortcut is None else self.shortcut(active))
+        return total
+
+
 def norm_layer(norm: Norm, channels: int, *, flat: bool = False) -> nn.Module:
     """A norm for images of so many channels, or for flat features.
 

@@ -1,4 +1,4 @@
-"""Layerwise re-initialisation, from bottom to top (Alabdulmohsin et al. 2021, Algorithm 1)."""
+"""Layerwise re-initialisation, from bottom to top (Alabdulmohsin et al. 2021, Algorithm 1; Zaidi et al. 2022)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.strategies.rescale import rescaled
 from warmstart_sim.strategies.subsets import chosen
@@ -33,7 +33,12 @@ class Layerwise:
 
     The first round starts so, too. Rounds after the last of block K go on with k = K.
 
+    Zaidi et al. 2022 (section 3.3) re-initialise at the end of a stage, so their first round is random init, and k = 1
+    begins with the second: that is the form with `above`.
+
     Attributes:
+        above: Names of the blocks 1 to K, in the form of Zaidi et al.; several of the model's blocks may count as one.
+            Default none: the model's own blocks, in the form of Alabdulmohsin et al.
         repeats: N, at least 1, the same for all blocks of the model. Default 1. Or a list of such numbers for the first
             K blocks: [2, 3] is two rounds with k = 1, and then three with k = 2.
         head_as_block: Whether the head is the last block, whose rounds re-initialise nothing. Default false.
@@ -48,6 +53,7 @@ class Layerwise:
         pydantic.ValidationError: A value outside its range (a `ValueError`).
     """
 
+    above: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     repeats: PositiveInt | Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = 1
     head_as_block: bool = False
     rescale: bool = True
@@ -64,15 +70,39 @@ class Layerwise:
         return self
 
     def prepare_first_round(self, fresh: StateDict, context: RoundContext) -> StateDict | Start:
-        """The first start, with k = 1."""
-        return self(fresh, fresh, context)
+        """The first start: with k = 1, or in the form of Zaidi et al. random init."""
+        return fresh if self.above else self(fresh, fresh, context)
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict | Start:
         """The start of a round, with the k of this round."""
         blocks = blocks_of(context.layout, "layerwise")
         if self.head_as_block:
             blocks = (*blocks, context.layout.head)
-        return self.start(previous, fresh, context, blocks[: self.block_of(context.round, blocks)])
+        tops = self.tops(blocks)
+        k = self.block_of(context.round - 1 if self.above else context.round, tops)
+        return self.start(previous, fresh, context, blocks[: blocks.index(tops[k - 1]) + 1])
+
+    def tops(self, blocks: Sequence[str]) -> tuple[str, ...]:
+        """The last of the model's blocks in each of the blocks 1 to K.
+
+        Raises:
+            WarmstartError: `above` names none of them, or they are in another order.
+
+        >>> Layerwise(above=["layer2"], head_as_block=True).tops(["stem", "layer1", "layer2", "layer3", "head"])
+        ('layer2', 'head')
+        """
+        if self.above is None:
+            return tuple(blocks)
+        inner = blocks[:-1] if self.head_as_block else blocks
+        for name in self.above:
+            if name not in inner:
+                raise WarmstartError(f"strategy 'layerwise': above: {unknown('block', name, inner)}")
+        if (ordered := sorted(set(self.above), key=inner.index)) != list(self.above):
+            raise WarmstartError(
+                f"strategy 'layerwise': above: found {', '.join(self.above)}; from input to output, each once, they "
+                f"are {', '.join(ordered)}"
+            )
+        return (*self.above, *blocks[len(inner) :])
 
     def block_of(self, round_: int, blocks: Sequence[str]) -> int:
         """The k of a round, counted from 1.
