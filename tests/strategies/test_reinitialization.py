@@ -187,7 +187,7 @@ def test_in_zaidis_form_all_after_block_k_is_initialised_at_the_end_of_each_of_i
 @pytest.mark.parametrize(
     ("above", "line"),
     [
-        (("layer5",), "above: unknown block 'layer5'; did you mean 'layer1'"),
+        (("layer5",), "above: unknown block 'layer5'; did you mean 'layer"),
         (("layer3", "layer1"), "above: found layer3, layer1; from input to output, each once, they are layer1, layer3"),
         (("layer1", "layer1"), "above: found layer1, layer1; from input to output, each once, they are layer1"),
         (("head",), "above: unknown block 'head'"),
