@@ -345,3 +345,13 @@ def test_an_option_that_is_off_is_not_part_of_what_a_cell_is(edited):
     cell.settings["training"]["bucketing"] = 4
     del cell.__dict__["digest"]
     assert cell.digest != before
+
+
+def test_the_identity_of_cells_that_exist_stays():
+    """A new setting whose default is not None would change it, and no run could be continued or reported."""
+    raw = {
+        "name": "old", "data": {"name": "cifar10", "train_samples": 2000}, "stream": {"name": "stages", "stages": 4},
+        "model": {"name": "mlp"}, "strategies": {"layerwise": {}},
+        "training": {"optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9}, "until": {"train_accuracy": 0.99}},
+    }  # fmt: skip
+    assert ids(raw) == ["layerwise-seed0-021078c4a9"]
