@@ -272,6 +272,7 @@ class Batch:
         model: The model that trains, in training mode; for `loss_term` only, None before.
         logits_of: The logits of other inputs, not normalised, in the step's precision: `logits_of(inputs)`. Gradients
             flow, and BatchNorm's running statistics stay as they are. For `loss_term` only, None before.
+        transformed: Whether a part of the arm transforms inputs, such as `augment`; for `loss_term` only.
     """
 
     inputs: torch.Tensor
@@ -281,6 +282,7 @@ class Batch:
     model_inputs: torch.Tensor | None = None
     model: torch.nn.Module | None = None
     logits_of: Callable[[torch.Tensor], torch.Tensor] | None = None
+    transformed: bool = False
 
 
 @dataclass(frozen=True)

@@ -183,14 +183,22 @@ def test_the_optimiser_starts_anew_in_every_round(tiny_scenario, tmp_path, execu
     assert all(value > 0 for epoch, value in largest if epoch > 0)
 
 
-def test_early_stopping_reports_its_best_weights_but_goes_on_from_the_last(tiny_scenario, tmp_path, execution):
+@pytest.mark.parametrize(
+    "training", [{"until": {"validation_patience": 2, "max_epochs": 25}}, {"report": "best_validation"}]
+)
+def test_the_best_weights_are_reported_but_the_next_round_goes_on_from_the_last(
+    tiny_scenario, tmp_path, execution, training
+):
     tiny_scenario["data"] |= {"validation_fraction": 0.2}
-    tiny_scenario["training"] = {"until": {"validation_patience": 2, "max_epochs": 25}, "optimizer": {"lr": 0.02}}
+    tiny_scenario["training"] = {"until": {"epochs": 8}, "optimizer": {"lr": 0.02}, **training}
     tiny_scenario["measure"] = {"each_epoch": ["accuracy"]}
     stored = result(cells_of(tiny_scenario)[1], tmp_path, execution)
     for row in stored["rounds"]:
         epochs = [each for each in stored["epochs"] if each["round"] == row["round"]]
-        assert row["validation_accuracy"] == max(each["validation_accuracy"] for each in epochs)
+        best = max(epochs, key=lambda each: each["validation_accuracy"])  # the first of equal ones
+        assert row["best_epoch"] == best["epoch"]
+        for column in ("train_accuracy", "validation_accuracy", "test_accuracy"):
+            assert row[column] == best[column]
     last = [each for each in stored["epochs"] if each["round"] == 2][-1]
     trainer = CellTrainer(cells_of(tiny_scenario)[1], execution)
     trainer.model.load_state_dict(stored["weights"])

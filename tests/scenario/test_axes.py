@@ -103,6 +103,7 @@ def test_the_keys_of_an_axis_are_the_settings_that_it_varies(edited):
         {"data.validation_fraction": [0.5, 0]},
         {"held out": {"yes": {"data.validation_fraction": 0.5}, "no": {"data.validation_fraction": 0.0}}},
         {"measured": {"no": {"measure.each_epoch": []}, "yes": {"measure.each_epoch": ["accuracy"]}}},
+        {"penalty": {"no": {"parts.l2": None}, "yes": {"parts.l2": {"strength": 0.1}}}},
     ],
 )
 def test_the_record_of_a_scenario_with_bundles_means_the_same_cells(edited, vary):
@@ -112,6 +113,35 @@ def test_the_record_of_a_scenario_with_bundles_means_the_same_cells(edited, vary
         (cell.id, cell.varied, cell.settings) for cell in first
     ]
     assert stored(stored(raw)) == stored(raw)
+
+
+def test_a_part_of_all_arms_gives_way_to_the_arms_own(edited):
+    flip, crop = {"horizontal_flip": 0.5}, {"random_crop": 4}
+    arms = {"plain": {"start": "random_init"}, "own": {"start": "random_init", "augment": crop, "l2": {"strength": 1}}}
+    arms["none"] = {"start": "random_init", "augment": None}
+    raw = edited({"parts": {"augment": flip}, "strategies": arms, "seeds": [0]})
+    parts = {cell.arm.label: cell.arm.parts for cell in cells(raw)}
+    assert [part.options["horizontal_flip"] for part in parts["plain"]] == [0.5]
+    assert [part.name for part in parts["own"]] == ["augment", "l2"]
+    assert parts["own"][0].options["horizontal_flip"] == 0
+    assert parts["none"] == ()
+    assert [cell.settings for cell in cells(stored(raw))] == [cell.settings for cell in cells(raw)]
+
+
+def test_arms_do_not_meet_the_axes_of_other_arms(edited):
+    """Each arm has the combinations of its own axes and the common ones: 2 (1 + 3 + 2) cells, and not 2 x 3 x 3 x 2."""
+    arms = {"one": {"start": "warm_start", "stages": 1}, "sp": {"start": "shrink_perturb"}, "ban": "random_init"}
+    vary = {"strategies.sp.stages": [2, 3, 4], "training.batch_size": [10, 20], "strategies.ban.stages": [2, 4]}
+    raw = edited({"stream": {"name": "stages", "epochs": 8}, "strategies": arms, "seeds": [0], "vary": vary})
+    del raw["training"]
+    found = cells(raw)
+    for label, stages in {"one": [1], "sp": [2, 3, 4], "ban": [2, 4]}.items():
+        own = [cell for cell in found if cell.arm.label == label]
+        pairs = sorted((each.varied["training.batch_size"], each.stream.options["stages"]) for each in own)
+        assert pairs == [(size, count) for size in (10, 20) for count in stages]
+        assert all(each.arm.training.until.epochs == 8 // each.stream.options["stages"] for each in own)
+    again = cells(stored(raw))
+    assert [(cell.id, cell.varied) for cell in again] == [(cell.id, cell.varied) for cell in found]
 
 
 def test_the_metric_is_one_that_all_cells_have(edited):

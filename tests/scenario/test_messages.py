@@ -14,7 +14,9 @@ SECTIONS = f"(allowed here: {', '.join(parsing.SECTIONS)})"
 DATA = "(allowed here: name, validation_fraction, normalize, train_samples, test_samples, label_noise"
 DATA_KEYS, ARRAYS_KEYS = f"{DATA})", f"{DATA}, path, classes, test_fraction)"
 CHUNK_KEYS = "(allowed here: name, rounds, chunk_size, order)"
-TRAINING_KEYS = "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, threads, later_rounds)"
+TRAINING_KEYS = (
+    "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, threads, report, later_rounds)"
+)
 OPTIMIZER_KEYS = "(allowed here: name, lr, momentum, weight_decay, decay_biases)"
 ANALYSES = f"(there are: {', '.join(registry.ANALYSES.names())})"
 NOT_NEGATIVE = "(allowed: a number >= 0)"
@@ -142,6 +144,9 @@ MISTAKES = [
     ("training.until.train_accuracy", 99, "~: found 99 (allowed: a number > 0 and <= 1)"),
     ("training.until.plateau", True, "~: found true (allowed: a mapping)"),
     ("training.until.give_up", {"epochs": 2}, "~.below: is missing (expected a number > 0 and < 1)"),
+    ("training.report", "best_validation", f"~: {VALIDATION} (strategy 'random_init')"),
+    ("parts", {"augmentt": {}}, "parts.augmentt: unknown part 'augmentt'; did you mean 'augment'?~~"),
+    ("strategies.random_init.stages", 2, "~: is for `stream: stages`; it is online"),
     ("training.until.validation_patience", 3, f"~: {VALIDATION} (strategy 'random_init')"),
     # Strategies.
     ("strategies", {}, f"~: there is none; there are: {NAMES}"),

@@ -259,6 +259,16 @@ def test_early_stopping_keeps_the_best_weights_on_validation_data():
     assert all(torch.equal(result.best_state[key], tensor) for key, tensor in replay_model.state_dict().items())
 
 
+def test_the_best_weights_on_validation_data_can_be_reported_without_stopping_early():
+    model, stopped = fresh(), fresh()
+    result = training(model, {"report": "best_validation", "until": {"epochs": 9}, "optimizer": {"lr": 0.02}})
+    accuracies = [epoch["validation_accuracy"] for epoch in train(result)]
+    assert (result.status, len(accuracies)) == ("finished", 9)
+    assert result.outcome.best_epoch == accuracies.index(max(accuracies)) + 1
+    train(training(stopped, {"until": {"epochs": result.outcome.best_epoch}, "optimizer": {"lr": 0.02}}))
+    assert all(torch.equal(result.best_state[key], tensor) for key, tensor in stopped.state_dict().items())
+
+
 def test_parts_change_batches_loss_steps_and_epochs_where_they_say_so():
     calls = {"step": 0, "epoch": 0}
 

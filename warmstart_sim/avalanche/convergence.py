@@ -54,6 +54,7 @@ class ConvergencePlugin(SupervisedPlugin):
         validation_accuracy: The accuracy on `validation`; None if no rule needs it.
         criterion_seconds: Seconds that the last accuracy check took, not part of the training time.
         best_state: With `validation_patience`, the weights with the best validation accuracy.
+        best_epoch: The epoch after which they were the weights.
 
     Raises:
         WarmstartError: `validation_patience` is used without `validation`.
@@ -86,6 +87,7 @@ class ConvergencePlugin(SupervisedPlugin):
         self.validation_accuracy: float | None = None
         self.criterion_seconds = 0.0
         self.best_state: dict[str, torch.Tensor] | None = None
+        self.best_epoch: int | None = None
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Checks that the strategy has only one such plugin."""
@@ -94,7 +96,7 @@ class ConvergencePlugin(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Resets all counts, and overrides the strategy's number of epochs."""
         self._rule = StopRule(self.until)
-        self.status, self.best_state = None, None
+        self.status, self.best_state, self.best_epoch = None, None, None
         self.epochs = self.steps = self.samples_seen = 0
         self._train_epochs = strategy.train_epochs
         strategy.train_epochs = self.until.cap + 1  # the extra epoch trains nothing; it consumes the stop flag
@@ -132,6 +134,7 @@ class ConvergencePlugin(SupervisedPlugin):
         self.status = self._decision()
         if self._rule.needs_validation_accuracy and self._rule.epochs_without_validation_improvement == 0:
             self.best_state = {name: tensor.clone() for name, tensor in strategy.model.state_dict().items()}
+            self.best_epoch = self.epochs
         if self.status is not None:
             strategy.stop_training()
 

@@ -46,6 +46,7 @@ def check_supported(cells: Iterable[Cell]) -> None:
             *(f"part '{part.name}'" for part in cell.arm.parts),
             *(["precision: bf16"] if "bf16" in (training.precision, later.precision) else []),
             *(["bucketing"] if training.bucketing or later.bucketing else []),
+            *(["report: best_validation"] if training.report or later.report else []),
             *(["schedule reduce_on_plateau"] if training.schedule.patience or later.schedule.patience else []),
             *([f"model '{cell.model.name}', which takes texts"] if texts else []),
         ]
@@ -116,7 +117,12 @@ class _Rounds:
             strategy.plugins.remove(reports)
         assert stopping.status is not None
         return TrainingOutcome(
-            stopping.status, stopping.epochs, stopping.steps, stopping.samples_seen, stopping.best_state
+            stopping.status,
+            stopping.epochs,
+            stopping.steps,
+            stopping.samples_seen,
+            stopping.best_state,
+            stopping.best_epoch,
         )
 
 

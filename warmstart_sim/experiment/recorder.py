@@ -170,6 +170,7 @@ class RoundRecorder:
             "flops": outcome.samples_seen * trainer.flops(self._context.trainable),
             "converged": outcome.status in ("converged", "finished"),
             "status": outcome.status,
+            "best_epoch": outcome.best_epoch,
             **accuracies,
             **self._seconds,
             "estimated_isolated_seconds": step_time
@@ -187,7 +188,8 @@ class RoundRecorder:
 
     def close(self, row: Row) -> None:
         """Adds the round to the history."""
-        self._epochs[-1]["train_accuracy"] = row["train_accuracy"]  # a round's last check is always full
+        if row["best_epoch"] in (None, row["epochs"]):  # a round's last check is always full
+            self._epochs[-1]["train_accuracy"] = row["train_accuracy"]
         self.history.rounds.append(row)
         self.history.epochs.extend(self._epochs)
 

@@ -14,7 +14,8 @@ from warmstart_sim.results.tables import Run, bundles
 def cell_settings(run: Run, row: Mapping[Any, Any]) -> dict[str, str]:
     """All settings of a cell by column, in the form of `plain`: `data_name`, `lambda`, labels of bundles and so on.
 
-    They are those of the scenario's sections, then of its axes, then of the arm, then of the axes of the arm.
+    They are those of the scenario's sections, then of its axes, then of the arm, then of the axes of the arm. Options
+    of parts have the same columns in `parts` and in an arm.
 
     Args:
         run: The run.
@@ -24,11 +25,13 @@ def cell_settings(run: Run, row: Mapping[Any, Any]) -> dict[str, str]:
     found: dict[str, Any] = {}
     for section in ("data", "stream", "model", "training"):
         _set(found, section, scenario.get(section))
+    for part, options in (scenario.get("parts") or {}).items():
+        _set(found, part, options)
     labels = bundles(scenario)
     for key in sorted(scenario.get("vary") or {}, key=lambda key: key not in labels):
         settings = scenario["vary"][key][str(row[key])] if key in labels else {key: row.get(column_of(key))}
         for name in sorted(settings, key=lambda name: name.count(".")):  # a section before its keys
-            _set(found, name, settings[name])
+            _set(found, name.removeprefix("parts."), settings[name])
     arm = scenario["strategies"][str(row["strategy"])] or {}
     for key, value in (arm.get("training") or {}).items():
         merges = key in ("optimizer", "schedule", "later_rounds") and isinstance(value, Mapping) and "name" not in value

@@ -12,9 +12,10 @@ IDENTITY_COLUMNS = ("scenario", "strategy", "seed")  # of every row; the varied 
 MACHINE_COLUMNS = ("device_name", "host", "commit", "started", "ended", "peak_memory")
 ROUND_COLUMNS = (
     "round", "shared", "dataset", "train_samples", "new_samples", "epochs", "steps", "samples_seen", "flops",
-    "converged", "status", "cell_complete", "copied_from", "train_accuracy", "train_loss", "validation_accuracy",
-    "validation_loss", "test_accuracy", "test_loss", "train_seconds", "criterion_seconds", "evaluation_seconds",
-    "setup_seconds", "estimated_isolated_seconds", "timing", "threads", "device", *MACHINE_COLUMNS,
+    "converged", "status", "best_epoch", "cell_complete", "copied_from", "train_accuracy", "train_loss",
+    "validation_accuracy", "validation_loss", "test_accuracy", "test_loss", "train_seconds", "criterion_seconds",
+    "evaluation_seconds", "setup_seconds", "estimated_isolated_seconds", "timing", "threads", "device",
+    *MACHINE_COLUMNS,
 )  # fmt: skip
 TEXT_COLUMNS = (  # without numbers that a figure could draw
     "scenario", "strategy", "shared", "selected", "dataset", "converged", "status", "cell_complete", "copied_from",
@@ -38,7 +39,7 @@ RESERVED_COLUMNS = {
 }  # fmt: skip
 SECONDS = ("train_seconds", "criterion_seconds", "evaluation_seconds", "setup_seconds")
 # Tables of earlier versions lack these.
-LATER_COLUMNS = ("estimated_isolated_seconds", "cell_complete", "copied_from", *MACHINE_COLUMNS)
+LATER_COLUMNS = ("estimated_isolated_seconds", "best_epoch", "cell_complete", "copied_from", *MACHINE_COLUMNS)
 # What differs between two runs that give the same numbers.
 MEASURED = (*SECONDS, "estimated_isolated_seconds", "probe_seconds", *MACHINE_COLUMNS)
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import ConfigDict, Field, StringConstraints, create_model
+from pydantic import ConfigDict, Field, PositiveInt, StringConstraints, create_model
 from typing_extensions import TypeAliasType
 
 from warmstart_sim.registry import (
@@ -37,6 +37,7 @@ from warmstart_sim.scenario.sections import (
 from warmstart_sim.training.settings import ScenarioTraining, Settings, Training
 
 OWN_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+OWN_STAGES = "with `stream: stages`, the number of stages of this arm alone; default: the stream's"
 OwnName = Annotated[str, StringConstraints(pattern=OWN_NAME), Field(description="your own, as module:attribute")]
 Axis = Annotated[list[Any], Field(min_length=1, description="the values of the setting that the key names")]
 Bundle = Annotated[
@@ -102,14 +103,21 @@ def pretrain_settings() -> type[PretrainSettings]:
 
 @functools.cache
 def arm_settings() -> type[Settings]:
-    """The model of an arm, without `start` and the options of its strategy: training settings and parts."""
-    fields: dict[str, Any] = {"training": (ScenarioTraining | None, None)}
+    """The model of an arm, without `start` and the options of its strategy: stages, training settings and parts."""
+    own = {"stages": (PositiveInt | None, Field(default=None, description=OWN_STAGES))}
+    fields: dict[str, Any] = {**own, "training": (ScenarioTraining | None, None), **_part_fields()}
+    return create_model("Arm", __base__=Settings, **fields)
+
+
+def _part_fields() -> dict[str, Any]:
+    """A field for each part: its options, or a list of the names of some."""
+    fields: dict[str, Any] = {}
     for name in PARTS.names():
         schema = PARTS.schema(name)
         keys: Any = tuple(info.alias or field for field, info in schema.model_fields.items())
         options: Any = schema | list[Literal[keys]] if keys else schema  # type: ignore[valid-type]
-        fields[name] = (options, Field(default=None, description=PARTS.summary(name)))
-    return create_model("Arm", __base__=Settings, **fields)
+        fields[name] = (options | None, Field(default=None, description=PARTS.summary(name)))
+    return fields
 
 
 def listed(registry: Registry[Any], shared: type[Settings]) -> Any:
@@ -152,6 +160,7 @@ def scenario_file() -> type[Settings]:
         "stream": (choices(STREAMS, StreamSettings), "static"),
         "model": (choices(MODELS, Settings), "small_cnn"),
         "training": (ScenarioTraining, ScenarioTraining()),
+        "parts": (create_model("Parts", __base__=Settings, **_part_fields()), {}),
         "strategies": (create_model("Strategies", **arms), ...),
         "vary": (dict[str, Axis | Bundle | Draws], {}),
         "measure": (measure_settings(), MeasureSettings()),

@@ -43,7 +43,7 @@ class Scenario:
         first_phase_epochs: Later rounds start from the first phase as it was after so many epochs; None for its end.
         model: The model.
         training: The training settings of arms without their own.
-        arms: The arms, in the file's order.
+        arms: The arms, in the file's order, each with its parts.
         measure: The probes.
         analyze: The analyses that are made when all cells are complete.
     """
@@ -68,7 +68,7 @@ class Scenario:
         return self.header.metric or ("validation_accuracy" if held_out else "test_accuracy")
 
 
-SECTIONS = (*Header.model_fields, "data", "stream", "model", "training", "strategies", "vary")
+SECTIONS = (*Header.model_fields, "data", "stream", "model", "training", "parts", "strategies", "vary")
 
 
 def parse(raw: Mapping[str, Any], where: str) -> Scenario:
@@ -118,11 +118,16 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     arms_raw = check.mapping(present["strategies"], "strategies", allowed="a mapping of labels to options")
     if not arms_raw:
         raise scenario_error(where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
-    arms = tuple(check.arm(label, value, training_raw) for label, value in arms_raw.items())
+    parts_raw = check.shared_parts(present.get("parts", {}))
+    arms = tuple(check.arm(label, value, training_raw, parts_raw) for label, value in arms_raw.items())
 
     if STREAMS.has_trait(stream.name, "shares_budget"):
-        arms = tuple(replace(arm, training=check.stage_training(arm.training, stream.options)) for arm in arms)
+        arms = tuple(
+            replace(arm, training=check.stage_training(arm.training, arm.stream(stream).options)) for arm in arms
+        )
         training = check.stage_training(training, stream.options)
+    elif own := [arm.label for arm in arms if arm.stages]:
+        raise scenario_error(where, f"strategies.{own[0]}.stages", f"is for `stream: stages`; it is {stream.name}")
 
     epochs = getattr(stream_settings, "first_phase_epochs", None)
     if epochs is not None:

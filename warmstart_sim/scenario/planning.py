@@ -33,15 +33,18 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
         WarmstartError: The scenario or a value of an axis is invalid.
     """
     axes = axes_of(raw, where)
-    combinations = list(itertools.product(*(axis.values for axis in axes)))
+    combinations = _combinations(axes)
     scenarios = [_scenario_at(raw, axes, combination, where) for combination in combinations]
     cells: dict[str, Cell] = {}
     for seed in scenarios[0].header.seeds:
         for combination, scenario in zip(combinations, scenarios, strict=True):
+            moved = _moved_arms(axes, combination)
             for arm in scenario.arms:
+                if moved - {arm.label}:  # the arm's own cell is that of another combination
+                    continue
                 cell = Cell(
                     scenario.header.name, arm, seed, _varied_values(axes, combination, arm.label), scenario.data,
-                    scenario.data_settings, scenario.stream, scenario.rounds, scenario.model,
+                    scenario.data_settings, arm.stream(scenario.stream), scenario.rounds, scenario.model,
                     scenario.measure, scenario.pretraining, first_phase_epochs=scenario.first_phase_epochs,
                 )  # fmt: skip
                 same = cells.setdefault(cell.digest, cell)
@@ -70,6 +73,16 @@ def _check_select(scenarios: Sequence[Scenario], axes: Sequence[Axis], where: st
             raise scenario_error(where, f"select.over[{index}]", unknown("key of `vary`", key, keys))
     if not all(each.data_settings.validation_fraction for each in scenarios):
         raise scenario_error(where, "select", NEEDS_VALIDATION.format("data"))
+
+
+def _combinations(axes: Sequence[Axis]) -> list[tuple[Any, ...]]:
+    """The combinations of the axes' values, with the own axes of one arm at a time: arms do not meet each other's."""
+    return [each for each in itertools.product(*(axis.values for axis in axes)) if len(_moved_arms(axes, each)) < 2]
+
+
+def _moved_arms(axes: Sequence[Axis], combination: Sequence[Any]) -> set[str]:
+    """The arms whose own axes are not all at their first values."""
+    return {axis.arm for axis, value in zip(axes, combination, strict=True) if axis.arm and value is not axis.values[0]}
 
 
 def _with_common_metric(scenarios: Sequence[Scenario]) -> Scenario:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from warmstart_sim.registry import PARTS
 from warmstart_sim.results.store import drop_none
 from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.component import Component, model_to_dict, objects_to_names
@@ -49,6 +50,7 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
         "stream": stream,
         "model": section("model", scenario.model, {}),
         "training": _resolved_training(scenario, mapping_or_empty(written.get("training"))),
+        **({"parts": written["parts"]} if written.get("parts") else {}),
         "strategies": {
             arm.label: _resolved_arm(arm, written["strategies"][arm.label], varied) for arm in scenario.arms
         },
@@ -71,12 +73,14 @@ def _resolved_training(scenario: Scenario, written: Mapping[str, Any]) -> dict[s
 
 def _resolved_arm(arm: Arm, value: Any, varied: Collection[str]) -> Mapping[str, Any]:
     written = mapping_or_empty(value)
+    options = {part.name: dict(part.options) for part in arm.parts}
     if f"strategies.{arm.label}.start" in varied:
         return written
     # The arm's training settings are kept as written, because an axis may set the rest.
     return {
         "start": arm.start.name,
         **arm.start.options,
-        **{part.name: dict(part.options) for part in arm.parts},
+        **drop_none({"stages": arm.stages}),
+        **{name: options.get(name) for name in PARTS.names() if name in written},
         **({"training": written["training"]} if written.get("training") else {}),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -38,6 +38,11 @@ class Arm:
     start: Component
     parts: tuple[Component, ...]
     training: ScenarioTraining
+    stages: int | None = None  # of its own, in a stream of stages
+
+    def stream(self, shared: Component) -> Component:
+        """The stream of this arm, which may have stages of its own."""
+        return replace(shared, options={**shared.options, "stages": self.stages}) if self.stages else shared
 
 
 class SectionChecker:
@@ -211,8 +216,16 @@ class SectionChecker:
             found.append(self.component(registry, name, raw, f"{place}.{name}", shared))
         return found
 
-    def arm(self, label: str, value: Any, training: Mapping[str, Any]) -> Arm:
-        """Validates an arm; `training` is the scenario's."""
+    def shared_parts(self, value: Any) -> dict[str, Any]:
+        """Validates the names in `parts`, the parts of all arms; their options are validated with each arm."""
+        raw = self.mapping(value, "parts", allowed="a mapping of parts to their options")
+        for name in raw:
+            if name not in PARTS.names():
+                raise scenario_error(self.where, f"parts.{name}", unknown("part", name, PARTS.names()))
+        return raw
+
+    def arm(self, label: str, value: Any, training: Mapping[str, Any], parts: Mapping[str, Any]) -> Arm:
+        """Validates an arm; `training` and `parts` are the scenario's, and null leaves out one of these parts."""
         key = f"strategies.{label}"
         if not label or "/" in label or label == FIRST_PHASE:
             why = "first phases are called so" if label == FIRST_PHASE else "a label is text without a slash"
@@ -223,9 +236,16 @@ class SectionChecker:
             names = ", ".join(STRATEGIES.names())
             raise scenario_error(self.where, key, f"{hint} (a label of your own needs `start:` with one of {names})")
         start, own_training = raw.pop("start", label), raw.pop("training", None)
-        parts = tuple(self.part(name, raw.pop(name), f"{key}.{name}") for name in PARTS.names() if name in raw)
-        component, _ = self.component(STRATEGIES, start, raw, key, arm_settings())
-        return Arm(label, component, parts, self.own_training(own_training, training, key))
+        own = {name: f"{key}.{name}" for name in PARTS.names() if name in raw}
+        given = {name: raw.pop(name) if name in own else parts.get(name) for name in PARTS.names()}
+        made = tuple(
+            self.part(name, options, own.get(name, f"parts.{name}"))
+            for name, options in given.items()
+            if options is not None
+        )
+        component, settings = self.component(STRATEGIES, start, raw, key, arm_settings())
+        own_stages = getattr(settings, "stages", None)
+        return Arm(label, component, made, self.own_training(own_training, training, key), own_stages)
 
     def part(self, name: str, value: Any, key: str) -> Component:
         """Validates the options of an arm's part."""

@@ -297,6 +297,6 @@ def _expand_shorthand(value: Any, path: list[str]) -> Any:
         return {"name": value}  # model: mlp
     if isinstance(value, str) and path[0] == "strategies" and len(path) == 2:
         return {"start": value}  # mine: warm_start
-    if isinstance(value, list) and path[0] == "strategies" and len(path) > 2:
+    if isinstance(value, list) and (path[0], len(path)) in (("strategies", 3), ("parts", 2)):
         return dict.fromkeys(map(str, value), True)  # augment: [random_crop, rotation]
     return value

@@ -48,7 +48,9 @@ def batch_loss(
         for transform in transforms:
             batch = transform(batch)
         model_inputs = samples.normalized(batch.inputs)
-        batch = replace(batch, model_inputs=model_inputs, model=model, logits_of=logits_of)
+        batch = replace(
+            batch, model_inputs=model_inputs, model=model, logits_of=logits_of, transformed=bool(transforms)
+        )
         logits = forward(model_inputs)
         loss = F.cross_entropy(logits, batch.labels)
         for term in loss_terms:

@@ -33,7 +33,8 @@ class TrainingOutcome:
         epochs: Its number of epochs.
         steps: Its number of optimiser steps.
         samples_seen: The samples of all its epochs together.
-        best_state: Weights to report instead of the last, where the stop rule looks at validation data.
+        best_state: Weights to report instead of the last: those with the best validation accuracy.
+        best_epoch: The epoch after which they were the weights, from 1; None where the last weights are reported.
     """
 
     status: Status
@@ -41,6 +42,7 @@ class TrainingOutcome:
     steps: int
     samples_seen: int
     best_state: dict[str, torch.Tensor] | None = None
+    best_epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ class RoundTraining:
         self.epochs = 0
         self.steps = 0
         self.samples_seen = 0
-        self.best_state: dict[str, torch.Tensor] | None = None  # on validation data, where the rule asks for it
+        self.best_state: dict[str, torch.Tensor] | None = None  # on validation data, where the settings ask for it
+        self.best_epoch: int | None = None
+        self.best_validation = -1.0
 
         self._data = data
         self._settings = settings
@@ -116,7 +120,9 @@ class RoundTraining:
     def outcome(self) -> TrainingOutcome:
         """How the round ended; call it once `status` is set."""
         assert self.status is not None
-        return TrainingOutcome(self.status, self.epochs, self.steps, self.samples_seen, self.best_state)
+        return TrainingOutcome(
+            self.status, self.epochs, self.steps, self.samples_seen, self.best_state, self.best_epoch
+        )
 
     def run_epoch(self) -> EpochRow:
         """Trains for one epoch, checks the stop rule, and returns the epoch's row."""
@@ -171,8 +177,11 @@ class RoundTraining:
         if self.drops:
             assert validation is not None
             self.drops.after_epoch(validation)
-        if self.rule.needs_validation_accuracy and self.rule.epochs_without_validation_improvement == 0:
-            self.best_state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        if self._settings.reports_best:
+            assert validation is not None
+            if validation > self.best_validation:
+                self.best_validation, self.best_epoch = validation, self.epochs
+                self.best_state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def _step_requests(self) -> list[StepRequest]:
         """The steps of the next epoch; captures those whose shape is new."""
@@ -258,7 +267,7 @@ class RoundTraining:
             "optimizer": self.stepper.optimizer.state_dict(),
             "rule": self.rule.state_dict(),
             "drops": self.drops.state_dict() if self.drops else {},
-            "best_state": self.best_state,
+            "best": (self.best_state, self.best_epoch, self.best_validation),
             "counters": (self.epochs, self.steps, self.samples_seen),
             "parts": [hook.state for hook in self._hooks],
         }
@@ -270,7 +279,7 @@ class RoundTraining:
         self.rule.load_state_dict(state["rule"])
         if self.drops:
             self.drops = replace(self.drops, **state["drops"])
-        self.best_state = state["best_state"]
+        self.best_state, self.best_epoch, self.best_validation = state["best"]
         self.epochs, self.steps, self.samples_seen = state["counters"]
         for hook, saved in zip(self._hooks, state["parts"], strict=True):
             if hook.state is not None:

@@ -176,6 +176,9 @@ class Training(Settings):
             inputs to 10 bits (elsewhere it is float32); "bf16": autocast of the forward pass, weights stay float32.
         threads: CPU threads of one cell. Default 1: workers use the other cores, and numbers do not depend on how many
             there are.
+        report: "best_validation": a round's accuracies and losses are those of the weights after the epoch with its
+            highest validation accuracy; the next round starts from the last weights. Default: those of its last
+            weights, unless `until.validation_patience` is set.
     """
 
     optimizer: Optimizer = Optimizer()
@@ -185,12 +188,20 @@ class Training(Settings):
     until: Until = Until(train_accuracy=0.99)
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     threads: PositiveInt = 1
+    report: Literal["best_validation"] | None = None
+
+    @property
+    def reports_best(self) -> bool:
+        """Whether a round's accuracies are those of its best weights on validation data."""
+        return self.report == "best_validation" or self.until.validation_patience is not None
 
     @property
     def validates_with(self) -> str | None:
         """The setting that looks at validation accuracy after each epoch, such as "until.validation_patience"."""
         if self.until.validation_patience is not None:
             return "until.validation_patience"
+        if self.report == "best_validation":
+            return "report"
         return "schedule" if self.schedule.name == "reduce_on_plateau" else None
 
 
