@@ -131,7 +131,11 @@ def test_a_part_of_all_arms_gives_way_to_the_arms_own(edited):
 def test_arms_do_not_meet_the_axes_of_other_arms(edited):
     """Each arm has the combinations of its own axes and the common ones: 2 (1 + 3 + 2) cells, and not 2 x 3 x 3 x 2."""
     arms = {"one": {"start": "warm_start", "stages": 1}, "sp": {"start": "shrink_perturb"}, "ban": "random_init"}
-    vary = {"strategies.sp.stages": [2, 3, 4], "training.batch_size": [10, 20], "strategies.ban.stages": [2, 4]}
+    vary = {"strategies.sp.stages": [2, 3, 4], "training.batch_size": [10, 20]}
+    vary["taught"] = {
+        name: {"strategies.ban.stages": stages, "strategies.ban.self_distillation": {"beta": stages}}
+        for name, stages in (("a little", 2), ("much", 4))
+    }
     raw = edited({"stream": {"name": "stages", "epochs": 8}, "strategies": arms, "seeds": [0], "vary": vary})
     del raw["training"]
     found = cells(raw)
@@ -140,6 +144,7 @@ def test_arms_do_not_meet_the_axes_of_other_arms(edited):
         pairs = sorted((each.varied["training.batch_size"], each.stream.options["stages"]) for each in own)
         assert pairs == [(size, count) for size in (10, 20) for count in stages]
         assert all(each.arm.training.until.epochs == 8 // each.stream.options["stages"] for each in own)
+        assert {each.varied["taught"] for each in own} == ({"a little", "much"} if label == "ban" else {None})
     again = cells(stored(raw))
     assert [(cell.id, cell.varied) for cell in again] == [(cell.id, cell.varied) for cell in found]
 
@@ -182,8 +187,8 @@ DOTTED = "expected the dotted key of a setting, such as training.optimizer.lr"
             "vary.training.batch_size: found a mapping; a setting takes a list of values, a bundle a name without dots",
         ),
         (
-            {"pair": {"a": {"strategies.mine.start": "random_init"}}},
-            "vary.pair.a.strategies.mine.start: a bundle holds for all strategies, and cannot set an option of one",
+            {"pair": {"a": {"strategies.mine.start": "random_init", "training.batch_size": 4}}},
+            "vary.pair: sets options of one strategy beside other settings; a bundle holds for all strategies or for one",
         ),
         ({"pair": {"a": {"strategies": {}}}}, f"vary.pair.a.strategies: {DOTTED}"),
         ({"pair": {"a": {"seeds": [3]}}}, f"vary.pair.a.seeds: {DOTTED}"),
@@ -311,10 +316,6 @@ def test_draws_are_stored_as_a_bundle_of_what_was_drawn(edited):
         (
             {"draws": 1, "from": {"seeds": [8]}},
             "from.seeds: expected the dotted key of a setting, such as training.optimizer.lr",
-        ),
-        (
-            {"draws": 1, "from": {"strategies.mine.epochs": [8]}},
-            "from.strategies.mine.epochs: a bundle holds for all strategies, and cannot set an option of one",
         ),
     ],
 )

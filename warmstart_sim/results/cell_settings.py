@@ -29,6 +29,8 @@ def cell_settings(run: Run, row: Mapping[Any, Any]) -> dict[str, str]:
         _set(found, part, options)
     labels = bundles(scenario)
     for key in sorted(scenario.get("vary") or {}, key=lambda key: key not in labels):
+        if key in labels and pd.isna(row[key]):  # a bundle of another arm
+            continue
         settings = scenario["vary"][key][str(row[key])] if key in labels else {key: row.get(column_of(key))}
         for name in sorted(settings, key=lambda name: name.count(".")):  # a section before its keys
             _set(found, name.removeprefix("parts."), settings[name])

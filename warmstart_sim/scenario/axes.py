@@ -123,7 +123,17 @@ def _bundle(raw: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: 
             raise scenario_error(
                 where, place, f"'{first}' and '{label}' do not both set {min(lacking)}; all labels set the same keys"
             )
-    return Axis(key, key, tuple(labels), None, labels)
+    arms = {_arm_of(raw, setting) for setting in labels[first]}
+    if len(arms) > 1:
+        text = "sets options of one strategy beside other settings; a bundle holds for all strategies or for one"
+        raise scenario_error(where, place, text)
+    return Axis(key, key, tuple(labels), arms.pop(), labels)
+
+
+def _arm_of(raw: Mapping[str, Any], setting: str) -> str | None:
+    """The label of the strategy whose option a key in a bundle sets, or None for other settings."""
+    steps = [setting] if setting in SECTIONS else split_key(raw, setting)
+    return steps[1] if steps[0] == "strategies" else None
 
 
 def _drawn(raw: Mapping[str, Any], key: str, values: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
@@ -157,8 +167,8 @@ def _check_values(values: Sequence[Any], place: str, where: str) -> None:
 
 def _check_bundled(raw: Mapping[str, Any], setting: str, place: str, where: str) -> None:
     """Checks the key of a setting in a bundle."""
-    if setting not in SECTIONS and _steps(raw, setting, place, where)[0] == "strategies":
-        raise scenario_error(where, place, "a bundle holds for all strategies, and cannot set an option of one")
+    if setting not in SECTIONS:
+        _steps(raw, setting, place, where)
 
 
 def _steps(raw: Mapping[str, Any], key: str, place: str, where: str) -> list[str]:

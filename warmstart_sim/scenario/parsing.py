@@ -123,7 +123,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
 
     if STREAMS.has_trait(stream.name, "shares_budget"):
         arms = tuple(
-            replace(arm, training=check.stage_training(arm.training, arm.stream(stream).options)) for arm in arms
+            replace(arm, training=check.stage_training(arm.training, stream.options, arm.stages)) for arm in arms
         )
         training = check.stage_training(training, stream.options)
     elif own := [arm.label for arm in arms if arm.stages]:

@@ -152,12 +152,15 @@ class SectionChecker:
         share = fraction if settings.fraction == "same" else settings.fraction
         return PretrainingSource(data, data_settings, not shares_target, share, settings.adapt, trained)
 
-    def stage_training(self, training: ScenarioTraining, options: Mapping[str, Any]) -> ScenarioTraining:
+    def stage_training(
+        self, training: ScenarioTraining, options: Mapping[str, Any], own: int | None = None
+    ) -> ScenarioTraining:
         """The training of each stage, which ends after floor(N / T) of the budget's N epochs or steps if there is one.
 
         Args:
             training: The training settings in the file.
             options: The stream's: `stages`, which is T, and `epochs` or `steps`.
+            own: An arm's own T.
         """
         budget = {rule: options[rule] for rule in ("epochs", "steps") if options[rule] is not None}
         if not budget:
@@ -165,12 +168,14 @@ class SectionChecker:
         if len(budget) > 1:
             raise scenario_error(self.where, "stream.steps", "the budget has `epochs` already; give one of the two")
         ((rule, total),) = budget.items()
-        share = total // options["stages"]
+        stages = own or options["stages"]
+        share = total // stages
         if share == 0:
-            text = f"found {total}; for {options['stages']} stages it must be at least {options['stages']}"
+            text = f"found {total}; for {stages} stages it must be at least {stages}"
             raise scenario_error(self.where, f"stream.{rule}", text)
         until = Until.model_validate({rule: share, "max_epochs": share})
-        if "until" in training.model_fields_set and training.until != until:
+        written = {until, self.stage_training(ScenarioTraining(), options).until} if own else {until}
+        if "until" in training.model_fields_set and training.until not in written:
             text = f"each stage ends after {share} {rule}, by `stream.{rule}`; leave one of the two out"
             raise scenario_error(self.where, "training.until", text)
         later = training.later_rounds and training.later_rounds.model_copy(update={"until": until})
