@@ -188,7 +188,7 @@ DOTTED = "expected the dotted key of a setting, such as training.optimizer.lr"
         ),
         (
             {"pair": {"a": {"strategies.mine.start": "random_init", "training.batch_size": 4}}},
-            "vary.pair: sets options of one strategy beside other settings; a bundle holds for all strategies or for one",
+            "vary.pair: sets options of one strategy beside other settings; a bundle holds for all or for one",
         ),
         ({"pair": {"a": {"strategies": {}}}}, f"vary.pair.a.strategies: {DOTTED}"),
         ({"pair": {"a": {"seeds": [3]}}}, f"vary.pair.a.seeds: {DOTTED}"),

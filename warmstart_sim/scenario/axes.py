@@ -125,7 +125,7 @@ def _bundle(raw: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: 
             )
     arms = {_arm_of(raw, setting) for setting in labels[first]}
     if len(arms) > 1:
-        text = "sets options of one strategy beside other settings; a bundle holds for all strategies or for one"
+        text = "sets options of one strategy beside other settings; a bundle holds for all or for one"
         raise scenario_error(where, place, text)
     return Axis(key, key, tuple(labels), arms.pop(), labels)
 
