@@ -94,22 +94,22 @@ SAMPLE = {
     "zaidi": """
         C-T1 | cifar10, standard, setting=none, test_accuracy | 83.8 (0.3)
         C-T1 | self_distillation, setting=DC | 92.6 (0.1)
-        C-T1 | shrink_perturb, distillation=yes, setting=D | 94.1 (0.0)
-        C-T1 | layerwise, distillation=yes, setting=DCW | 95.0 (0.3)
+        C-T1 | shrink_perturb_distilled, setting=D | 94.1 (0.0)
+        C-T1 | layerwise_distilled, setting=DCW | 95.0 (0.3)
         C-T2 | cifar100, sgdr, setting=DC | 71.0 (0.6)
         C-T2 | self_distillation, setting=none | 56.4 (0.5)
-        C-T2 | layerwise, distillation=no, setting=DC | 74.6 (0.5)
-        C-T2 | shrink_perturb, distillation=no, setting=D | 71.9 (0.1)
-        C-T2 | shrink_perturb, distillation=yes, setting=none | 63.5 (0.3)
-        C-T2 | shrink_perturb, test_accuracy_gain, distillation=yes | 8
-        C-T3 | preact_resnet18, shrink_perturb, distillation=no, setting=DCW | 58.95 (0.56)
+        C-T2 | layerwise, setting=DC | 74.6 (0.5)
+        C-T2 | shrink_perturb, setting=D | 71.9 (0.1)
+        C-T2 | shrink_perturb_distilled, setting=none | 63.5 (0.3)
+        C-T2 | shrink_perturb_distilled, test_accuracy_gain | 8
+        C-T3 | preact_resnet18, shrink_perturb, setting=DCW | 58.95 (0.56)
         C-T4 | imagenet, standard, setting=CW | 59.1
         C-T4 | imagenet, shrink_perturb, setting=DCW | 69.7
         C-T5 | hyperparameter=stages, epochs_per_stage=8 | 25
         C-T5 | normalization_std, channel=1 | 0.224
         C-T6 | total_epochs | 500
         C-F4 | standard, lr=0.005, weight_decay=0 | 67.6
-        C-F6 | label_noise=0.4 | 15
+        C-F6 | data.label_noise=0.4 | 15
     """,
     "alabdulmohsin": """
         D-T1 | fc, alpha=0.5 | 23.6 (3.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.execution.launch import choose_device, run_scenario, stored_scenario
 from warmstart_sim.execution.options import RunOptions, takes_run_options
-from warmstart_sim.registry import ANALYSES
+from warmstart_sim.registry import ANALYSES, STREAMS
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.cells import import_user_modules
 from warmstart_sim.scenario.overrides import prepare_scenario
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from warmstart_sim.execution.status import Status
     from warmstart_sim.results.tables import Run
     from warmstart_sim.training.settings import Training
+
+
+Range = tuple[int, int]  # the least and the most
 
 
 @takes_run_options(for_typer=False)
@@ -130,7 +133,12 @@ def _run_prepared(raw: Mapping[str, Any], where: str, options: RunOptions) -> Ru
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a scenario. Rounds and steps are those that are trained: shared first phases once, copies never."""
+    """The size of a scenario. Rounds and steps are those that are trained: shared first phases once, copies never.
+
+    Attributes:
+        budgets: Where stages share a budget, the epochs and the steps of a cell of each arm. Cells of an arm differ
+            where stages do not divide the budget, arms also where their batch sizes differ.
+    """
 
     cells: int
     copies: int
@@ -139,6 +147,7 @@ class Size:
     first_phases: int
     rounds: int
     steps: int
+    budgets: Mapping[str, tuple[Range, Range]] = field(default_factory=dict)
 
 
 def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> Size:
@@ -152,6 +161,7 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
     scenario, cells = scenarios.plan(raw, where)
     phases = scenarios.first_phases(cells)
     rounds = steps = 0
+    spent: dict[str, list[tuple[int, int]]] = {}
     work = [*phases, *cells]
     for cell, sizes in zip(work, checked_training_sizes(work, find_data_root(data_root), where), strict=True):
         if cell.copy_of:
@@ -160,15 +170,26 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
         if cell.shares_first_round:
             del sizes[0]
         rounds += len(sizes)
-        steps += sum(_most_steps(cell.arm.training.in_round(first + n), count) for n, count in enumerate(sizes))
+        of_rounds = [_most(cell.arm.training.in_round(first + n), count) for n, count in enumerate(sizes)]
+        total = sum(epochs for epochs, _ in of_rounds), sum(steps for _, steps in of_rounds)
+        steps += total[1]
+        shares = STREAMS.has_trait(cell.stream.name, "shares_budget")
+        if shares and any(cell.stream.options[rule] for rule in ("epochs", "steps")):
+            spent.setdefault(cell.arm.label, []).append(total)
     copies = sum(cell.copy_of is not None for cell in cells)
-    return Size(len(cells), copies, len(scenario.arms), len(scenario.header.seeds), len(phases), rounds, steps)
+    budgets = {
+        label: ((min(epochs), max(epochs)), (min(of_steps), max(of_steps)))
+        for label, each in spent.items()
+        for epochs, of_steps in [tuple(zip(*each, strict=True))]
+    }
+    return Size(len(cells), copies, len(scenario.arms), len(scenario.header.seeds), len(phases), rounds, steps, budgets)
 
 
-def _most_steps(training: Training, samples: int) -> int:
-    """The steps of a round that trains to its cap."""
-    to_cap = training.until.cap * math.ceil(samples / training.batch_size)
-    return min(to_cap, training.until.steps or to_cap)
+def _most(training: Training, samples: int) -> tuple[int, int]:
+    """The epochs and the steps of a round that trains to its cap."""
+    in_epoch = math.ceil(samples / training.batch_size)
+    steps = training.until.steps or training.until.cap * in_epoch
+    return min(training.until.cap, math.ceil(steps / in_epoch)), min(steps, training.until.cap * in_epoch)
 
 
 def analyze(

@@ -326,6 +326,17 @@ def check(
     phases = f", {_count(size.first_phases, 'first phase')}" if size.first_phases else ""
     cells += f", {size.copies:,} of them copied" if size.copies else ""
     print(f"{where}: valid; {cells}{phases}, {_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}")
+    budgets = {
+        arm: f"{_span(*epochs, 'epoch')}, {_span(*steps, 'step')}" for arm, (epochs, steps) in size.budgets.items()
+    }
+    if len(set(budgets.values())) == 1:
+        budgets = {"any arm": next(iter(budgets.values()))}
+    for arm, text in budgets.items():
+        print(f"a cell of {arm}: {text}")
+
+
+def _span(least: int, most: int, noun: str) -> str:
+    return _count(most, noun) if least == most else f"{least:,} to {_count(most, noun)}"
 
 
 @app.command(name="list")

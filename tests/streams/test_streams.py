@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import STREAMS
@@ -147,6 +148,16 @@ def test_stages_share_their_budget_equally_and_what_is_left_over_goes_to_none(ti
             assert (getattr(until, rule), until.cap, until.train_accuracy) == (share, share, None)
     raw["stream"] = {"name": "stages", "stages": 3}  # each to convergence
     assert scenarios.plan(raw, "file")[1][0].arm.training.until.train_accuracy == 0.99
+
+
+def test_the_budget_of_each_arm_is_counted(tiny_scenario):
+    """Seven epochs of 150 samples: in one stage, and in three of two epochs."""
+    arms = {"one": {"start": "warm_start", "stages": 1}, "three": "random_init"}
+    raw = {**tiny_scenario, "stream": {"name": "stages", "stages": 3, "epochs": 7}, "strategies": arms}
+    raw["training"] = {"batch_size": 32}
+    assert api.size(raw, "file").budgets == {"one": ((7, 7), (35, 35)), "three": ((6, 6), (30, 30))}
+    raw["vary"] = {"strategies.three.stages": [3, 7], "training.batch_size": [32, 150]}
+    assert api.size(raw, "file").budgets == {"one": ((7, 7), (7, 35)), "three": ((6, 7), (6, 35))}
 
 
 @pytest.mark.parametrize(

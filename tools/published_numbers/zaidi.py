@@ -14,11 +14,11 @@ from published_number import PublishedNumber, print_csv, stated
 
 SETTINGS = {"Ø": "none", "D": "D", "DC": "DC", "DCW": "DCW"}
 
-STANDARD = "strategy=standard; distillation=no"
-BORN_AGAIN = "strategy=self_distillation; distillation=yes"
-SGDR = "strategy=sgdr; distillation=no"
-LAYERWISE = ["strategy=layerwise; distillation=no", "strategy=layerwise; distillation=yes"]
-SHRINK_PERTURB = ["strategy=shrink_perturb; distillation=no", "strategy=shrink_perturb; distillation=yes"]
+STANDARD = "strategy=standard"
+BORN_AGAIN = "strategy=self_distillation"
+SGDR = "strategy=sgdr"
+LAYERWISE = ["strategy=layerwise", "strategy=layerwise_distilled"]
+SHRINK_PERTURB = ["strategy=shrink_perturb", "strategy=shrink_perturb_distilled"]
 
 CIFAR10 = "data.name=cifar10; model.name=resnet18"
 CIFAR100 = "data.name=cifar100; model.name=resnet18"
@@ -168,7 +168,7 @@ PROSE = [
        "Figure 5, caption", "as in section 3.3; all are ahead of standard in setting none (section 5.5)")
       for stages in ("2", "5", "10", "20")),
     ("improves upon standard training by over 15 percentage points in test accuracy when we have 40% label noise",
-     "C-F6", f"{TINY}; label_noise=0.4; setting=DCW; {AHEAD_OF_STANDARD}", "test_accuracy_gain", "15", POINTS,
+     "C-F6", f"{TINY}; data.label_noise=0.4; setting=DCW; {AHEAD_OF_STANDARD}", "test_accuracy_gain", "15", POINTS,
      "section 6, second paragraph", '"over"'),
     ("in all cases the models achieve close to 100% accuracy", "C-F10", "", "train_accuracy", "100", "percent",
      "Figure 10, caption", '"close to", of all models of the figure'),
