@@ -310,7 +310,11 @@ class Hooks:
 
 
 class Part(Protocol):
-    """What changes training rather than the start. Called once a round, with the same arguments as a strategy."""
+    """What changes training rather than the start. Called once a round, with the same arguments as a strategy.
+
+    The trait "plain_loss_term" says that it brings a loss term alone, which reads neither `batch.inputs` nor
+    `batch.logits_of`: Avalanche's loop can add it, too.
+    """
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> Hooks:
         """The hooks for this round. In the first round `previous` is `fresh`."""

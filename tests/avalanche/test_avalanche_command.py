@@ -128,7 +128,7 @@ def test_another_engine_is_refused_in_the_same_folder(command, scenario, tmp_pat
     [
         (
             "--set 'strategies={careful: {start: warm_start, augment: [horizontal_flip]}}'",
-            "--engine avalanche: strategy 'careful' has part 'augment'; that engine does starts and stop rules only",
+            "--engine avalanche: strategy 'careful' has part 'augment'; that engine does starts, stop",
         ),
         ("--set training.precision=bf16", "--engine avalanche: strategy 'random_init' has precision: bf16; that"),
         (

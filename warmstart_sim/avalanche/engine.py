@@ -23,7 +23,7 @@ from warmstart_sim.avalanche.stopwatch import Stopwatch
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment.cell_trainer import CellTrainer, set_up_torch
 from warmstart_sim.experiment.engine import RoundListener, RoundTrainer
-from warmstart_sim.registry import MODELS, STRATEGIES
+from warmstart_sim.registry import MODELS, PARTS, STRATEGIES
 from warmstart_sim.scenario import Cell
 from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training.batches import batch_sizes, epoch_order
@@ -34,7 +34,7 @@ from warmstart_sim.types import Round, StateDict
 
 
 def check_supported(cells: Iterable[Cell]) -> None:
-    """Makes sure that Avalanche's loop can train these cells: strategies and stop rules, and nothing else.
+    """Makes sure that Avalanche's loop can train these cells: strategies, stop rules and plain loss terms, only.
 
     Raises:
         WarmstartError: It cannot.
@@ -43,7 +43,7 @@ def check_supported(cells: Iterable[Cell]) -> None:
         training, later = cell.arm.training.in_round(0), cell.arm.training.in_round(1)
         texts = not cell.model.is_user_defined and MODELS.has_trait(cell.model.name, "tokens")
         beyond = [
-            *(f"part '{part.name}'" for part in cell.arm.parts),
+            *(f"part '{part.name}'" for part in cell.arm.parts if not PARTS.has_trait(part.name, "plain_loss_term")),
             *(["precision: bf16"] if "bf16" in (training.precision, later.precision) else []),
             *(["bucketing"] if training.bucketing or later.bucketing else []),
             *(["report: best_validation"] if training.report or later.report else []),
@@ -52,8 +52,8 @@ def check_supported(cells: Iterable[Cell]) -> None:
         ]
         if beyond:
             raise WarmstartError(
-                f"--engine avalanche: strategy '{cell.arm.label}' has {beyond[0]}; that engine does starts and stop "
-                "rules only, so leave it out or use our own engine"
+                f"--engine avalanche: strategy '{cell.arm.label}' has {beyond[0]}; that engine does starts, stop "
+                "rules and loss terms only, so leave it out or use our own engine"
             )
 
 
@@ -83,6 +83,7 @@ class _Rounds:
         self._seconds = TrainSeconds()
         self._starting = StrategyPlugin(
             trainer.cell.arm.start.make(STRATEGIES),
+            parts=[part.make(PARTS) for part in trainer.cell.arm.parts],
             seed=trainer.cell.seed,
             model_factory=trainer.new_model,
             make_context=lambda number, previous: trainer.round_context(rounds[number], previous),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.model_functions import without_gradient
 from warmstart_sim.training.round_context import round_context
 from warmstart_sim.training.starts import freeze_all_but, never_trained, start_of_round, train_mode, trains_by_default
-from warmstart_sim.types import Round, RoundContext, StateDict, Strategy
+from warmstart_sim.types import Batch, Hooks, Part, Round, RoundContext, StateDict, Strategy
 
 
 class StrategyPlugin(SupervisedPlugin):
@@ -48,6 +48,7 @@ class StrategyPlugin(SupervisedPlugin):
             by `reset_parameters()`.
         reset_optimizer: Whether each of these experiences begins with a new optimiser state (default), or with the
             last one's. Rates and other options stay as they are.
+        parts: Parts whose hooks are loss terms, such as `SelfDistillation()`; each is added to the loss of every batch.
         make_context: Builds the context of an experience, from its number and the model's state (None before the first
             training). By default the context's samples are those of Avalanche's adapted data set, where the last
             `len(experience.dataset)` are the new ones, as in Cumulative.
@@ -56,7 +57,7 @@ class StrategyPlugin(SupervisedPlugin):
         context: The context of the last experience that started, with `start`; None before the first.
 
     Raises:
-        WarmstartError: No such strategy.
+        WarmstartError: No such strategy; or when an experience starts, a part that brings more than a loss term.
 
     >>> from warmstart_sim import ShrinkPerturb
     >>> StrategyPlugin(ShrinkPerturb(0.4, 0.1)).strategy.lam
@@ -72,6 +73,7 @@ class StrategyPlugin(SupervisedPlugin):
         seed: int = 0,
         model_factory: Callable[[], nn.Module] | None = None,
         reset_optimizer: bool = True,
+        parts: Sequence[Part] = (),
         make_context: Callable[[int, StateDict | None], RoundContext] | None = None,
     ) -> None:
         super().__init__()
@@ -83,10 +85,12 @@ class StrategyPlugin(SupervisedPlugin):
         self.seed = seed
         self.model_factory = model_factory
         self.reset_optimizer = reset_optimizer
+        self.parts = tuple(parts)
         self.make_context = make_context
         self.context: RoundContext | None = None
         self._trains_by_default: frozenset[str] | None = None  # while an experience's start has frozen some
         self._initial: StateDict = {}
+        self._loss_terms: list[Callable[[Batch, torch.Tensor], torch.Tensor]] = []
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Makes sure that model and optimiser belong together, before Avalanche silently adds what is missing."""
@@ -108,6 +112,7 @@ class StrategyPlugin(SupervisedPlugin):
         weights = {**start.weights, **{entry: current[entry] for entry in _structure(model)}}
         model.load_state_dict(weights)
         self.context = dataclasses.replace(context, start=weights, trainable=start.trainable)
+        self._loss_terms = list(self._made_loss_terms(self.context))
         if number and self.reset_optimizer:
             make_new(strategy.optimizer)
         if start.trainable is not None:
@@ -119,6 +124,25 @@ class StrategyPlugin(SupervisedPlugin):
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Frozen BatchNorm stays in evaluation mode, also after an evaluation."""
         train_mode(strategy.model)
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Adds the loss terms of the parts."""
+        inputs, labels = strategy.mb_x, strategy.mb_y
+        batch = Batch(inputs, labels, torch.Generator(inputs.device), model_inputs=inputs, model=strategy.model)
+        for term in self._loss_terms:
+            strategy.loss = strategy.loss + term(batch, strategy.mb_output)
+
+    def _made_loss_terms(self, context: RoundContext) -> Iterator[Callable[[Batch, torch.Tensor], torch.Tensor]]:
+        """The loss terms of the parts in an experience."""
+        for part in self.parts:
+            hooks = part(context.previous or context.fresh, context.fresh, context)
+            if hooks != Hooks(loss_term=hooks.loss_term):
+                raise WarmstartError(
+                    f"StrategyPlugin: the part {type(part).__name__} brings more than a loss term, for which Avalanche's "
+                    "loop has no place; leave it out, or use our own engine"
+                )
+            if hooks.loss_term:
+                yield hooks.loss_term
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Unfreezes what the experience's start had frozen."""

@@ -71,7 +71,9 @@ class RunOptions:
     ] = "auto"
     engine: Annotated[
         Literal["native", "avalanche"],
-        Option(help="The training loop: ours, or Avalanche's with our plugins (strategies and stop rules only)."),
+        Option(
+            help="The training loop: ours, or Avalanche's with our plugins (strategies, stop rules and loss terms only)."
+        ),
     ] = "native"
     ray: Annotated[
         str | None,
