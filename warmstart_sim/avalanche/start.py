@@ -138,8 +138,8 @@ class StrategyPlugin(SupervisedPlugin):
             hooks = part(context.previous or context.fresh, context.fresh, context)
             if hooks != Hooks(loss_term=hooks.loss_term):
                 raise WarmstartError(
-                    f"StrategyPlugin: the part {type(part).__name__} brings more than a loss term, for which Avalanche's "
-                    "loop has no place; leave it out, or use our own engine"
+                    f"StrategyPlugin: the part {type(part).__name__} brings more than a loss term, and Avalanche's "
+                    "loop takes nothing else; leave it out, or use our own engine"
                 )
             if hooks.loss_term:
                 yield hooks.loss_term

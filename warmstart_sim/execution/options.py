@@ -71,9 +71,7 @@ class RunOptions:
     ] = "auto"
     engine: Annotated[
         Literal["native", "avalanche"],
-        Option(
-            help="The training loop: ours, or Avalanche's with our plugins (strategies, stop rules and loss terms only)."
-        ),
+        Option(help="The training loop: ours, or Avalanche's with our plugins (starts, stop rules, loss terms only)."),
     ] = "native"
     ray: Annotated[
         str | None,
