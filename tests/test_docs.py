@@ -151,7 +151,7 @@ def test_examples_of_new_modules_train_in_a_scenario(documented_modules, tiny_sc
             "random_init": {},
             "renew": {},
             "rescale_blocks": {"samples": 40},
-            "taught": {"start": "random_init", "distill_last_round": {"beta": 2.0}},
+            "taught": {"start": "random_init", "self_distillation": {"beta": 2.0}},
             "reset": {"start": "warm_start", "reset_weak_units": {"share": 0.5, "every": 2}},
             "noisy": {"start": "warm_start", "pixel_noise": {"deviation": 0.5}},
         },
