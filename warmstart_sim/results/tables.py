@@ -90,7 +90,8 @@ class Run:
     @property
     def common_axes(self) -> list[str]:
         """The columns of varied values that all arms have, not options of one arm."""
-        return [axis for axis, keys in self.axis_keys.items() if not keys[0].startswith("strategies.")]
+        vary = self.scenario.get("vary") or {}
+        return [axis for axis, keys in self.axis_keys.items() if not _is_of_one_arm(keys[0], vary[keys[0]])]
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -191,6 +192,13 @@ def _with_selected_settings(run: Run) -> Run:
 def _orders(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
     """The columns of text whose values have an order: arms, and the labels of bundles."""
     return {"strategy": list(scenario["strategies"]), **bundles(scenario)}
+
+
+def _is_of_one_arm(key: str, values: Any) -> bool:
+    """Whether an axis of `vary` belongs to one arm: an option below it, or a bundle of such options."""
+    if isinstance(values, Mapping):
+        key = next(iter(next(iter(values.values()))))
+    return key.startswith("strategies.")
 
 
 def bundles(scenario: Mapping[str, Any]) -> dict[str, list[str]]:
