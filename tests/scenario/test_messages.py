@@ -19,6 +19,7 @@ TRAINING_KEYS = (
 )
 OPTIMIZER_KEYS = "(allowed here: name, lr, momentum, weight_decay, decay_biases)"
 ANALYSES = f"(there are: {', '.join(registry.ANALYSES.names())})"
+PARTS = f"(there are: {', '.join(registry.PARTS.names())})"
 NOT_NEGATIVE = "(allowed: a number >= 0)"
 ONE_TABLE = "a run has one table of each analysis"
 GAP_KEYS = "(allowed here: axis, to)"
@@ -145,7 +146,7 @@ MISTAKES = [
     ("training.until.plateau", True, "~: found true (allowed: a mapping)"),
     ("training.until.give_up", {"epochs": 2}, "~.below: is missing (expected a number > 0 and < 1)"),
     ("training.report", "best_validation", f"~: {VALIDATION} (strategy 'random_init')"),
-    ("parts", {"augmentt": {}}, "parts.augmentt: unknown part 'augmentt'; did you mean 'augment'?~~"),
+    ("parts.augmentt", {}, f"~: unknown part 'augmentt'; did you mean 'augment'? {PARTS}"),
     ("strategies.random_init.stages", 2, "~: is for `stream: stages`; it is online"),
     ("training.until.validation_patience", 3, f"~: {VALIDATION} (strategy 'random_init')"),
     # Strategies.
