@@ -24,7 +24,7 @@ NOT_NEGATIVE = "(allowed: a number >= 0)"
 ONE_TABLE = "a run has one table of each analysis"
 GAP_KEYS = "(allowed here: axis, to)"
 LAMBDAS = "accuracy_against_lambda.lambdas"
-ARM = f"(allowed here: start, training, {', '.join(registry.PARTS.names())}"
+ARM = f"(allowed here: start, stages, training, {', '.join(registry.PARTS.names())}"
 ARM_KEYS, SHRINK_KEYS = f"{ARM})", f"{ARM}, lambda, sigma, noise, parameters, buffers, affine)"
 AUGMENT_KEYS = "(allowed here: random_crop, horizontal_flip, color_jitter, rotation, enlarged_crop)"
 NAMES = ", ".join(registry.STRATEGIES.names())
