@@ -87,7 +87,7 @@ def tiny_scenario() -> dict:
         "data": {"name": "noisy_digits", "normalize": "none", "train_samples": 150, "test_samples": 100},
         "stream": {"name": "online", "chunk_size": 50},
         "model": {"name": "small_cnn", "channels": [4, 8]},
-        "training": {"batch_size": 32, "until": {"train_accuracy": 0.9, "max_epochs": 12}},
+        "training": {"batch_size": 32, "until": {"train_accuracy": 0.9, "max_epochs": 6}},
         "strategies": {"random_init": {}, "warm_start": {}, "shrink_perturb": {"lambda": 0.6, "sigma": 0.1}},
         "seeds": [0, 1],
         "standard_figures": False,

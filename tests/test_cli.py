@@ -103,8 +103,8 @@ def test_schema_prints_json(command):
 
 
 def test_check_says_how_much_work_it_is(command, scenario):
-    # At most 12 epochs of 2 and of 4 batches (of 50 and of 100 samples) for three strategies.
-    expected = "valid; 3 cells (3 strategies, 1 seed), 6 rounds, at most 216 steps\n"
+    # At most 6 epochs of 2 and of 4 batches (of 50 and of 100 samples) for three strategies.
+    expected = "valid; 3 cells (3 strategies, 1 seed), 6 rounds, at most 108 steps\n"
     assert command("check", scenario).out == f"{scenario}: {expected}"
     assert "1 cell (1 strategy, 1 seed), 2 rounds" in command("check", scenario, "--strategies", "warm_start").out
     assert "9 cells (3 strategies, 3 seeds)" in command("check", scenario, "--seeds", "3, 4,5").out

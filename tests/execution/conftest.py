@@ -28,8 +28,9 @@ def two_nodes() -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason='needs Ray: pip install "warmstart-sim[ray]"')
     from ray.cluster_utils import Cluster
 
-    soon = {"health_check_period_ms": 300, "health_check_initial_delay_ms": 300}  # a lost node is noticed in seconds
-    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": soon}
+    config = {"health_check_period_ms": 300, "health_check_initial_delay_ms": 300}  # a lost node is noticed in seconds
+    config["worker_niceness"] = 0  # by default, tests that run beside these come first
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": config}
     nodes = Cluster(initialize_head=True, head_node_args=head)
     try:
         nodes.add_node(num_cpus=1)

@@ -77,7 +77,7 @@ def test_two_workers_give_the_tables_of_one(tiny_scenario, tmp_path, quick_worke
 def test_a_run_killed_at_any_moment_and_started_again_gives_the_tables_of_one_that_was_not(
     tiny_scenario, tmp_path, monkeypatch, started, quick_workers, workers, kills
 ):
-    tiny_scenario |= {"seeds": [0], "training": {"batch_size": 32, "until": {"epochs": 50}}}
+    tiny_scenario |= {"seeds": [0], "training": {"batch_size": 32, "until": {"epochs": 30}}}
     scenario = tmp_path / "tiny.yaml"
     scenario.write_text(yaml.safe_dump(tiny_scenario, sort_keys=False))
     run_cells(tiny_scenario, tmp_path / "through", workers=1)
