@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 import shutil
@@ -221,6 +222,10 @@ def test_a_published_folder_without_its_cells_keeps_its_tables_when_reported_aga
     shutil.rmtree(tmp_path / "cells")
     launch.collect(tmp_path)
     assert (tmp_path / "rounds.csv").read_text() == before
+    (tmp_path / "rounds.csv.gz").write_bytes(gzip.compress(before.encode()))
+    (tmp_path / "rounds.csv").unlink()
+    launch.collect(tmp_path)
+    assert not (tmp_path / "rounds.csv").exists()
 
 
 def test_a_users_arrays_go_to_a_worker_once(tiny_scenario):

@@ -126,16 +126,16 @@ def test_verdicts(beside):
     mean = 100 * OURS.mean()
     assert beside(run, number(mean + 0.5))["verdict"].tolist() == ["agrees"]
     assert beside(run, number(mean + 5))["verdict"].tolist() == ["differs"]
-    assert beside(run, number(mean + 0.5), margin=0.5)["verdict"].tolist() == ["too few seeds to say"]
-    assert beside(two_arms(OURS[:1]), number(mean))["verdict"].tolist() == ["too few seeds to say"]
+    assert beside(run, number(mean + 0.5), margin=0.5)["verdict"].tolist() == ["too uncertain to say"]
+    assert beside(two_arms(OURS[:1]), number(mean))["verdict"].tolist() == ["too uncertain to say"]
     assert beside(run, number(mean / 100, unit="fraction", spread=0.01))["verdict"].tolist() == ["agrees"]
     assert beside(run, number(mean / 100, unit="fraction", spread=0.01), margin=0.5)["verdict"].tolist() == [
-        "too few seeds to say"
+        "too uncertain to say"
     ]
     everywhere = two_arms(np.ones(4))  # as where every seed classifies all samples
     assert beside(everywhere, number(100, spread=np.nan, spread_kind=""))["verdict"].tolist() == ["agrees"]
-    assert beside(everywhere, number(99, spread=np.nan, spread_kind=""))["verdict"].tolist() == ["too few seeds to say"]
-    assert beside(two_arms(np.ones(1)), number(100))["verdict"].tolist() == ["too few seeds to say"]
+    assert beside(everywhere, number(99, spread=np.nan, spread_kind=""))["verdict"].tolist() == ["too uncertain to say"]
+    assert beside(two_arms(np.ones(1)), number(100))["verdict"].tolist() == ["too uncertain to say"]
 
 
 def test_seconds_are_converted_and_summed_and_get_no_verdict(beside):

@@ -139,8 +139,8 @@ def collect(run_dir: Path, cells: Sequence[scenarios.Cell] | None = None) -> Non
     stored = stored_scenario(run)
     if stored.get("reproduces"):
         run.note(changes_from_paper=changes_from_paper(stored))
-    if (run_dir / "rounds.csv").exists() and not (run_dir / "cells").is_dir():
-        return
+    if any(run_dir.glob("rounds.csv*")) and not (run_dir / "cells").is_dir():
+        return  # a run that was published without its cells; its tables may be compressed
     if cells is None:
         _, cells = scenarios.plan(stored, str(run_dir / "scenario.yaml"))
     if unknown := run.complete_cells() - {cell.id for cell in cells}:

@@ -20,7 +20,7 @@ from warmstart_sim.results.agreement import (
     NO_CELL,
     NOT_MEASURED,
     OTHER_MACHINE,
-    TOO_FEW,
+    UNDECIDED,
     UNITS,
     check_comparable,
     is_rehearsal,
@@ -214,7 +214,7 @@ def _verdict(number: PublishedNumber, measured: pd.Series[float], failed: int, m
     if UNITS[number.unit] > 1 or number.unit == "seconds":
         return {"difference": difference, "verdict": OTHER_MACHINE if len(measured) else NOT_MEASURED}
     if np.isnan(number.value):
-        return {"verdict": AGREES if failed and measured.empty else DIFFERS if len(measured) else TOO_FEW}
+        return {"verdict": AGREES if failed and measured.empty else DIFFERS if len(measured) else UNDECIDED}
     if measured.empty:
         return {"verdict": DIFFERS if failed else NOT_MEASURED}
     low, high = welch_interval(

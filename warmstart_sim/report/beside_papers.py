@@ -72,7 +72,7 @@ def describe_comparison(comparison: pd.DataFrame) -> str:
 _JUDGED = {
     agreement.AGREES: ("agrees", "agree"),
     agreement.DIFFERS: ("differs", "differ"),
-    agreement.TOO_FEW: ("has too few seeds to say", "have too few seeds to say"),
+    agreement.UNDECIDED: ("is too uncertain to say", "are too uncertain to say"),
 }
 _OTHERS = {
     agreement.OTHER_MACHINE: ("is a time that cannot be compared", "are times that cannot be compared"),

@@ -7,7 +7,7 @@ import numpy as np
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.results.tables import Run
 
-AGREES, DIFFERS, TOO_FEW, NO_CELL = "agrees", "differs", "too few seeds to say", "not in this run"
+AGREES, DIFFERS, UNDECIDED, NO_CELL = "agrees", "differs", "too uncertain to say", "not in this run"
 NOT_MEASURED, OTHER_MACHINE = "not measured", "time not comparable"
 MARGIN = 2.0  # points: an interval that holds zero and is wider than this to either side says nothing
 UNITS = {"percent": 0.01, "percentage points": 0.01, "fraction": 1.0, "minutes": 60.0, "seconds": 1.0, "hours": 3600.0}
@@ -43,7 +43,7 @@ def verdict(difference: float, low: float, high: float, margin: float, seeds: in
         seeds: The number of runs behind the first mean.
     """
     if np.isnan(low):  # one seed, or no spread at all, as where every seed reaches 100 %
-        return AGREES if difference == 0 and seeds > 1 else TOO_FEW
+        return AGREES if difference == 0 and seeds > 1 else UNDECIDED
     if low > 0 or high < 0:
         return DIFFERS
-    return AGREES if high - difference <= margin else TOO_FEW
+    return AGREES if high - difference <= margin else UNDECIDED
