@@ -154,7 +154,6 @@ def test_the_commands_papers_and_compare(tmp_path: Path, monkeypatch):
     assert re.search(r"runs/mine: 30 cells, 0.\d+ h; \d+ settings changed. \d numbers? ", listed)
     assert "       warmstart-sim run cifar10_online\n" in listed
     assert "24 published numbers; at most " in listed
-    assert "no scenario yet" in listed
 
 
 def test_compare_with_another_run_and_claims_alone(tmp_path: Path):

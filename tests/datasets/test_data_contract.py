@@ -18,7 +18,7 @@ from warmstart_sim.types import Dataset
 
 REAL_LOADED: dict = {}  # what `load` keeps in memory of real data, for all tests: decoding takes a second
 CORRUPTED = ("cifar10_corrupted", "mnist_corrupted")
-PUBLIC = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", *CORRUPTED, *PHOTO_SETS)
+PUBLIC = ("cifar10", "cifar100", "svhn", "mnist", "fashion_mnist", "tiny_imagenet", *CORRUPTED, *PHOTO_SETS)
 ALL = [pytest.param(name, marks=pytest.mark.data if name in PUBLIC else ()) for name in DATASETS.names()]
 
 

@@ -120,7 +120,8 @@ DOTTED = "expected the dotted key of a setting, such as training.optimizer.lr"
         (
             {"training.batchsize": [1]},
             "training.batchsize: unknown key; did you mean 'batch_size'? "
-            "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, threads, later_rounds)",
+            "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, threads, report, "
+            "later_rounds)",
         ),
         ({"training.batch_size": [8, 0]}, "training.batch_size: found 0 (allowed: a whole number > 0)"),
     ],

@@ -54,7 +54,7 @@ class Augment:
     horizontal_flip: Annotated[float, _usual(0.5), Field(ge=0, le=1)] = 0.0
     color_jitter: Annotated[float, _usual(0.25), Field(ge=0, le=1)] = 0.0
     rotation: Annotated[float, _usual(2.0), Field(ge=0, le=180)] = 0.0
-    enlarged_crop: Annotated[float, _usual(24 / 224), Field(ge=0)] | None = None
+    enlarged_crop: Annotated[float, Field(ge=0), _usual(24 / 224)] | None = None
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext, /) -> Hooks:
         """The hooks of a round: a transform made of the augmentations that are on."""

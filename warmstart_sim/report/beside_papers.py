@@ -29,8 +29,8 @@ def comparison_table(comparison: pd.DataFrame, theirs: str = "published") -> Tab
             *([row["row"]] if row["row"] else []),
             condition_words(row["condition"]),
             _quantity(row["metric"], row["unit"]),
-            _with_spread(row["published"], row["published_spread"]),
-            _with_spread(row["measured"], row["measured_std"]),
+            _with_spread(row["published"], row["published_spread"], row["unit"]),
+            _with_spread(row["measured"], row["measured_std"], row["unit"]),
             str(row["seeds"]) + (f" ({row['failed']} failed)" if row["failed"] else ""),
             _difference(row),
             row["verdict"],
@@ -117,14 +117,20 @@ def _quantity(metric: str, unit: str) -> str:
     return f"{readable(metric)} ({'%' if unit == 'percent' else unit})"
 
 
-def _with_spread(mean: Any, spread: Any) -> str:
+def _decimals(unit: str) -> int:
+    return 3 if unit == "fraction" else 1
+
+
+def _with_spread(mean: Any, spread: Any, unit: str) -> str:
     if is_empty(mean):
         return "–"
-    return f"{mean:z.1f}" + ("" if is_empty(spread) else f" ± {spread:.1f}")
+    digits = _decimals(unit)
+    return f"{mean:z.{digits}f}" + ("" if is_empty(spread) else f" ± {spread:.{digits}f}")
 
 
 def _difference(row: dict[Any, Any]) -> str:
     if is_empty(row["difference"]):
         return "–"
-    interval = "" if is_empty(row["low"]) else f" [{signed(row['low'], 1)}, {signed(row['high'], 1)}]"
-    return f"{signed(row['difference'], 1)}{interval}"
+    digits = _decimals(row["unit"])
+    interval = "" if is_empty(row["low"]) else f" [{signed(row['low'], digits)}, {signed(row['high'], digits)}]"
+    return f"{signed(row['difference'], digits)}{interval}"

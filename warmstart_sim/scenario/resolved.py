@@ -49,7 +49,7 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
         "data": section("data", scenario.data, model_to_dict(scenario.data_settings)),
         "stream": stream,
         "model": section("model", scenario.model, {}),
-        "training": _resolved_training(scenario, mapping_or_empty(written.get("training"))),
+        "training": _resolved_training(scenario, mapping_or_empty(written.get("training")), varied),
         **({"parts": written["parts"]} if written.get("parts") else {}),
         "strategies": {
             arm.label: _resolved_arm(arm, written["strategies"][arm.label], varied) for arm in scenario.arms
@@ -65,9 +65,14 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
     }
 
 
-def _resolved_training(scenario: Scenario, written: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the first round; those of later rounds as written, because an axis may set the rest."""
+def _resolved_training(scenario: Scenario, written: Mapping[str, Any], varied: Collection[str]) -> dict[str, Any]:
+    """The settings of the first round; those of later rounds as written, because an axis may set the rest.
+
+    `until` is left out where it follows from a budget of stages that is varied.
+    """
     first = model_to_dict(scenario.training.in_round(0))
+    if {"stream.stages", "stream.epochs", "stream.steps"} & set(varied) and "until" not in written:
+        del first["until"]
     return first | ({"later_rounds": written["later_rounds"]} if written.get("later_rounds") else {})
 
 
