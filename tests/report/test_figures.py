@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ def test_learning_curves_are_means_over_seeds_in_per_cent(online: tuple[Run, dic
         np.testing.assert_allclose(drawn.get_xdata(), expected["train_samples"])
         np.testing.assert_allclose(drawn.get_ydata(), 100 * expected["validation_accuracy"])
     assert "Mean over 5 seeds; the band is the 95 % confidence interval" in figure.caption
+
+
+def test_rounds_on_the_same_samples_are_told_apart_by_their_number(online: tuple[Run, dict[str, ReportFigure]]):
+    run = replace(online[0], rounds=online[0].rounds.assign(train_samples=256))
+    figure = learning_curves(run)
+    assert figure is not None
+    means = run.rounds[run.rounds["strategy"] == "warm_start"].groupby("round")["validation_accuracy"].mean()
+    drawn = lines(figure)[style.PALETTE[0]]
+    np.testing.assert_allclose(drawn.get_xdata(), means.index)
+    np.testing.assert_allclose(drawn.get_ydata(), 100 * means)
+    assert "after each round. " in figure.caption
 
 
 def test_lines_beyond_the_twelfth_are_said_to_be_left_out(tmp_path: Path):

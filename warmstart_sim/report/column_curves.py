@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from warmstart_sim.report.curves import (
-    SAMPLES,
+    PLACES,
     draw_by_epoch,
     epochs_note,
     has_curve,
@@ -41,7 +41,6 @@ from warmstart_sim.results.statistics import counted_seconds, over_seeds
 from warmstart_sim.results.tables import Run
 
 MOST_ROUNDS_BY_EPOCH = 3
-PLACES = {"train_samples": SAMPLES, "round": "round", "epoch": "epoch"}
 
 
 @styled

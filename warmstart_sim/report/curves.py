@@ -24,6 +24,7 @@ SMALL_BATCH = 16  # samples, at most, and at most an eighth of a full batch
 MOST_SMALL = 4  # rounds in a sentence
 FIRST_PHASE = "first phase (shared)"
 SAMPLES = "training samples so far"
+PLACES = {"train_samples": SAMPLES, "round": "round", "epoch": "epoch"}  # the words for an x-axis
 
 
 @styled
@@ -31,9 +32,7 @@ def learning_curves(run: Run, published: pd.DataFrame | None = None) -> ReportFi
     """Plots accuracy against the training samples so far, a line for each arm (Ash & Adams, Figures 2 left and 7)."""
     if not has_curve(run) or not has_values(run.rounds, run.metric):
         return None
-    caption = (
-        f"{capitalized(run.metric)} after each round, against the {SAMPLES}. {seeds_note(run)}{small_batch_note(run)}"
-    )
+    caption = f"{capitalized(run.metric)} after each round{_against(run)}. {seeds_note(run)}{small_batch_note(run)}"
     label = f"{readable(run.metric)} (%)"
     return _plot_by_round(
         run, run.rounds, "learning_curves", "Accuracy as data arrive", caption, run.metric, 100, label, published
@@ -48,8 +47,8 @@ def difference_by_round(run: Run) -> ReportFigure | None:
         return None
     reference = readable(run.reference)
     caption = (
-        f"{capitalized(run.metric)} after each round minus that of {reference} with the same seed, against the "
-        f"{SAMPLES}. {seeds_note(replace(run, rounds=pairs))} The line marks zero."
+        f"{capitalized(run.metric)} after each round minus that of {reference} with the same seed"
+        f"{_against(run)}. {seeds_note(replace(run, rounds=pairs))} The line marks zero."
     )
     title, label = f"Difference from {reference} by round", f"difference from\n{reference} (points)"
     return _plot_by_round(run, pairs, "difference_by_round", title, caption, "difference", 100, label)
@@ -125,6 +124,16 @@ def has_curve(run: Run) -> bool:
     return run.rounds["round"].nunique() >= FEWEST_ROUNDS
 
 
+def round_axis(run: Run) -> Literal["train_samples", "round"]:
+    """The column that tells a cell's rounds apart: its training samples, or the round where these stay the same."""
+    cells = run.rounds.groupby(["strategy", *run.axes, "seed"], observed=True)["train_samples"]
+    return "train_samples" if cells.nunique().max() > 1 else "round"
+
+
+def _against(run: Run) -> str:
+    return f", against the {SAMPLES}" if round_axis(run) == "train_samples" else ""
+
+
 def _plot_by_round(
     run: Run,
     rounds: pd.DataFrame,
@@ -141,20 +150,20 @@ def _plot_by_round(
     for ax, panel in zip(axs, panels, strict=False):
         draw_by_round(run, ax, panel, column, scale)
         for line in panel.lines:
-            last = line.rows["train_samples"].max()
+            last = line.rows[round_axis(run)].max()
             has_published |= draw_published(run, ax, line, published, column, last, scale)
         if column == "difference":
             ax.axhline(0, color=INK, linewidth=1)
         elif column != run.metric:
             ax.set_ylim(bottom=0)
-    label_outer(axs, SAMPLES, label)
+    label_outer(axs, PLACES[round_axis(run)], label)
     return ReportFigure(name, title, caption + panels_note(run, panels) + NOTE * has_published, figure)
 
 
 def draw_by_round(run: Run, ax: Axes, panel: Panel, column: str, scale: float = 1) -> None:
-    """Draws a column of rounds against the training samples so far."""
+    """Draws a column of rounds against the training samples so far, or against the round where they stay the same."""
     for line in panel.lines:
-        draw_mean(run, ax, line, "train_samples", column, scale)
+        draw_mean(run, ax, line, round_axis(run), column, scale)
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 

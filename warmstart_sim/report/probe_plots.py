@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from warmstart_sim.report.column_curves import plot_curves
-from warmstart_sim.report.curves import has_curve, own_epochs
+from warmstart_sim.report.curves import has_curve, own_epochs, round_axis
 from warmstart_sim.report.panels import has_values, split_into_panels
 from warmstart_sim.report.style import ReportFigure
 from warmstart_sim.report.wording import capitalized
@@ -19,7 +19,7 @@ SECTION = "Measured by probes"
 
 def plot_probes(run: Run) -> list[ReportFigure]:
     """Plots the columns of each probe: a panel for each, or if cells make several panels, a figure for each."""
-    by_round = Curves(kind="curves", x="train_samples" if has_curve(run) else "round")
+    by_round = Curves(kind="curves", x=round_axis(run) if has_curve(run) else "round")
     return [*_plot(run, "rounds", by_round), *_plot(run, "epochs", Curves(kind="curves", x="epoch"))]
 
 
