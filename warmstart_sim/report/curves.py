@@ -145,26 +145,20 @@ def _plot_by_round(
     label: str,
     published: pd.DataFrame | None = None,
 ) -> ReportFigure:
-    panels, has_published = split_into_panels(run, rounds), False
+    panels, has_published, x = split_into_panels(run, rounds), False, round_axis(run)
     figure, (axs,) = make_subplots(panels, share_x=same_data(run), share_y=same_data(run))
     for ax, panel in zip(axs, panels, strict=False):
-        draw_by_round(run, ax, panel, column, scale)
         for line in panel.lines:
-            last = line.rows[round_axis(run)].max()
+            draw_mean(run, ax, line, x, column, scale)
+            last = line.rows[x].max()
             has_published |= draw_published(run, ax, line, published, column, last, scale)
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         if column == "difference":
             ax.axhline(0, color=INK, linewidth=1)
         elif column != run.metric:
             ax.set_ylim(bottom=0)
-    label_outer(axs, PLACES[round_axis(run)], label)
+    label_outer(axs, PLACES[x], label)
     return ReportFigure(name, title, caption + panels_note(run, panels) + NOTE * has_published, figure)
-
-
-def draw_by_round(run: Run, ax: Axes, panel: Panel, column: str, scale: float = 1) -> None:
-    """Draws a column of rounds against the training samples so far, or against the round where they stay the same."""
-    for line in panel.lines:
-        draw_mean(run, ax, line, round_axis(run), column, scale)
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 @styled
