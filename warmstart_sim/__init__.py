@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["Augment", "Dataset", "RandomInit", "Samples", "ShrinkPerturb", "WarmStart", "grid", "run"]
+__all__ = [
+    "Augment", "Dataset", "RandomInit", "Samples", "ShrinkPerturb", "WarmStart", "grid", "run", "save_weights", "start",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from warmstart_sim.api import grid, run
+    from warmstart_sim.models.checkpoint_files import save_weights
     from warmstart_sim.parts.augment import Augment
+    from warmstart_sim.starting import start
     from warmstart_sim.strategies.basic import RandomInit, WarmStart
     from warmstart_sim.strategies.shrink_perturb import ShrinkPerturb
     from warmstart_sim.types import Dataset, Samples
@@ -19,6 +23,8 @@ else:
     _HOMES = {
         "grid": "api",
         "run": "api",
+        "save_weights": "models.checkpoint_files",
+        "start": "starting",
         "Augment": "parts.augment",
         "RandomInit": "strategies.basic",
         "WarmStart": "strategies.basic",

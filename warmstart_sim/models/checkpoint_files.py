@@ -16,6 +16,7 @@ from warmstart_sim.errors import DataError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 NOT_PLAIN = """\
@@ -31,14 +32,18 @@ TORCHSCRIPT = """\
 """
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: Path, where: str = "stream.checkpoint") -> Path:
     """Returns the path of an existing checkpoint file, with `~` expanded.
+
+    Args:
+        path: The file.
+        where: The setting that names it, for errors.
 
     Raises:
         DataError: The file does not exist.
     """
     if not path.expanduser().is_file():
-        raise DataError(f"stream.checkpoint: there is no file {path}")
+        raise DataError(f"{where}: there is no file {path}")
     return path.expanduser()
 
 
@@ -52,21 +57,66 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
-def read_state_dicts(path: Path) -> dict[str, dict[str, torch.Tensor]]:
+def read_state_dicts(
+    source: Path | Mapping[str, Any], where: str = "stream.checkpoint"
+) -> dict[str, dict[str, torch.Tensor]]:
     """Reads all state dicts in a file, to the CPU, by the keys that lead to them ("" for one at the top).
+
+    Args:
+        source: The file, or the content of one.
+        where: The setting that names it, for errors.
 
     Raises:
         DataError: The file does not exist, or does not contain a state dict.
     """
-    sets = dict(_state_dicts(_load(path)))
+    sets = dict(_state_dicts(_load(source, where) if isinstance(source, Path) else source))
     if not sets:
-        raise DataError(f"stream.checkpoint: {path} holds no state dict (a mapping of names to tensors)")
+        name = source if isinstance(source, Path) else f"the {type(source).__name__}"
+        raise DataError(f"{where}: {name} holds no state dict (a mapping of names to tensors)")
     return sets
 
 
-def _load(path: Path) -> Any:
-    file = find_checkpoint(path)
-    where = f"stream.checkpoint: {path}"
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Writes a model's weights to a file, in one rename: safetensors if its name ends so, else as `torch.save` does.
+
+    The names are those of the model itself, without those of DataParallel and `torch.compile`. Safetensors hold tied
+    parameters once; reading restores their other names.
+
+    Args:
+        model: The model. It does not change.
+        path: The file.
+    """
+    import torch
+
+    path = Path(path)
+    state = {name: tensor.detach().contiguous() for name, tensor in unwrapped(model).state_dict(keep_vars=True).items()}
+    partial = path.with_name(f".{path.name}.partial")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        once = {tensor.data_ptr() or name: name for name, tensor in reversed(state.items())}.values()
+        save_file({name: tensor for name, tensor in state.items() if name in once}, partial, {"format": "pt"})
+    else:
+        torch.save(state, partial)
+    partial.replace(path)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The user's module in what DataParallel, DistributedDataParallel and `torch.compile` make of it."""
+    from torch import nn
+
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := model.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def _load(path: Path, setting: str) -> Any:
+    file = find_checkpoint(path, setting)
+    where = f"{setting}: {path}"
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from warmstart_sim.errors import DataError, WarmstartError, unknown
 from warmstart_sim.models.checkpoint_files import read_state_dicts
@@ -26,7 +26,11 @@ MOST_LISTED, SEPARATOR = 6, "\n  "  # entries in a message, a line each
 
 
 def read_weights(
-    path: Path, model: nn.Module, layout: Layout, which: str | None = None
+    source: Path | Mapping[str, Any],
+    model: nn.Module,
+    layout: Layout,
+    which: str | None = None,
+    prefix: str = "stream.",
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Reads a model's weights from a file, to the CPU, without executing code from it.
 
@@ -35,10 +39,11 @@ def read_weights(
     model best are taken. A head under another name is left out, and BatchNorm's counters may be missing.
 
     Args:
-        path: The file.
+        source: The file, or the content of one, whose tensors stay on their devices.
         model: The model that the weights are for.
         layout: Its layout.
         which: The set of weights to take, where several fit equally well; None prefers those that are no running mean.
+        prefix: In messages, what stands before the names of the settings `checkpoint` and `weights`.
 
     Returns:
         The weights under the model's names, and notes on what was not taken.
@@ -46,14 +51,15 @@ def read_weights(
     Raises:
         DataError: The file does not exist, or does not contain a state dict, or not the set `which`.
     """
-    state = model.state_dict()
-    fits = [fit for label, weights in read_state_dicts(path).items() for fit in _fits(label, weights, state, layout)]
+    state, name = model.state_dict(), source if isinstance(source, Path) else "the checkpoint"
+    sets = read_state_dicts(source, f"{prefix}checkpoint")
+    fits = [fit for label, weights in sets.items() for fit in _fits(label, weights, state, layout)]
     fits.sort(key=lambda fit: (-fit.count, any(word in fit.label.lower() for word in AVERAGED)))  # else the first
     if which is not None:
         known = list(dict.fromkeys(fit.label for fit in fits if fit.count))
         fits = [fit for fit in fits if fit.label == which]
         if not fits:
-            raise DataError(f"stream.weights: {path}: {unknown('set of weights', which, known)}")
+            raise DataError(f"{prefix}weights: {name}: {unknown('set of weights', which, known)}")
     best = fits[0]
     others = dict.fromkeys(fit.label for fit in fits[1:] if fit.count == best.count and fit.label != best.label)
     _add_tied(best.weights, model)
@@ -61,11 +67,11 @@ def read_weights(
     notes = []
     if others and best.count:
         notes.append(
-            f"{path} holds several sets of weights that fit: '{best.label or 'at the top'}' was taken; "
-            f"`stream.weights` takes another ({', '.join(others)})"
+            f"{name} holds several sets of weights that fit: '{best.label or 'at the top'}' was taken; "
+            f"`{prefix}weights` takes another ({', '.join(others)})"
         )
-    if unused := [*best.outside, *(name.removeprefix(best.inside) for name in surplus_head)]:
-        notes.append(f"{path}: {_some([repr(name) for name in unused], 3)} of the file are not used")
+    if unused := [*best.outside, *(entry.removeprefix(best.inside) for entry in surplus_head)]:
+        notes.append(f"{name}: {_some([repr(entry) for entry in unused], 3)} of the file are not used")
     return weights, notes
 
 
@@ -150,7 +156,11 @@ def _add_tied(weights: dict[str, torch.Tensor], model: nn.Module) -> None:
 
 
 def transfer_weights(
-    weights: StateDict, fresh: StateDict, layout: Layout, head: Literal["keep", "fresh"] = "keep"
+    weights: StateDict,
+    fresh: StateDict,
+    layout: Layout,
+    head: Literal["keep", "fresh", "grow"] = "keep",
+    what: str = "the pre-trained weights",
 ) -> dict[str, torch.Tensor]:
     """Transfers weights trained on another task: all of the body, and the head if its shape agrees.
 
@@ -161,32 +171,50 @@ def transfer_weights(
         weights: The other task's state dict.
         fresh: A fresh state of the model.
         layout: Says which parameters belong to the head.
-        head: "keep" or "fresh".
+        head: "keep" or "fresh"; or "grow": the weights have the whole head but for its last classes, whose rows come
+            from `fresh`.
+        what: What to call the weights in the message.
 
     Raises:
         WarmstartError: The body has another architecture; the message names the entries that differ.
     """
     own_head = {name for name in fresh if layout.in_head(name)}
+    grown = {name for name in own_head if head == "grow" and new_rows(name, weights, fresh)}
     head_agrees = all(name in weights and weights[name].shape == fresh[name].shape for name in own_head)
-    taken_fresh = own_head if head == "fresh" or not head_agrees else set()
-    body = [name for name in fresh if name not in own_head and not name.endswith(COUNTER)]
+    taken_fresh = own_head if head == "fresh" or (head == "keep" and not head_agrees) else set()
+    needed = [name for name in fresh if not name.endswith(COUNTER) and name not in grown]
+    if head != "grow":
+        needed = [name for name in needed if name not in own_head]
     surplus = [
         name for name in weights if name not in fresh and not layout.in_head(name) and not name.endswith(COUNTER)
     ]
-    problems = [text for name in body if (text := _mismatch(name, weights, fresh))]
-    fitting = len(body) - len(problems)
+    problems = [text for name in needed if (text := _mismatch(name, weights, fresh))]
+    fitting = len(needed) - len(problems)
     problems += [f"they have '{name}' {tuple(weights[name].shape)}, which the model does not have" for name in surplus]
     if problems:
+        of_model = "model" if head == "grow" else "model's body"
         raise WarmstartError(
-            f"the pre-trained weights have another architecture: {fitting} of the {len(body)} entries of the model's "
-            f"body fit\n  {_some(problems, MOST_LISTED, SEPARATOR)}"
+            f"{what} have another architecture: {fitting} of the {len(needed)} entries of the {of_model} fit"
+            f"\n  {_some(problems, MOST_LISTED, SEPARATOR)}"
         )
-    return {
-        name: tensor.clone()
-        if name in taken_fresh or name not in weights
-        else weights[name].to(tensor.device, tensor.dtype)
-        for name, tensor in fresh.items()
-    }
+    transferred = {}
+    for name, tensor in fresh.items():
+        if name in taken_fresh or name in grown or name not in weights:
+            transferred[name] = tensor.clone()
+        else:
+            transferred[name] = weights[name].to(tensor.device, tensor.dtype)
+    for name in grown:
+        transferred[name][: len(weights[name])] = weights[name]
+    return transferred
+
+
+def new_rows(name: str, weights: StateDict, fresh: StateDict) -> int:
+    """How many rows the model's entry has beyond those of the weights; 0 if they differ in anything else."""
+    if name not in weights or not fresh[name].ndim or weights[name].ndim != fresh[name].ndim:
+        return 0
+    if weights[name].shape[1:] != fresh[name].shape[1:]:
+        return 0
+    return max(0, len(fresh[name]) - len(weights[name]))
 
 
 def _mismatch(name: str, weights: StateDict, fresh: StateDict) -> str:

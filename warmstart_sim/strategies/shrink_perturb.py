@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from warmstart_sim.registry import STRATEGIES
-from warmstart_sim.types import RoundContext, StateDict
+from warmstart_sim.types import Layout, RoundContext, StateDict
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,8 @@ class ShrinkPerturb:
     Attributes:
         lam: lambda in [0, 1], how much of the last weights remains. Default 0.6.
         sigma: The scale of the noise, at least 0. Default 0.01.
-        noise: What the noise is: a "fresh" initialisation (the paper's; default), or "gaussian" with deviation 1.
+        noise: What the noise is: a "fresh" initialisation (the paper's; default), "gaussian" with deviation 1, or
+            "scaled": gaussian with the deviation of each tensor of the last weights, as PhysicsNeMo has it.
         parameters: What is shrunk and perturbed: "all" (default), only the "head", or only the "body". The rest stays
             as the last round left it (the paper's Figure 14 changes the last layer only).
         buffers: BatchNorm's running statistics: "keep" (default) or "fresh", as in the paper's code. With `lambda=0`
@@ -49,7 +50,7 @@ class ShrinkPerturb:
 
     lam: Annotated[float, Field(alias="lambda", ge=0, le=1)] = 0.6
     sigma: Annotated[float, Field(ge=0)] = 0.01
-    noise: Literal["fresh", "gaussian"] = "fresh"
+    noise: Literal["fresh", "gaussian", "scaled"] = "fresh"
     parameters: Literal["all", "head", "body"] = "all"
     buffers: Literal["keep", "fresh"] = "keep"
     affine: Literal["shrink", "keep", "fresh"] = "shrink"
@@ -60,18 +61,31 @@ class ShrinkPerturb:
         generator = context.generator("noise")
         buffers = "fresh" if self.lam == 0 else self.buffers
 
-        start = {}
+        perturbed, start = self.perturbed(layout), {}
         for name in fresh:
-            if self.parameters != "all" and layout.in_head(name) != (self.parameters == "head"):
-                start[name] = previous[name]
-            elif name not in layout.parameters:
-                start[name] = fresh[name] if buffers == "fresh" else previous[name]
-            elif name in layout.norm_affine and self.affine != "shrink":
-                start[name] = fresh[name] if self.affine == "fresh" else previous[name]
-            else:
-                noise = fresh[name] if self.noise == "fresh" else _gaussian_like(fresh[name], generator)
+            if name in perturbed:
+                noise = self._noise(previous[name], fresh[name], generator)
                 start[name] = shrink_perturb(previous[name], noise, self.lam, self.sigma)
+            elif not self._takes_part(layout, name):
+                start[name] = previous[name]
+            else:
+                choice = self.affine if name in layout.parameters else buffers
+                start[name] = fresh[name] if choice == "fresh" else previous[name]
         return start
+
+    def perturbed(self, layout: Layout) -> frozenset[str]:
+        """The parameters that are shrunk and perturbed."""
+        spared = frozenset() if self.affine == "shrink" else layout.norm_affine
+        return frozenset(name for name in layout.parameters - spared if self._takes_part(layout, name))
+
+    def _takes_part(self, layout: Layout, name: str) -> bool:
+        return self.parameters == "all" or layout.in_head(name) == (self.parameters == "head")
+
+    def _noise(self, previous: torch.Tensor, fresh: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if self.noise == "fresh" or self.sigma == 0:  # with sigma = 0 nothing is drawn
+            return fresh
+        gaussian = _gaussian_like(fresh, generator)
+        return gaussian if self.noise == "gaussian" else _deviation(previous) * gaussian
 
 
 def shrink_perturb(previous: torch.Tensor, noise: torch.Tensor, lam: float, sigma: float) -> torch.Tensor:
@@ -84,3 +98,8 @@ def shrink_perturb(previous: torch.Tensor, noise: torch.Tensor, lam: float, sigm
 def _gaussian_like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     # Drawn on the CPU, so that every device sees the same noise.
     return tensor.new_empty(tensor.shape, device="cpu").normal_(generator=generator).to(tensor.device)
+
+
+def _deviation(tensor: torch.Tensor) -> torch.Tensor:
+    """The standard deviation of a tensor's elements (over n, not n - 1): 0 for a scalar, where n - 1 gives NaN."""
+    return tensor.std(correction=0) if tensor.numel() else tensor.new_zeros(())
