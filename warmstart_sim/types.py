@@ -148,6 +148,7 @@ class RoundContext:
         initial: Returns the initialisation of round 0, from which the first training started.
         train: Indices of the samples to train on, int64 (n,), the oldest first.
         new: Indices of the samples that arrived with this round.
+        chunks: Indices of `train` by the round in which they arrived, the oldest chunk first; none is empty.
         start: For parts and probes, the weights that the round starts from.
         trainable: For parts and probes, names of the parameters that train in the round; None for all.
         weights: For probes, the weights now: the model's own tensors, which must not be changed.
@@ -163,6 +164,7 @@ class RoundContext:
     initial: Callable[[], StateDict] = dict
     train: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     new: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    chunks: tuple[IntArray, ...] = ()
     start: StateDict | None = None
     trainable: Collection[str] | None = None
     weights: StateDict | None = None

@@ -90,6 +90,7 @@ class StrategyPlugin(SupervisedPlugin):
         self.context: RoundContext | None = None
         self._trains_by_default: frozenset[str] | None = None  # while an experience's start has frozen some
         self._initial: StateDict = {}
+        self._totals: list[int] = []  # the sizes of the training sets so far
         self._loss_terms: list[Callable[[Batch, torch.Tensor], torch.Tensor]] = []
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
@@ -167,10 +168,13 @@ class StrategyPlugin(SupervisedPlugin):
                 fresh = fresh_state(model, self.model_factory and (lambda: self._built(strategy)))
         count = len(strategy.adapted_dataset)
         everything = np.arange(count, dtype=np.int64)
-        round_ = Round(number, everything, everything[count - len(strategy.experience.dataset) :])
+        begin = count - len(strategy.experience.dataset)  # of the new samples
+        edges = [*(total for total in self._totals if total < begin), begin]
+        self._totals.append(count)
+        round_ = Round(number, everything, everything[begin:])
         return round_context(
             model, models.layout(model), _AdaptedSamples(strategy), round_, seed=self.seed, previous=previous,
-            fresh=fresh, initial=lambda: self._initial,
+            fresh=fresh, initial=lambda: self._initial, arrived=np.split(everything, edges),
         )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ class CellTrainer:
         return round_context(
             self.model, self.layout, self.train_samples, round_, seed=self.cell.seed, previous=previous,
             fresh=self.fresh_weights(round_.index), initial=lambda: self.fresh_weights(0),
-            evaluation_sets=evaluation_set,
+            arrived=(each.new for each in self.rounds if each.index <= round_.index), evaluation_sets=evaluation_set,
         )  # fmt: skip
 
     def begin(self, round_: Round, previous: StateDict | None) -> tuple[RoundContext, RoundTraining]:

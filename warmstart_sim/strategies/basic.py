@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic.dataclasses import dataclass
 
 from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.types import RoundContext, StateDict
+
+Draw = Literal["initial"]
+
+
+def drawn(draw: Draw | None, fresh: StateDict, context: RoundContext) -> StateDict:
+    """The weights that a reset takes: `fresh`, or those of round 0."""
+    return context.initial() if draw == "initial" else fresh
 
 
 @STRATEGIES.register("random_init", "ignores_previous")
@@ -15,13 +24,19 @@ class RandomInit:
 
     theta <- theta_fresh, buffers included.
 
+    Attributes:
+        draw: Default None: a fresh draw in every round. "initial": theta <- theta_0, the initialisation of round 0, in
+            every round. Studies of resets mean one or the other.
+
     >>> RandomInit()({"w": 1.0}, {"w": 2.0}, context=None)
     {'w': 2.0}
     """
 
+    draw: Draw | None = None
+
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict:
-        """The fresh state."""
-        return fresh
+        """The fresh state, or the initial one."""
+        return drawn(self.draw, fresh, context)
 
 
 @STRATEGIES.register("warm_start")

@@ -28,8 +28,10 @@ class ShrinkPerturb:
     Attributes:
         lam: lambda in [0, 1], how much of the last weights remains. Default 0.6.
         sigma: The scale of the noise, at least 0. Default 0.01.
-        noise: What the noise is: a "fresh" initialisation (the paper's; default), "gaussian" with deviation 1, or
-            "scaled": gaussian with the deviation of each tensor of the last weights, as PhysicsNeMo has it.
+        noise: What the noise is: a "fresh" initialisation (the paper's; default), "gaussian" with deviation 1,
+            "scaled": gaussian with the deviation of each tensor of the last weights, as PhysicsNeMo has it; or
+            "initial", the initialisation of round 0: with `lambda=0.2, sigma=0.8` it is the shrinking towards the start
+            of Hare & Tortoise (Lee et al. 2024) and FIRE, (1 - a) theta + a theta_0 with a = 0.8.
         parameters: What is shrunk and perturbed: "all" (default), only the "head", or only the "body". The rest stays
             as the last round left it (the paper's Figure 14 changes the last layer only).
         buffers: BatchNorm's running statistics: "keep" (default) or "fresh", as in the paper's code. With `lambda=0`
@@ -50,7 +52,7 @@ class ShrinkPerturb:
 
     lam: Annotated[float, Field(alias="lambda", ge=0, le=1)] = 0.6
     sigma: Annotated[float, Field(ge=0)] = 0.01
-    noise: Literal["fresh", "gaussian", "scaled"] = "fresh"
+    noise: Literal["fresh", "gaussian", "scaled", "initial"] = "fresh"
     parameters: Literal["all", "head", "body"] = "all"
     buffers: Literal["keep", "fresh"] = "keep"
     affine: Literal["shrink", "keep", "fresh"] = "shrink"
@@ -60,11 +62,12 @@ class ShrinkPerturb:
         layout = context.layout
         generator = context.generator("noise")
         buffers = "fresh" if self.lam == 0 else self.buffers
+        towards = context.initial() if self.noise == "initial" else fresh
 
         perturbed, start = self.perturbed(layout), {}
         for name in fresh:
             if name in perturbed:
-                noise = self._noise(previous[name], fresh[name], generator)
+                noise = self._noise(previous[name], towards[name], generator)
                 start[name] = shrink_perturb(previous[name], noise, self.lam, self.sigma)
             elif not self._takes_part(layout, name):
                 start[name] = previous[name]
@@ -81,10 +84,10 @@ class ShrinkPerturb:
     def _takes_part(self, layout: Layout, name: str) -> bool:
         return self.parameters == "all" or layout.in_head(name) == (self.parameters == "head")
 
-    def _noise(self, previous: torch.Tensor, fresh: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        if self.noise == "fresh" or self.sigma == 0:  # with sigma = 0 nothing is drawn
-            return fresh
-        gaussian = _gaussian_like(fresh, generator)
+    def _noise(self, previous: torch.Tensor, towards: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if self.noise in ("fresh", "initial") or self.sigma == 0:  # with sigma = 0 nothing is drawn
+            return towards
+        gaussian = _gaussian_like(towards, generator)
         return gaussian if self.noise == "gaussian" else _deviation(previous) * gaussian
 
 

@@ -1,4 +1,4 @@
-"""Re-initialise a subset of the weights: a random one (WELSR), a fixed one (WELS), or the smallest (DSD).
+"""Re-initialise a subset of the weights: random (WELSR), fixed (WELS), the smallest (DSD), the least salient (LURE).
 
 Alabdulmohsin et al. 2021, equation 1: theta <- (1 - s) theta_previous + s theta_fresh with a mask s in {0, 1}^d.
 """
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Parameters = Literal["weights", "all"]
+Within = Literal["layer", "network"]
 
 
 @STRATEGIES.register("welsr")
@@ -85,15 +86,44 @@ class Dsd:
 
     fraction: Fraction = 0.2
     parameters: Parameters = "weights"
-    within: Literal["layer", "network"] = "layer"
+    within: Within = "layer"
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict:
         """The state with the smallest weights drawn anew."""
         magnitudes = {name: previous[name].abs() for name in chosen(context.layout, fresh, self.parameters)}
-        if self.within == "network":
-            return reinitialized(previous, fresh, context.layout, smallest(magnitudes, self.fraction))
-        masks = {name: smallest({name: each}, self.fraction)[name] for name, each in magnitudes.items()}
-        return reinitialized(previous, fresh, context.layout, masks)
+        return reinitialized(previous, fresh, context.layout, smallest_within(self.within, magnitudes, self.fraction))
+
+
+@STRATEGIES.register("lure")
+@dataclass(frozen=True)
+class Lure:
+    """Re-initialise the 20 % of the weights that matter least to the loss, by |gradient * weight|.
+
+    theta <- (1 - s) theta_previous + s theta_fresh, where s selects the `round(fraction * d)` weights with the smallest
+    |g w|, and g is the gradient of the loss at theta_previous (LURE: Ramkumar et al. 2023, "Learn, Unlearn and
+    Relearn"; the score is that of SNIP, Lee et al. 2019). Everything else is kept.
+
+    Attributes:
+        fraction: As in `Welsr`.
+        parameters: As in `Welsr`.
+        within: "network" (default, as SNIP): the lowest of all tensors together; "layer": the lowest of each tensor.
+        samples: How many of the round's training samples the gradient is over, drawn at random. Default 128.
+    """
+
+    fraction: Fraction = 0.2
+    parameters: Parameters = "weights"
+    within: Within = "network"
+    samples: Annotated[int, Field(ge=1)] = 128
+
+    def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict:
+        """The state with the least salient weights drawn anew."""
+        gradients = context.gradients(previous, context.some(context.train, self.samples, "lure"))
+        saliencies = {
+            name: (gradients[name] * previous[name]).abs()
+            for name in chosen(context.layout, fresh, self.parameters)
+            if name in gradients  # of a tied parameter, one name
+        }
+        return reinitialized(previous, fresh, context.layout, smallest_within(self.within, saliencies, self.fraction))
 
 
 def chosen(layout: Layout, state: StateDict, parameters: Parameters) -> list[str]:
@@ -123,6 +153,13 @@ def smallest(scores: Mapping[str, torch.Tensor], fraction: float) -> dict[str, t
     mask[flat.argsort(stable=True)[: round(fraction * len(flat))]] = True
     parts = mask.split([each.numel() for each in scores.values()])
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
+
+
+def smallest_within(within: Within, scores: Mapping[str, torch.Tensor], fraction: float) -> dict[str, torch.Tensor]:
+    """Masks of the smallest scores of the whole network, or of each layer."""
+    if within == "network":
+        return smallest(scores, fraction)
+    return {name: smallest({name: each}, fraction)[name] for name, each in scores.items()}
 
 
 def reinitialized(

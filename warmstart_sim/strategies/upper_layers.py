@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from warmstart_sim.errors import WarmstartError, unknown
 from warmstart_sim.registry import STRATEGIES
+from warmstart_sim.strategies.basic import Draw, drawn
 from warmstart_sim.types import Layout, RoundContext, StateDict
 
 
@@ -17,7 +18,8 @@ class Fc:
     """Re-initialise what lies above the last block: the fully connected layers of a convolutional network.
 
     theta <- theta_previous up to the block, theta_fresh above it, buffers included (Li et al. 2020, as in Alabdulmohsin
-    et al. 2021). It is `layerwise` at that block without rescaling and normalisation.
+    et al. 2021). It is `layerwise` at that block without rescaling and normalisation, and, with the last block but one,
+    later-layer forgetting (Zhou et al. 2022, https://arxiv.org/abs/2202.00155).
 
     Attributes:
         above: The block, by its module's name. Default None: the model's last.
@@ -49,11 +51,17 @@ class Head:
     """Re-initialise the head, and keep everything else.
 
     theta <- theta_fresh in the head, theta_previous elsewhere (Zhao et al. 2018, as in Alabdulmohsin et al. 2021).
+
+    Attributes:
+        draw: As in `RandomInit`: "initial" resets the head to that of round 0.
     """
+
+    draw: Draw | None = None
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict:
         """The state with a fresh head."""
-        return {name: fresh[name] if context.layout.in_head(name) else previous[name] for name in fresh}
+        new = drawn(self.draw, fresh, context)
+        return {name: new[name] if context.layout.in_head(name) else previous[name] for name in fresh}
 
 
 def blocks_of(layout: Layout, strategy: str) -> tuple[str, ...]:

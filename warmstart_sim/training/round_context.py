@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from torch import nn
 
 from warmstart_sim.seeding import torch_generator
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.model_functions import FunctionalModel, SampleSource
-from warmstart_sim.types import Layout, Round, RoundContext, Split, StateDict
+from warmstart_sim.types import IntArray, Layout, Round, RoundContext, Split, StateDict
 
 
 def round_context(
@@ -23,6 +24,7 @@ def round_context(
     previous: StateDict | None,
     fresh: StateDict,
     initial: Callable[[], StateDict],
+    arrived: Iterable[IntArray] = (),
     evaluation_sets: Callable[[Split], tuple[DeviceSamples, torch.Tensor]] | None = None,
 ) -> RoundContext:
     """The context with which a round's strategy, parts and probes are called.
@@ -36,6 +38,7 @@ def round_context(
         previous: The weights that the last round ended with, on the device; None in the first round.
         fresh: A new random initialisation, on the device.
         initial: Returns the initialisation of round 0.
+        arrived: Indices of the samples that arrived with each round up to this one; some may have left since.
         evaluation_sets: Returns samples and indices of the training, validation or test set.
     """
     return RoundContext(
@@ -47,5 +50,6 @@ def round_context(
         initial=initial,
         train=round_.train,
         new=round_.new,
+        chunks=tuple(chunk for each in arrived if len(chunk := each[np.isin(each, round_.train)])),
         functions=FunctionalModel(model, source, evaluation_sets),
     )
