@@ -26,6 +26,7 @@ GAP_KEYS = "(allowed here: axis, to)"
 LAMBDAS = "accuracy_against_lambda.lambdas"
 ARM = f"(allowed here: start, stages, training, {', '.join(registry.PARTS.names())}"
 ARM_KEYS, SHRINK_KEYS = f"{ARM})", f"{ARM}, lambda, sigma, noise, parameters, buffers, affine)"
+RANDOM_KEYS = f"{ARM}, draw)"
 AUGMENT_KEYS = "(allowed here: random_crop, horizontal_flip, color_jitter, rotation, enlarged_crop)"
 NAMES = ", ".join(registry.STRATEGIES.names())
 STARTS = f"(there are: {NAMES})"
@@ -168,7 +169,7 @@ MISTAKES = [
     ("strategies.layerwise", {"repeats": [2, 0]}, f"~.repeats: found [2, 0] {REPEATS}"),
     ("strategies.layerwise", {"freeze": True, "head_as_block": True},
      "~: freeze and head_as_block exclude each other: above the head there is nothing to train"),
-    ("strategies.random_init.lambda", 0.5, f"~: unknown key {ARM_KEYS}"),
+    ("strategies.random_init.lambda", 0.5, f"~: unknown key {RANDOM_KEYS}"),
     ("strategies.mine.augmnt", [], f"~: unknown key; did you mean 'augment'? {ARM_KEYS}"),
     ("strategies.mine.augment", True, "~: found true (allowed: a list of names, or a mapping)"),
     ("strategies.mine.augment", ["rotaton"], f"~.rotaton: unknown key; did you mean 'rotation'? {AUGMENT_KEYS}"),
