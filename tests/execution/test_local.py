@@ -148,9 +148,12 @@ def test_seeds_and_strategies_can_be_added_to_a_run(tiny_scenario, tmp_path):
     everything = dict(tiny_scenario["strategies"])
     run_cells({**tiny_scenario, "seeds": [0], "strategies": {"random_init": {}}}, tmp_path / "grown", workers=1)
     run_cells({**tiny_scenario, "seeds": [0, 1]}, tmp_path / "grown", workers=1)
-    run_cells({**tiny_scenario, "seeds": [1], "strategies": {"warm_start": {}}}, tmp_path / "grown", workers=1)
+    last = {**tiny_scenario, "seeds": [1], "strategies": {"warm_start": {}}, "title": "Grown", "reproduces": ["A-F1"]}
+    run_cells(last, tmp_path / "grown", workers=1)
     run_cells({**tiny_scenario, "strategies": everything}, tmp_path / "whole", workers=1)
     assert_same_tables(tmp_path / "grown", tmp_path / "whole")
+    grown = yaml.safe_load((tmp_path / "grown" / "scenario.yaml").read_text("utf-8"))
+    assert (grown["title"], grown["reproduces"]) == ("Grown", ["A-F1"])  # from the last run
 
 
 def test_another_scenario_does_not_get_into_a_runs_folder(tiny_scenario, tmp_path):

@@ -36,7 +36,7 @@ from warmstart_sim.types import IntArray
 # Marks a folder that we made, whose files may be deleted; a user's own folder may hold a scenario.yaml too.
 MARKER = ".warmstart-sim"
 # Keys of a scenario that change no cell; those of a later command hold.
-SHOWN = ("analyze", "claims", "select", "figures", "standard_figures")
+SHOWN = ("title", "reproduces", "analyze", "claims", "select", "figures", "standard_figures")
 LOCK_ATTEMPTS, LOCK_SECONDS = 10, 0.1
 # What a run writes at the top of its folder; scenario.yaml is deleted last.
 FILES = (
@@ -296,7 +296,7 @@ def drop_none(settings: Any) -> Any:
 def _merge(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The scenario of a folder to which a run adds seeds or strategies: the union of both."""
     advice = "choose another --out, or pass --fresh to delete what is there"
-    for key in sorted({*before, *now} - {"seeds", "strategies", "title", "reproduces", *SHOWN}):
+    for key in sorted({*before, *now} - {"seeds", "strategies", *SHOWN}):
         if drop_none(before.get(key)) != drop_none(now.get(key)):
             raise WarmstartError(
                 f"--out {path}: holds a run with other settings "
