@@ -214,6 +214,12 @@ class RoundContext:
         """Accuracy and mean cross-entropy on the round's "train", the "validation" or the "test" set; None if empty."""
         return self._functions.evaluate(weights, split)
 
+    def step_generator(self, purpose: str, step: int, device: str | torch.device = "cpu") -> torch.Generator:
+        """A new generator for one optimiser step of the round, so that a resumed round draws the same."""
+        import torch
+
+        return torch.Generator(device).manual_seed(self.generator(f"{purpose} step {step}").initial_seed())
+
     def some(self, indices: IntArray, count: int, purpose: str) -> IntArray:
         """At most `count` of `indices`, drawn at random: the same ones throughout the round for the same purpose."""
         if len(indices) <= count:
