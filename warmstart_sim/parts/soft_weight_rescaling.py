@@ -77,4 +77,5 @@ def factor(weight: torch.Tensor, initial_norm: float, lam: float) -> torch.Tenso
     >>> factor(torch.tensor([[3.0, 4.0]]), initial_norm=10.0, lam=0.5)
     tensor(1.5000)
     """
-    return 1 - lam + lam * initial_norm / weight.norm().clamp_min(1e-12)
+    found: torch.Tensor = 1 - lam + lam * initial_norm / weight.norm().clamp_min(1e-12)
+    return found
