@@ -23,7 +23,7 @@ from warmstart_sim.execution import launch
 from warmstart_sim.scenario import load, plan
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
-COMMANDS = ["run", "grid", "report", "status", "analyze", "check", "list", "data", "schema"]
+COMMANDS = ["run", "grid", "report", "status", "advise", "analyze", "check", "list", "data", "schema"]
 
 
 @dataclass(frozen=True)

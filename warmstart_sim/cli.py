@@ -239,6 +239,78 @@ def papers(
 
 
 @app.command()
+def advise(
+    data: Annotated[
+        str,
+        Argument(
+            help="A folder of images or texts, a .csv file of texts, a .npz file, a data set's name, or m:function."
+        ),
+    ],
+    model: Annotated[str, Option(metavar="MODEL", help="A model's name, or your own as module:function.")],
+    minutes: Annotated[float, Option(metavar="N", help="The budget.")] = 30.0,
+    margin: Annotated[
+        float, Option(metavar="POINTS", help="The loss of accuracy that does not matter, in points.")
+    ] = 1.0,
+    rounds: Annotated[
+        int | None, Option(metavar="N", show_default="what fits", help="In how many rounds the data arrive.")
+    ] = None,
+    chunk: Annotated[
+        int | None,
+        Option(min=1, metavar="N", show_default="what fits", help="How many samples arrive in each round."),
+    ] = None,
+    arrival: Annotated[
+        str | None,
+        Option(
+            metavar="COLUMN|mtime|given",
+            show_default="a random order",
+            help="What orders the samples: a column, an array of the .npz file, the files' times, or the data set.",
+        ),
+    ] = None,
+    training: Annotated[
+        Path | None, Option(metavar="FILE", help="A YAML file with the sections `training` and `parts`.")
+    ] = None,
+    every: Annotated[
+        str | None, Option(metavar="week", help="How often you train, to say what a year saves: day, week, 2 weeks.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        Option("--set", metavar="KEY=VALUE", help="One more setting: model.width=16, data.size=64; repeatable."),
+    ] = None,
+    seed: Annotated[int, Option(min=0, metavar="N", help="Seeds the random order of arrival.")] = 0,
+    out: Annotated[
+        Path | None, Option(metavar="DIR", show_default="runs/advise-DATA", help="The folder of all runs.")
+    ] = None,
+    device: Annotated[str, Option(metavar="NAME", help="auto (CUDA if available), cpu, cuda or cuda:N.")] = "auto",
+    data_root: DataRoot = None,
+    workers: Annotated[
+        int | None,
+        Option(min=1, metavar="N", show_default="all cores; 1 on a GPU", help="How many processes run cells."),
+    ] = None,
+    fresh: Annotated[bool, Option("--fresh", help="Delete what the folder holds, and start again.")] = False,
+    traceback: Traceback = False,
+) -> None:
+    """Say how your next training run should start.
+
+    Plays the past of your data: starts compete in early rounds, and the winner is checked against random init in later
+    ones. Ctrl-C ends it with what is known so far; the same command goes on.
+    """
+    from warmstart_sim.advise import advisor
+
+    outcome = advisor.advise(
+        data, model, minutes=minutes, margin=margin, rounds=rounds, chunk=chunk, arrival=arrival, training=training,
+        every=every, set=set_ or (), seed=seed, out=out, device=device, data_root=data_root, workers=workers,
+        fresh=fresh, say=lambda line: print(f"warmstart-sim: {line}", file=sys.stderr),
+    )  # fmt: skip
+    console = _console()
+    text = "\n\n".join(filter(None, [" ".join(outcome.advice.sentences), outcome.savings, *outcome.advice.tried]))
+    console.print(text, highlight=False, markup=False, width=None if sys.stdout.isatty() else 100)
+    if outcome.code:
+        print(f"\n{outcome.code}\nreport: {outcome.folder / 'report.html'}")
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+
+
+@app.command()
 def analyze(
     run_dir: RunDir,
     analysis: Annotated[str, Argument(help="An analysis of `warmstart-sim list`, or your own as module:function.")],

@@ -100,3 +100,16 @@ def uninterrupted() -> Iterator[None]:
         _uninterrupted_depth -= 1
     if not _uninterrupted_depth and _interrupted.is_set():
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stops_after(seconds: float) -> Iterator[None]:
+    """Asks the training in the block to stop after so many seconds; it raises `Preempted` when it has."""
+    timer = threading.Timer(max(0.0, seconds), request)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        _stop_requested.clear()

@@ -32,6 +32,7 @@ def arguments(images, npz, reviews, monkeypatch):
             "arrays": {"path": npz()},
             "text_folder": {"path": reviews / "aclImdb" / "test", "min_count": 1},
             "synthetic": {"train_samples": 500, "test_samples": 100},
+            "past": {"of": {"name": "digits"}, "order": 0, "samples": 400, "held_out": 0.2},
         }.get(name, {})
         if name in PUBLIC:
             if not os.environ.get("WARMSTART_SIM_DATA"):

@@ -101,7 +101,7 @@ MISTAKES = [
     ("stream.chunk_size", 0, "~: found 0 (allowed: a whole number >= 1)"),
     ("stream.chunksize", 9, f"~: unknown key; did you mean 'chunk_size'? {CHUNK_KEYS}"),
     ("stream.rounds", 0, "~: found 0 (allowed: a whole number > 0)"),
-    ("stream.order", "random ", "~: found 'random '; did you mean 'random'? (allowed: 'random', 'balanced')"),
+    ("stream.order", "random ", "~: found 'random '; did you mean 'random'? (allowed: 'random', 'balanced', 'given')"),
     ("model", "ResNet-18", f"~.name: unknown model 'ResNet-18'; did you mean 'resnet18'? {MODELS}"),
     ("model.widths", [], f"~: found [] {WIDTHS}"),
     ("model.widths", 8, f"~: found 8 {WIDTHS}"),

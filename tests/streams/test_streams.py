@@ -30,7 +30,7 @@ def test_held_out_samples_and_the_pool_are_disjoint_and_complete(count, fraction
     assert np.array_equal(np.sort(np.concatenate([pool, validation])), np.arange(count))
 
 
-@given(count=SIZES, chunk=st.integers(1, 200), seed=SEEDS, order=st.sampled_from(["random", "balanced"]))
+@given(count=SIZES, chunk=st.integers(1, 200), seed=SEEDS, order=st.sampled_from(["random", "balanced", "given"]))
 def test_online_chunks_accumulate_and_the_last_one_is_kept(count, chunk, seed, order):
     labels, pool = labels_of(300), np.arange(100, 100 + count)
     if chunk > count:
@@ -68,7 +68,7 @@ def test_fractions_of_one_seed_are_nested():
 
 @given(
     count=st.integers(1, 200), fractions=st.tuples(*[st.floats(0.001, 1)] * 2), seed=SEEDS,
-    order=st.sampled_from(["random", "balanced"]),
+    order=st.sampled_from(["random", "balanced", "given"]),
 )  # fmt: skip
 def test_pretrain_gives_one_round_with_a_share_of_the_pool_and_shares_are_nested(count, fractions, seed, order):
     labels, pool = labels_of(300), np.arange(100, 100 + count)

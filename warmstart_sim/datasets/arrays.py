@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from warmstart_sim.datasets.arrival import newest_held_out, order_of_values
 from warmstart_sim.datasets.labels import number_labels
 from warmstart_sim.datasets.split import stratified_split
 from warmstart_sim.errors import DataError, unknown
@@ -30,6 +31,7 @@ def arrays(
     path: Path,
     classes: Annotated[int, Field(ge=2)] | None = None,
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+    arrival: str | None = None,
 ) -> Dataset:
     """Your own arrays: a .npz file with x_train and y_train, and optionally x_test and y_test.
 
@@ -45,12 +47,14 @@ def arrays(
         classes: The number of classes k; whole numbers below it are then left as they are. Default: the number of
             different training labels, or of the columns of one-hot rows.
         test_fraction: The share of each class held out for testing, in (0, 1). Ignored if there is an x_test.
+        arrival: The file's array of numbers or dates, shape (n,), that orders the training samples; without an x_test,
+            the last are held out. Default: the order of x_train.
 
     Raises:
         DataError: The file does not exist, has other keys, or holds arrays that do not fit together.
     """
     path = path.expanduser()
-    found = _read(path)
+    found = _read(path, arrival)
     labels = number_labels(
         f"arrays: {path}",
         found["y_train"],
@@ -59,15 +63,31 @@ def arrays(
         ("the labels y_train", "the labels y_test"),
     )
     train = _samples(path, found, "train", labels.train)
+    order = _order(path, found, arrival, len(train)) if arrival else np.arange(len(train))
     if "x_test" in found:
         test = _samples(path, found, "test", labels.test)
+        train = Samples(train.inputs[order], train.labels[order]) if arrival else train
+    elif arrival:
+        train, test = (
+            Samples(train.inputs[part], train.labels[part]) for part in newest_held_out(order, test_fraction)
+        )
     else:
         split = stratified_split(train.labels, test_fraction, numpy_generator(0, "held_out"))
         train, test = (Samples(train.inputs[part], train.labels[part]) for part in split)
     return Dataset("arrays", train, test, labels.classes, notes=labels.notes)
 
 
-def _read(path: Path) -> Mapping[str, NDArray[Any]]:
+def _order(path: Path, found: Mapping[str, NDArray[Any]], arrival: str, count: int) -> IntArray:
+    """The order of the training samples."""
+    times = found[arrival]
+    if times.shape != (count,):
+        raise DataError(
+            f"arrays: {path}: {arrival} has shape {times.shape}; it needs one value for each of {count} rows"
+        )
+    return order_of_values("arrays", times, f"the array '{arrival}' of {path}")
+
+
+def _read(path: Path, arrival: str | None) -> Mapping[str, NDArray[Any]]:
     if not path.is_file():
         raise DataError(f"arrays: there is no file {path}")
     if not zipfile.is_zipfile(path):
@@ -78,8 +98,11 @@ def _read(path: Path) -> Mapping[str, NDArray[Any]]:
     except Exception as error:  # zipfile, zlib and NumPy raise many different errors for a damaged file
         hint = "; save text labels as y.astype(str)" if "allow_pickle" in str(error) else ""
         raise DataError(f"arrays: {path} does not hold plain arrays, or is damaged ({error}){hint}") from error
+    if arrival and (arrival not in found or arrival in KEYS):
+        others = [key for key in found if key not in KEYS]
+        raise DataError(f"arrays: {path}: arrival: {unknown('array', arrival, others)}")
     for key in found:
-        if key not in KEYS:
+        if key not in KEYS and key != arrival:
             raise DataError(f"arrays: {path}: {unknown('array', key, KEYS)}")
     needed = KEYS if {"x_test", "y_test"} & found.keys() else KEYS[:2]
     if absent := [key for key in needed if key not in found]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, PositiveInt
 
+from warmstart_sim.datasets.arrival import FILE_TIMES, newest_held_out, order_of_files, order_of_values
 from warmstart_sim.datasets.class_folders import TEST_NAMES, files_by_class, train_and_test_folders
 from warmstart_sim.datasets.labels import number_labels
 from warmstart_sim.datasets.split import stratified_split
@@ -39,6 +40,7 @@ def text_folder(
     keep: Keep = "start",
     lowercase: bool = True,
     punctuation: Punctuation = "drop",
+    arrival: str | None = None,
 ) -> Dataset:
     """Your own texts: a folder of class folders with .txt files, a folder with train.csv, or a .csv or .tsv file.
 
@@ -61,21 +63,28 @@ def text_folder(
         keep: Which part of a longer text is kept: its "start" or its "end".
         lowercase: Whether to convert texts to lower case.
         punctuation: "drop" punctuation marks and symbols, or "keep" each as a separate word.
+        arrival: The table's column of numbers or dates that orders the training texts, or "mtime": the time of their
+            files, the oldest first. Without test texts, the newest are held out. Default: the order in which they are
+            found.
 
     Raises:
         DataError: The path does not exist or has no texts, there are fewer than two classes, the test texts have an
             unknown class, a table lacks a column or has a row without text or label, or a file is not UTF-8.
     """
-    train, test = _find_texts(path.expanduser(), text_column, label_column, allow_empty)
+    train, test = _find_texts(path.expanduser(), text_column, label_column, allow_empty, arrival)
     sources, test_names = (train.source, test and test.source), test.class_names if test else ()
     labels = number_labels("text_folder", train.class_names, test_names, parts=sources, empty=train.empty)
     if labels.classes < 2:
         raise DataError(f"text_folder: {train.source} has only one class ({train.class_names[0]})")
     if test is None:
-        kept, held_out = stratified_split(labels.train, test_fraction, numpy_generator(0, "held_out"))
+        if train.order is not None:
+            kept, held_out = newest_held_out(train.order, test_fraction)
+        else:
+            kept, held_out = stratified_split(labels.train, test_fraction, numpy_generator(0, "held_out"))
         parts = (_subset(train.texts, labels.train, kept), _subset(train.texts, labels.train, held_out))
     else:
-        parts = (Texts(train.texts, labels.train), Texts(test.texts, labels.test))
+        order = np.arange(len(train.texts)) if train.order is None else train.order
+        parts = (_subset(train.texts, labels.train, order), Texts(test.texts, labels.test))
     options = TextOptions(vocabulary, min_count, length, keep, lowercase, punctuation)
     dataset = text_dataset("text_folder", *parts, labels.classes, options)
     return replace(dataset, notes=(*dataset.notes, *train.notes, *labels.notes))
@@ -83,31 +92,36 @@ def text_folder(
 
 @dataclass(frozen=True)
 class _LabelledTexts:
-    """Texts with the names of their classes, the folder or file that they come from, and classes without texts."""
+    """Texts with the names of their classes, the folder or file that they come from, and classes without texts.
+
+    `order` is that of their arrival, if one is asked for.
+    """
 
     source: Path
     texts: list[str]
     class_names: list[str]
     empty: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    order: IntArray | None = None
 
 
 def _find_texts(
-    path: Path, text_column: str, label_column: str, allow_empty: bool
+    path: Path, text_column: str, label_column: str, allow_empty: bool, arrival: str | None
 ) -> tuple[_LabelledTexts, _LabelledTexts | None]:
     """Reads the training texts and, if there are any, the test texts."""
     if not path.exists():
         raise DataError(f"text_folder: there is no file or folder {path}")
     if path.is_file():
-        return _read_table(path, text_column, label_column), None
+        return _read_table(path, text_column, label_column, arrival), None
     if train := _find_table(["train"], path):
         test = _find_table(TEST_NAMES, path)
         return (
-            _read_table(train, text_column, label_column),
+            _read_table(train, text_column, label_column, arrival),
             _read_table(test, text_column, label_column) if test else None,
         )
     train_folder, test_folder = train_and_test_folders("text_folder", path)
-    return _read_folder(train_folder, allow_empty), _read_folder(test_folder) if test_folder else None
+    train_texts = _read_folder(train_folder, allow_empty, arrival)
+    return train_texts, _read_folder(test_folder) if test_folder else None
 
 
 def _find_table(names: Sequence[str], folder: Path) -> Path | None:
@@ -115,14 +129,20 @@ def _find_table(names: Sequence[str], folder: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _read_folder(folder: Path, allow_empty: bool = False) -> _LabelledTexts:
+def _read_folder(folder: Path, allow_empty: bool = False, arrival: str | None = None) -> _LabelledTexts:
+    if arrival not in (None, FILE_TIMES):
+        raise DataError(f"text_folder: arrival: {folder} has no column '{arrival}'; the times of its files are `mtime`")
     found = files_by_class("text_folder", folder, "texts", (".txt",), allow_empty)
     texts = [read_text("text_folder", file) for files in found.files.values() for file in files]
     names = [name for name, files in found.files.items() for _ in files]
-    return _LabelledTexts(folder, texts, names, [name for name, files in found.files.items() if not files], found.notes)
+    empty = [name for name, files in found.files.items() if not files]
+    order = None
+    if arrival:
+        order = order_of_files("text_folder", [file for files in found.files.values() for file in files])
+    return _LabelledTexts(folder, texts, names, empty, found.notes, order)
 
 
-def _read_table(file: Path, text_column: str, label_column: str) -> _LabelledTexts:
+def _read_table(file: Path, text_column: str, label_column: str, arrival: str | None = None) -> _LabelledTexts:
     import pandas as pd
 
     if file.suffix.lower() not in SEPARATORS:
@@ -137,7 +157,8 @@ def _read_table(file: Path, text_column: str, label_column: str) -> _LabelledTex
         raise DataError(f"text_folder: cannot read the table {file} ({' '.join(str(error).split())})") from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise DataError(f"text_folder: the rows of {file} have more fields than its header")
-    for option, column in (("text_column", text_column), ("label_column", label_column)):
+    needed = {"text_column": text_column, "label_column": label_column, **({"arrival": arrival} if arrival else {})}
+    for option, column in needed.items():
         if column not in frame:
             raise DataError(f"text_folder: {file}: {unknown('column', column, frame.columns)}; set `{option}`")
     if frame.empty:
@@ -145,7 +166,12 @@ def _read_table(file: Path, text_column: str, label_column: str) -> _LabelledTex
     for column, what in ((text_column, "text"), (label_column, "label")):
         if len(rows := np.flatnonzero(frame[column].str.strip() == "")):
             raise DataError(f"text_folder: {file}: row {rows[0] + 1} below the header has no {what} ('{column}')")
-    return _LabelledTexts(file, frame[text_column].tolist(), frame[label_column].str.strip().tolist())
+    order = (
+        order_of_values("text_folder", frame[arrival].to_numpy(), f"the column '{arrival}' of {file}")
+        if arrival
+        else None
+    )
+    return _LabelledTexts(file, frame[text_column].tolist(), frame[label_column].str.strip().tolist(), order=order)
 
 
 def _separator(file: Path, columns: set[str]) -> str:

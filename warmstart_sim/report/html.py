@@ -82,6 +82,7 @@ def render_page(
         scenario=run.scenario,
         reference=readable(run.reference),
         rehearsal=REHEARSAL if run.environment.get("rehearsal") else "",
+        advice=run.environment.get("advice") or {"answer": [], "code": ""},
         findings=[text for text in describe_run(run, summary, margin) if text],
         timing=_timing(summary),
         summary=summary_table(shown, run),
@@ -110,7 +111,7 @@ def render_page(
         environment={  # without what stands elsewhere on the page
             key: "–" if is_empty(entry) else entry
             for key, entry in run.environment.items()
-            if key not in ("notes", "changes_from_paper")
+            if key not in ("notes", "changes_from_paper", "advice")
         },
     )
 

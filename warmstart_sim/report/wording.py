@@ -238,7 +238,7 @@ def share_of_cost(rows: Sequence[Mapping[str, Any]], whose: str) -> str:
     timed = [row for row in rows if not is_empty(row["time_ratio"])]
     kinds = {row["timing"] for row in timed}
     times = f"{_range_of_shares([row['time_ratio'] for row in timed])} %"
-    if len(rows) == 1 and rows[0]["timed_pairs"] > 2:
+    if len(rows) == 1 and rows[0]["timed_pairs"] > 2 and not is_empty(rows[0]["time_ratio_low"]):
         times += f" ({share(rows[0]['time_ratio_low'])} to {share(rows[0]['time_ratio_high'])} %)"
     if not timed:
         return of_samples

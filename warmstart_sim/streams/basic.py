@@ -30,7 +30,8 @@ def online(
         pool: Indices of the samples that arrive.
         seed: The experiment's seed.
         chunk_size: Samples added in each round, at least 1. Default 1000, as in the papers.
-        order: "random" (default), or "balanced": the class proportions are the same in every chunk.
+        order: "random" (default); "balanced": the class proportions are the same in every chunk; or "given": as in the
+            data set, for all seeds.
 
     Raises:
         WarmstartError: The chunk is larger than the pool.
@@ -68,7 +69,7 @@ def split(
         pool: Indices of the samples that arrive.
         seed: The experiment's seed.
         fraction: The share of the pool in the first round, between 0 and 1. Default 0.5. Subsets are nested.
-        order: "random" (default) or "balanced".
+        order: "random" (default), "balanced" or "given".
         repeats: Rounds on all of the data after the second. Default none.
 
     Raises:
@@ -106,7 +107,7 @@ def pretrain(
         pool: Indices of the available samples.
         seed: The experiment's seed.
         fraction: The share p of the pool to train on, in (0, 1]. Default 1. Subsets are nested.
-        order: "random" (default), or "balanced": the fraction keeps the class proportions.
+        order: "random" (default); "balanced": the fraction keeps the class proportions; or "given": as in the data set.
 
     Raises:
         WarmstartError: The fraction leaves no samples.

@@ -9,19 +9,21 @@ import numpy as np
 from warmstart_sim.seeding import numpy_generator
 from warmstart_sim.types import IntArray
 
-Order = Literal["random", "balanced"]
+Order = Literal["random", "balanced", "given"]
 
 
 def arrival_order(labels: IntArray, pool: IntArray, seed: int, order: Order) -> IntArray:
     """Returns the indices of `pool` in the order in which they arrive.
 
     "random" is a permutation. "balanced" is a permutation in which every prefix has the class proportions of the pool,
-    up to about one sample per class.
+    up to about one sample per class. "given" is the order of `pool`, which is that of the data set.
 
     >>> labels = np.array([0, 0, 0, 1, 1, 1])
     >>> sorted(labels[arrival_order(labels, np.arange(6), seed=3, order="balanced")[:2]].tolist())
     [0, 1]
     """
+    if order == "given":
+        return pool
     generator = numpy_generator(seed, "arrival")
     permuted = generator.permutation(pool)
     if order == "random":
