@@ -259,6 +259,7 @@ def test_own_noise_takes_the_place_of_the_fresh_weights():
         ({"sigma": -1}, "sigma: found -1"),
         ({"sigma": math.nan}, "sigma: found nan"),
         ({"noise": "uniform"}, "noise: found 'uniform'"),
+        ({"noise": "initial"}, r"noise: found 'initial' \(allowed: fresh, gaussian, scaled, or tensors of your own"),
         ({"affine": "half"}, "affine: found 'half'"),
         ({"head": "keep"}, r"head: found 'keep' \(allowed: grow, fresh\)"),
         ({"noise": {}}, "noise: there is none for 6 of the parameters, such as 'body.0.bias'"),

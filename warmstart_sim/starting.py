@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+NOISES = ("fresh", "gaussian", "scaled")
 Noise = Literal["fresh", "gaussian", "scaled"] | Mapping[str, "torch.Tensor"]
 
 
@@ -108,6 +109,8 @@ def start(
 
     from warmstart_sim.training.starts import never_trained
 
+    if isinstance(noise, str) and noise not in NOISES:
+        raise WarmstartError(f"noise: found {noise!r} (allowed: {', '.join(NOISES)}, or tensors of your own by name)")
     drawn = noise if isinstance(noise, str) else "fresh"
     strategy = _strategy(lam=lam, sigma=sigma, noise=drawn, parameters=parameters, buffers=buffers, affine=affine)
     if head not in ("grow", "fresh"):

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from warmstart_sim.advise import advisor, play
 from warmstart_sim.advise.play import CHECK_SEED
+from warmstart_sim.cli import app
 from warmstart_sim.errors import DataError, WarmstartError
 from warmstart_sim.results.tables import load
 
@@ -148,3 +150,21 @@ def test_one_class_is_refused(tmp_path):
     np.savez(tmp_path / "one.npz", x_train=np.ones((30, 2)), y_train=np.zeros(30, int))
     with pytest.raises(DataError, match=r"nothing to learn with 1 class|only one class"):
         ask(tmp_path / "one.npz", tmp_path)
+
+
+def test_the_command_prints_the_answer_the_code_and_where_the_page_is(advised, monkeypatch):
+    asked = {}
+
+    def answer(*arguments, **options):
+        asked.update(options, arguments=arguments)
+        return advised
+
+    monkeypatch.setattr(advisor, "advise", answer)
+    words = ["advise", "photos", "--model", "mlp", "--minutes", "2", "--arrival", "mtime", "--set", "data.size=8"]
+    printed = CliRunner().invoke(app, words)
+    assert printed.exit_code == 0
+    assert (asked["arguments"], asked["minutes"], asked["arrival"]) == (("photos", "mlp"), 2.0, "mtime")
+    text = " ".join(printed.output.split())
+    assert " ".join(" ".join(advised.advice.sentences).split()) in text
+    assert advised.code in printed.output
+    assert "report.html" in printed.output
