@@ -92,3 +92,19 @@ def tiny_scenario() -> dict:
         "seeds": [0, 1],
         "standard_figures": False,
     }
+
+
+@pytest.fixture
+def own_parts_registered(monkeypatch) -> None:
+    """Registers a user's own parts as `running_average` and `last_round_teaches` for the time of a test."""
+    from tests.experiment import own_parts
+    from warmstart_sim.registry import PARTS
+
+    PARTS.names()  # loads the package
+    for name, target in (
+        ("running_average", own_parts.RunningAverage),
+        ("last_round_teaches", own_parts.LastRoundTeaches),
+    ):
+        monkeypatch.setitem(PARTS._targets, name, target)
+        monkeypatch.setitem(PARTS._traits, name, frozenset())
+        monkeypatch.setitem(PARTS._details, name, {})

@@ -20,7 +20,6 @@ from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.parts import augment
-from warmstart_sim.registry import PARTS
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.seeding import scoped_torch_seed
@@ -87,19 +86,6 @@ ARMS = {
 }
 NOT_CAPTURED = "ignore:the training step cannot be captured:UserWarning"
 EVERY_PROBE = ["accuracy", "gradient_norm", "weight_norm", "distance_from_start", "dead_units", "effective_rank"]
-
-
-@pytest.fixture
-def own_parts_registered(monkeypatch) -> None:
-    """Registers the parts of ARMS for the time of a test."""
-    PARTS.names()  # loads the package
-    for name, target in (
-        ("running_average", own_parts.RunningAverage),
-        ("last_round_teaches", own_parts.LastRoundTeaches),
-    ):
-        monkeypatch.setitem(PARTS._targets, name, target)
-        monkeypatch.setitem(PARTS._traits, name, frozenset())
-        monkeypatch.setitem(PARTS._details, name, {})
 
 
 def tables(raw: dict, folder, device: str, **options) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -39,7 +39,7 @@ class PendingValues:
             self._values = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._values.copy_(tensor, non_blocking=True)
             self._event = torch.cuda.Event()
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(tensor.device))  # another device may be the current one
 
     @property
     def ready(self) -> bool:
