@@ -15,7 +15,7 @@ from tests.fake_cuda.runs import SGD, Run, assert_same_results, run, scenario
 from warmstart_sim.execution import throughput
 from warmstart_sim.execution.autotune import Parallelism, choose_parallelism
 from warmstart_sim.experiment.settings import ExecutionSettings
-from warmstart_sim.registry import PROBES, STRATEGIES
+from warmstart_sim.registry import PARTS, PROBES, STRATEGIES, Registry
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
 from warmstart_sim.training import step_time
@@ -86,10 +86,22 @@ def test_a_deep_model_trains_as_on_the_cpu(name, tmp_path):
     assert compared(raw, tmp_path).machine.captures == 4
 
 
+def arms_of(registry: Registry, options: dict[str, Any], start: str | None = None) -> dict[str, Any]:
+    """An arm for everything that is registered, so that a new strategy or part is tested by itself."""
+    found = {name: options.get(name, {}) for name in registry.names()}
+    return found if start is None else {name: {"start": start, name: each} for name, each in found.items()}
+
+
 def test_every_strategy_starts_as_on_the_cpu(tmp_path):
-    options = {"shrink_perturb": {"lambda": 0.5, "sigma": 0.25}}
-    arms = {name: options.get(name, {}) for name in STRATEGIES.names()}
+    arms = arms_of(STRATEGIES, {"shrink_perturb": {"lambda": 0.5, "sigma": 0.25}})
     compared(scenario(strategies=arms, model={"name": "small_cnn", "channels": [4]}), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:the training step cannot be captured")
+def test_every_part_trains_as_on_the_cpu(tmp_path):
+    penalty = {"strength": 0.01}
+    options = {"l2": penalty, "confidence_penalty": penalty, "adversarial": {"epsilon": 0.03}, "augment": ["rotation"]}
+    compared(scenario(strategies=arms_of(PARTS, options, "warm_start")), tmp_path)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
