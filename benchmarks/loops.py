@@ -2,18 +2,23 @@
 
     bare        only forward, backward and a fused optimiser's step, on batches prepared in advance
     captured    the bare step replayed as a CUDA graph (CUDA only): the limit there; on a CPU the limit is `bare`
-    compiled    the captured step with the model compiled by torch.compile (CUDA only, with --compile)
+    compiled    the bare step, on CUDA the captured one, with the model compiled by torch.compile (with --compile)
     ours        warmstart_sim: order, gathering, normalising, step, running accuracy and loss
     eager       the same written by hand on device tensors: default Adam, sums with .item() after each step
     DataLoader  torchvision's transforms on PIL images (texts: tokens) in two loader processes
     Avalanche   its Naive strategy on tensors, without an evaluator
+    Lightning   its Trainer on tensors, without logger, checkpoints and progress bar; the accuracy is logged per epoch
+    skorch      its NeuralNetClassifier on tensors, without callbacks and validation
 
-`bare`, `captured`, `compiled` and `ours` use channels-last where the package does.
+`bare`, `captured`, `compiled` and `ours` use channels-last where the package does. Lightning and skorch are in the extra
+`benchmarks`, and are left out where they are not installed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,8 +114,8 @@ class Problem:
         return model.to(self.device, memory_format=form).train()
 
 
-def bare(problem: Problem) -> Epoch:
-    model = problem.network(channels_last=True)
+def bare(problem: Problem, model: nn.Module | None = None) -> Epoch:
+    model = model or problem.network(channels_last=True)
     batches = ready_batches(problem, model)
     step = bare_step(model, capturable=False)
 
@@ -137,6 +142,8 @@ def captured(problem: Problem, model: nn.Module | None = None) -> Epoch:
 
 def compiled(problem: Problem) -> Epoch:
     model = problem.network(channels_last=True)
+    if problem.device.type != "cuda":
+        return bare(problem, torch.compile(model))
     quick = torch.compile(model, mode="max-autotune-no-cudagraphs")
     inputs, labels = ready_batches(problem, model)[0]
     F.cross_entropy(quick(inputs), labels).backward()  # compiles before the capture
@@ -247,10 +254,15 @@ def dataloader(problem: Problem) -> Epoch:
     return epoch
 
 
+def tensors(problem: Problem) -> torch.utils.data.TensorDataset:
+    """Normalised inputs and labels in main memory."""
+    inputs = problem.normalized(torch.from_numpy(problem.samples.inputs))
+    return torch.utils.data.TensorDataset(inputs, torch.from_numpy(problem.samples.labels))
+
+
 def avalanche(problem: Problem) -> Epoch:
     model = problem.network(channels_last=False)
-    inputs = problem.normalized(torch.from_numpy(problem.samples.inputs))
-    dataset = torch.utils.data.TensorDataset(inputs, torch.from_numpy(problem.samples.labels))
+    dataset = tensors(problem)
     dataset.targets = problem.samples.labels.tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -267,19 +279,79 @@ def avalanche(problem: Problem) -> Epoch:
     return lambda: strategy.train(experience, num_workers=0) and None
 
 
+def lightning(problem: Problem) -> Epoch:
+    import lightning
+    from torchmetrics.classification import MulticlassAccuracy
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = problem.network(channels_last=False)
+            self.accuracy = MulticlassAccuracy(CLASSES, average="micro")
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=0.001)
+
+        def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
+            inputs, labels = batch
+            logits = self.network(inputs)
+            self.accuracy(logits, labels)
+            self.log("accuracy", self.accuracy, on_step=False, on_epoch=True)
+            return F.cross_entropy(logits, labels)
+
+    class TakeTurns(lightning.Callback):
+        """Trains an epoch whenever it is asked to: `fit` runs in a thread, so that it is set up once."""
+
+        def __init__(self) -> None:
+            self.begin, self.ended = threading.Semaphore(0), threading.Semaphore(0)
+
+        def on_train_epoch_start(self, *_: object) -> None:
+            self.begin.acquire()
+
+        def on_train_epoch_end(self, *_: object) -> None:
+            self.ended.release()
+
+    turns = TakeTurns()
+    trainer = lightning.Trainer(
+        accelerator=problem.device.type, devices=1, max_epochs=-1, callbacks=[turns], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    loader = torch.utils.data.DataLoader(tensors(problem), batch_size=BATCH, shuffle=True)
+    threading.Thread(target=trainer.fit, args=(Module(), loader), daemon=True).start()
+
+    def epoch() -> None:
+        turns.begin.release()
+        turns.ended.acquire()
+
+    return epoch
+
+
+def skorch(problem: Problem) -> Epoch:
+    from skorch import NeuralNetClassifier
+    from skorch.callbacks import PassthroughScoring
+
+    net = NeuralNetClassifier(
+        problem.network(channels_last=False), criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=0.001,
+        batch_size=BATCH, iterator_train__shuffle=True, max_epochs=1, train_split=None, verbose=0,
+        callbacks=[("accuracy", PassthroughScoring("train_loss", on_train=True))], device=problem.device,
+    )  # fmt: skip
+    dataset = tensors(problem)
+    return lambda: net.partial_fit(dataset, None) and None
+
+
 LOOPS = {
-    "captured": captured, "compiled": compiled, "bare": bare, "ours": ours, "eager": eager, "DataLoader": dataloader,
-    "Avalanche": avalanche,
+    "captured": captured, "bare": bare, "compiled": compiled, "ours": ours, "eager": eager, "DataLoader": dataloader,
+    "Avalanche": avalanche, "Lightning": lightning, "skorch": skorch,
 }  # fmt: skip
-ON_CUDA = ("captured", "compiled")
 
 
 def section(
     names: Sequence[str], device: torch.device, *, repeats: int, steps: int | None = None, with_compiled: bool = False
 ) -> Section:
     """Compares ours with all other loops, one model per row."""
-    left_out = {*(ON_CUDA if device.type != "cuda" else ()), *(() if with_compiled else ("compiled",))}
-    loops = [loop for loop in LOOPS if loop not in left_out]
+    left_out = {loop for loop in ("lightning", "skorch") if importlib.util.find_spec(loop) is None}
+    left_out |= {*(("captured",) if device.type != "cuda" else ()), *(() if with_compiled else ("compiled",))}
+    loops = [loop for loop in LOOPS if loop.lower() not in left_out]
     limit = loops[0]
     others = [loop for loop in loops if loop not in (limit, "ours")]
     note = (

@@ -75,7 +75,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="batches per epoch, instead of each model's default")
     parser.add_argument("--most", type=int, default=32, help="the largest number of cells at once")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start nothing new after this time")
-    parser.add_argument("--compile", action="store_true", help="also time torch.compile (CUDA; compiles for minutes)")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile (compiles for minutes)")
     parser.add_argument("--neighbour", action="store_true", help="keep another process busy on one core")
     parser.add_argument("--out", type=Path, help="also write the document to this file")
     return parser.parse_args()
