@@ -10,8 +10,8 @@
     Lightning   its Trainer on tensors, without logger, checkpoints and progress bar; the accuracy is logged per epoch
     skorch      its NeuralNetClassifier on tensors, without callbacks and validation
 
-`bare`, `captured`, `compiled` and `ours` use channels-last where the package does. Lightning and skorch are in the extra
-`benchmarks`, and are left out where they are not installed.
+`bare`, `captured`, `compiled` and `ours` use channels-last where the package does. Lightning and skorch are in the
+extra `benchmarks`; where they are not installed, they are left out.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ QUICK = {
     "resnet50": {"width": 4},
     "preact_resnet18": {"width": 4},
     "mobilenet_v2": {"width": 4},
+    "vit": {"width": 8, "depth": 2},
 }
 VOCABULARY = 20
 
@@ -52,7 +53,7 @@ def test_blocks_dense_layers_and_head_contain_every_entry_of_the_state_dict_once
     assert model.block_names == layout(model).blocks
     assert model.head_name == layout(model).head
     modules = dict(model.named_modules())
-    parts = [*model.block_names, *(each for each in modules if each in ("dense", "dense1", "dense2")), model.head_name]
+    parts = [*model.block_names, *(each for each in modules if each in ("dense", "dense1", "dense2", "norm")), model.head_name]
     held = [f"{part}.{entry}" for part in parts for entry in modules[part].state_dict()]
     assert sorted(held) == sorted(model.state_dict())
 
@@ -64,7 +65,7 @@ def test_layout_finds_the_declared_blocks_and_head_by_itself(name):
     del model.block_names, model.head_name
     found = layout(model)
     assert (found.head, found.blocks[: len(told.blocks)]) == (told.head, told.blocks)
-    assert {name.rstrip("12") for name in found.blocks[len(told.blocks) :]} <= {"dense"}
+    assert {name.rstrip("12") for name in found.blocks[len(told.blocks) :]} <= {"dense", "norm"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -118,6 +118,33 @@ class PreActBlock(nn.Module):
         return total
 
 
+class Patches(nn.Module):
+    """Cuts an image into square patches, maps each linearly to a token, and adds the token's learned position."""
+
+    def __init__(self, channels: int, patch: int, width: int, tokens: int) -> None:
+        super().__init__()
+        self.embedding = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
+        self.position = nn.Parameter(torch.empty(tokens, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the positions with the usual small deviation; the embedding draws its own weights."""
+        nn.init.normal_(self.position, std=0.02)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Maps (n, channels, height, width) to (n, tokens, width)."""
+        tokens: torch.Tensor = self.embedding(inputs).flatten(2).transpose(1, 2) + self.position
+        return tokens
+
+
+class MeanOverTokens(nn.Module):
+    """The mean of a sample's tokens."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Maps (n, tokens, width) to (n, width)."""
+        return inputs.mean(dim=1)
+
+
 def norm_layer(norm: Norm, channels: int, *, flat: bool = False) -> nn.Module:
     """A norm for images of so many channels, or for flat features.
 
