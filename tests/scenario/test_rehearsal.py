@@ -57,9 +57,9 @@ def test_claims_about_what_is_left_out_are_left_out(edited):
     assert small["claims"] == claims[:1]
 
 
-def test_image_sets_have_a_stand_in_of_the_same_shape(edited):
+def test_image_sets_have_a_small_stand_in(edited):
     _, cells = rehearsed(edited({"data": {"name": "svhn", "validation_fraction": 0.5}, "model": "mlp"}))
-    assert cells[0].data.options["like"] == "svhn"
+    assert (cells[0].data.options["like"], cells[0].data.options["shape"]) == ("svhn", [3, 16, 16])
     assert cells[0].data_settings.validation_fraction == 0.5
 
 

@@ -106,15 +106,14 @@ def _with_stand_ins(cell: Cell) -> Cell:
 
 
 def _stand_in(data: Component, settings: DataSettings) -> Component:
-    """Synthetic data of the same shape, in the place of a data set that might have to be downloaded."""
+    """Synthetic data in the place of a data set that might have to be downloaded; LIMITS cuts the shape of images."""
     if data.name in TEXT_SETS:
         name, options = "synthetic_text", {key: data.options[key] for key in ("length", "vocabulary")}
     elif data.name in PHOTO_SETS:
         shape = known_shape(data.name, data.options)
         name, options = "synthetic", {"shape": shape, "classes": PHOTO_SETS[data.name].classes}
     elif data.name in IMAGE_SETS and data.name not in INCLUDED:
-        resized = {"shape": known_shape(data.name, data.options)} if data.options.get("size") else {}
-        name, options = "synthetic", {"like": data.name, **resized}
+        name, options = "synthetic", {"like": data.name, "shape": known_shape(data.name, data.options)}
     else:
         return data
     size = {key: getattr(settings, key) or math.inf for key in SAMPLES}  # as of any data set; LIMITS cuts it
