@@ -53,7 +53,8 @@ def test_blocks_dense_layers_and_head_contain_every_entry_of_the_state_dict_once
     assert model.block_names == layout(model).blocks
     assert model.head_name == layout(model).head
     modules = dict(model.named_modules())
-    parts = [*model.block_names, *(each for each in modules if each in ("dense", "dense1", "dense2", "norm")), model.head_name]
+    above = [each for each in modules if each in ("dense", "dense1", "dense2", "norm")]
+    parts = [*model.block_names, *above, model.head_name]
     held = [f"{part}.{entry}" for part in parts for entry in modules[part].state_dict()]
     assert sorted(held) == sorted(model.state_dict())
 
