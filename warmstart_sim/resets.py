@@ -23,6 +23,6 @@ def redrawn(like: torch.Tensor, fresh: torch.Tensor, generator: torch.Generator)
 
 def forget(optimizer: torch.optim.Optimizer, parameter: torch.Tensor, index: Any) -> None:
     """Sets an optimiser's moments of `parameter[index]` to zero; Adam's count of steps stays."""
-    for moment in optimizer.state[parameter].values():
+    for moment in optimizer.state.get(parameter, {}).values():
         if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape:
             moment[index] = 0

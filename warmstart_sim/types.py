@@ -6,7 +6,7 @@ Importing this module never imports torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils.hooks import RemovableHandle
 
 StateDict = Mapping[str, "torch.Tensor"]
 IntArray = NDArray[np.int64]
@@ -198,9 +199,13 @@ class RoundContext:
             weights = {**weights, **identity}
         return self._functions.block_outputs(weights, block, inputs)
 
+    def block_inputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor:
+        """What the module `block` gets for normalised `inputs` (n, ...)."""
+        return self._functions.block_inputs(weights, block, inputs)
+
     def head_inputs(self, weights: StateDict, inputs: torch.Tensor) -> torch.Tensor:
         """What the head gets for normalised `inputs` (n, ...)."""
-        return self._functions.block_inputs(weights, self.layout.head, inputs)
+        return self.block_inputs(weights, self.layout.head, inputs)
 
     def gradients(self, weights: StateDict, indices: IntArray) -> dict[str, torch.Tensor]:
         """The gradient of the mean cross-entropy over training samples, for every parameter, by its name."""
@@ -300,18 +305,25 @@ class Hooks:
     Attributes:
         transform: Changes a batch before normalisation.
         loss_term: A scalar added to the loss: `loss_term(batch, logits)`, with the student's logits (n, classes).
+        attach: Called when the round begins, as `attach(model)`: registers forward hooks on the model's modules, and
+            returns their handles, which are removed before another round. Passes of `batch.logits_of` call them, too.
+        before_step: Called between the backward pass and the optimiser's step, as `before_step(model)`; gradients are
+            in `parameter.grad`.
         after_step: Called after every optimiser step as `after_step(model, optimizer)`. It may change weights and the
             optimiser's state, in place and under `torch.no_grad()`: for a reset unit, zero its moments too. It is not
             captured in a CUDA graph, so it may count steps and branch.
         after_epoch: Called after every epoch, as `after_epoch(model, optimizer)`.
         state: What the part has to remember, by name: tensors, numbers, text, and mappings of these. It is saved in
             checkpoints, and restored into the same mapping (into the same tensors where the shapes agree). Change its
-            tensors in place: a captured CUDA graph holds their addresses, and numbers as they were. Where a transform
-            or loss term comes with state that changes otherwise, steps run uncaptured, with a warning.
+            tensors in place: a captured CUDA graph holds their addresses, and numbers as they were. Where a hook that
+            is captured comes with state that changes otherwise, steps run uncaptured, with a warning. All are captured
+            but those after a step and after an epoch; what `attach` registers is captured as a part of the pass.
     """
 
     transform: Callable[[Batch], Batch] | None = None
     loss_term: Callable[[Batch, torch.Tensor], torch.Tensor] | None = None
+    attach: Callable[[torch.nn.Module], Iterable[RemovableHandle]] | None = None
+    before_step: Callable[[torch.nn.Module], None] | None = None
     after_step: Callable[[torch.nn.Module, torch.optim.Optimizer], None] | None = None
     after_epoch: Callable[[torch.nn.Module, torch.optim.Optimizer], None] | None = None
     state: dict[str, Any] | None = field(default=None, compare=False)

@@ -22,26 +22,31 @@ ACTIVE = {
     "adversarial": {"epsilon": 0.1},
     "augment": {"horizontal_flip": 0.5},
     "confidence_penalty": {"strength": 0.1},
+    "continual_backprop": {"rho": 0.2, "maturity": 0},
     "ema_distillation": {"decay": 0.5},
     "hare_tortoise": {"every": 1},
     "l2": {"strength": 0.1},
     "l2_init": {"strength": 0.1},
     "parseval": {"strength": 0.1},
+    "redo": {"every": 2, "tau": 0.9},
     "selective_reinitialization": {"every": 2, "share": 0.2},
     "self_distillation": {},
+    "self_normalized_resets": {"every": 1, "percentile": 0.5},
     "soft_shrink_perturb": {"sigma": 0.01},
     "soft_weight_rescaling": {"lambda": 0.5},
+    "upgd": {"sigma": 0.1},
 }
 COUNT = 24
 DATA = Samples(
     np.random.default_rng(0).random((COUNT, 1, 6, 6), dtype=np.float32), np.random.default_rng(1).integers(0, 3, COUNT)
 )
-TRAINING = Training(optimizer={"name": "adam", "lr": 0.01}, batch_size=8, until={"epochs": 2})
+# Not Adam, whose steps are large where a gradient is nothing but rounding, as that of a bias before BatchNorm.
+TRAINING = Training(optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.9}, batch_size=8, until={"epochs": 2})
 
 
 def network(seed: int) -> torch.nn.Module:
     with scoped_torch_seed(seed, "test"):
-        return models.build("small_cnn", {"channels": (3, 4)}, (1, 6, 6), 3)
+        return models.build("mlp", {"widths": (6, 5), "activation": "relu", "batch_norm": True}, (1, 6, 6), 3)
 
 
 class Trained:

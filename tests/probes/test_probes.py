@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from tests.models.inserted import insert_drawn_normalization
 from warmstart_sim import models
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.probes.dead_units import dead_units, silent
+from warmstart_sim.hidden_units import silent
+from warmstart_sim.probes.dead_units import dead_units
 from warmstart_sim.probes.distance_from_start import distance_from_start
 from warmstart_sim.probes.effective_rank import effective_rank, rank
 from warmstart_sim.probes.gradient_norm import gradient_norm

@@ -26,7 +26,10 @@ from warmstart_sim.types import Batch
 
 def stackable(stepper: Stepper) -> bool:
     """Whether stacked steps support the stepper's settings and hooks; its model may still have no stacked form."""
-    plain = not any(hook.loss_term or hook.after_step or hook.state is not None for hook in stepper.hooks)
+    plain = not any(
+        hook.loss_term or hook.attach or hook.before_step or hook.after_step or hook.state is not None
+        for hook in stepper.hooks
+    )
     texts = stepper.samples is not None and stepper.samples.lengths is not None
     return plain and not texts and stepper.trainable is None and stepper.settings.precision != "bf16"
 

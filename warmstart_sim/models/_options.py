@@ -8,6 +8,8 @@ from pydantic import Field
 
 Norm = Literal["layer", "batch", "none"]
 Init = Literal["he", "xavier", "default"]
+Activation = Literal["tanh", "relu", "aid", "crelu"]
+KeepProbability = Annotated[float, Field(ge=0.5, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1)]
 Stem = Literal["cifar", "imagenet"]

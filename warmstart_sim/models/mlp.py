@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from warmstart_sim.models._options import Init
+from warmstart_sim.models._options import Activation, Init, KeepProbability
 from warmstart_sim.registry import MODELS
 
 
@@ -17,7 +17,8 @@ def mlp(
     classes: int,
     *,
     widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (100, 100, 100),
-    activation: Literal["tanh", "relu"] = "tanh",
+    activation: Activation = "tanh",
+    p: KeepProbability | None = None,
     bias: bool = True,
     batch_norm: bool = False,
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
@@ -36,7 +37,9 @@ def mlp(
         input_shape: Any shape; inputs are flattened.
         classes: The number of logits.
         widths: Units of the hidden layers, from input to output.
-        activation: The nonlinearity after each hidden layer.
+        activation: The nonlinearity after each hidden layer: "tanh" (default), "relu", "aid" (interval-wise dropout) or
+            "crelu" (ReLU of x and of -x, which gives the next layer twice as many inputs). The last two do not stack.
+        p: Of "aid": in training, positive values are kept with this probability, and others with 1 - p. Default 0.9.
         bias: Whether the linear layers, including the head, have biases.
         batch_norm: Whether to apply BatchNorm before each activation.
         dropout: The probability with which a hidden unit is zero in a training step, in [0, 1). Default none. With
@@ -48,16 +51,15 @@ def mlp(
     """
     from torch import nn
 
-    from warmstart_sim.models._layers import Network, initialize
-
-    nonlinearity = {"tanh": nn.Tanh, "relu": nn.ReLU}[activation]
+    from warmstart_sim.models._layers import Network, activation_layer, initialize
 
     def hidden(units_in: int, units: int) -> nn.Module:
         norm = [nn.BatchNorm1d(units)] if batch_norm else []
         drop = [nn.Dropout(dropout)] if dropout else []
-        return nn.Sequential(nn.Linear(units_in, units, bias=bias), *norm, nonlinearity(), *drop)
+        return nn.Sequential(nn.Linear(units_in, units, bias=bias), *norm, activation_layer(activation, p)[0], *drop)
 
-    sizes = (math.prod(input_shape), *widths)
-    blocks = {f"hidden{k + 1}": hidden(sizes[k], sizes[k + 1]) for k in range(len(widths))}
-    network = Network(flatten=nn.Flatten(), **blocks, head=nn.Linear(sizes[-1], classes, bias=bias))
+    times = activation_layer(activation, p)[1]
+    inputs = (math.prod(input_shape), *(times * units for units in widths))
+    blocks = {f"hidden{k + 1}": hidden(inputs[k], units) for k, units in enumerate(widths)}
+    network = Network(flatten=nn.Flatten(), **blocks, head=nn.Linear(inputs[-1], classes, bias=bias))
     return initialize(network, init or "default")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from warmstart_sim.models._options import KeepProbability
 from warmstart_sim.registry import MODELS
 
 
@@ -16,6 +17,8 @@ def small_cnn(
     *,
     channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (16, 32),
     batch_norm: bool = True,
+    activation: Literal["relu", "aid", "crelu"] | None = None,
+    p: KeepProbability | None = None,
 ) -> Any:
     """Small CNN: 3x3 convolutions with BatchNorm and ReLU, the first at full size, then one linear layer.
 
@@ -24,6 +27,8 @@ def small_cnn(
         classes: The number of logits.
         channels: Output channels of the convolutions, from input to output.
         batch_norm: Whether to apply BatchNorm after each convolution; without it, the convolution has a bias.
+        activation: Default "relu"; "aid" or "crelu" as in `mlp`.
+        p: Of "aid", as in `mlp`.
 
     Returns:
         A module with blocks conv1, conv2, ... and the head `head`.
@@ -33,17 +38,18 @@ def small_cnn(
     """
     from torch import nn
 
-    from warmstart_sim.models._layers import Network, image_shape
+    from warmstart_sim.models._layers import Network, activation_layer, image_shape
 
     def convolution(channels_in: int, channels_out: int, stride: int) -> nn.Module:
         norm = [nn.BatchNorm2d(channels_out)] if batch_norm else []
         conv = nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=not batch_norm)
-        return nn.Sequential(conv, *norm, nn.ReLU())
+        return nn.Sequential(conv, *norm, activation_layer(activation or "relu", p)[0])
 
     channels_in, height, width = image_shape(input_shape, "small_cnn")
     blocks = {}
     for k, channels_out in enumerate(channels):
         stride = 1 if k == 0 else 2
         blocks[f"conv{k + 1}"] = convolution(channels_in, channels_out, stride)
-        channels_in, height, width = channels_out, -(-height // stride), -(-width // stride)
+        channels_in = activation_layer(activation or "relu", p)[1] * channels_out
+        height, width = -(-height // stride), -(-width // stride)
     return Network(**blocks, flatten=nn.Flatten(), head=nn.Linear(channels_in * height * width, classes))

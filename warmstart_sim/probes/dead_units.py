@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
 from warmstart_sim.registry import PROBES
 from warmstart_sim.types import RoundContext
-
-if TYPE_CHECKING:
-    import torch
 
 
 @PROBES.register(
@@ -42,6 +39,8 @@ def dead_units(
     Columns:
         `dead_units`, and `dead_units_NAME` for every block.
     """
+    from warmstart_sim.hidden_units import silent
+
     assert context.weights is not None
     inputs, _ = context.samples(context.some(context.train, samples, "dead_units"))
     dead = {
@@ -53,15 +52,3 @@ def dead_units(
         f"dead_units_{block}": each.double().mean().item() for block, each in dead.items()
     }
     return {"dead_units": sum(each.sum().item() for each in dead.values()) / units if units else None, **shares}
-
-
-def silent(outputs: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Which units of outputs (n, units, ...), or of sequences (length, n, units), are dead; bool (units,).
-
-    >>> import torch
-    >>> silent(torch.tensor([[0.0, 1.0], [0.0, 3.0]]), 0.0)
-    tensor([ True, False])
-    """
-    by_unit = outputs.movedim(-1 if outputs.ndim == 3 else 1, 0).flatten(1)
-    strength = by_unit.double().abs().mean(1)  # over samples and positions
-    return strength <= threshold * strength.mean()

@@ -38,6 +38,7 @@ from warmstart_sim.training.settings import ScenarioTraining, Settings, Training
 
 OWN_NAME = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 OWN_STAGES = "with `stream: stages`, the number of stages of this arm alone; default: the stream's"
+OWN_MODEL = "the model of this arm alone: another one, or options that replace those of the scenario's `model`"
 OwnName = Annotated[str, StringConstraints(pattern=OWN_NAME), Field(description="your own, as module:attribute")]
 Axis = Annotated[list[Any], Field(min_length=1, description="the values of the setting that the key names")]
 Bundle = Annotated[
@@ -103,8 +104,9 @@ def pretrain_settings() -> type[PretrainSettings]:
 
 @functools.cache
 def arm_settings() -> type[Settings]:
-    """The model of an arm, without `start` and the options of its strategy: stages, training settings and parts."""
-    own = {"stages": (PositiveInt | None, Field(default=None, description=OWN_STAGES))}
+    """An arm without `start` and the options of its strategy: stages, model, training settings and parts."""
+    own: dict[str, Any] = {"stages": (PositiveInt | None, Field(default=None, description=OWN_STAGES))}
+    own |= {"model": (str | dict[str, Any] | None, Field(default=None, description=OWN_MODEL))}
     fields: dict[str, Any] = {**own, "training": (ScenarioTraining | None, None), **_part_fields()}
     return create_model("Arm", __base__=Settings, **fields)
 

@@ -97,7 +97,8 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
 
     check = SectionChecker(where)
     data, data_settings = check.section(DATASETS, present["data"], "data", DataSettings)
-    model, _ = check.section(MODELS, present.get("model", "small_cnn"), "model", Settings)
+    model_raw = present.get("model", "small_cnn")
+    model, _ = check.section(MODELS, model_raw, "model", Settings)
     training_raw = check.mapping(present.get("training", {}), "training")
     training = check.training(training_raw, "training")
     stream_raw = check.mapping(present.get("stream", "static"), "stream", "name", NAME_OR_MAPPING)
@@ -119,7 +120,7 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     if not arms_raw:
         raise scenario_error(where, "strategies", f"there is none; there are: {', '.join(STRATEGIES.names())}")
     parts_raw = check.shared_parts(present.get("parts", {}))
-    arms = tuple(check.arm(label, value, training_raw, parts_raw) for label, value in arms_raw.items())
+    arms = tuple(check.arm(label, value, training_raw, parts_raw, model_raw) for label, value in arms_raw.items())
 
     if STREAMS.has_trait(stream.name, "shares_budget"):
         arms = tuple(

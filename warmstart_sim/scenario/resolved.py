@@ -81,11 +81,12 @@ def _resolved_arm(arm: Arm, value: Any, varied: Collection[str]) -> Mapping[str,
     options = {part.name: dict(part.options) for part in arm.parts}
     if f"strategies.{arm.label}.start" in varied:
         return written
-    # The arm's training settings are kept as written, because an axis may set the rest.
+    # The arm's training settings and model are kept as written, because an axis may set the rest.
     return {
         "start": arm.start.name,
         **arm.start.options,
         **drop_none({"stages": arm.stages}),
         **{name: options.get(name) for name in PARTS.names() if name in written},
+        **({"model": written["model"]} if written.get("model") else {}),
         **({"training": written["training"]} if written.get("training") else {}),
     }

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 
 from warmstart_sim.errors import nearest, unknown
-from warmstart_sim.registry import ANALYSES, DATASETS, PARTS, PROBES, STRATEGIES, Registry
+from warmstart_sim.registry import ANALYSES, DATASETS, MODELS, PARTS, PROBES, STRATEGIES, Registry
 from warmstart_sim.scenario.component import Component, from_object, model_to_dict
 from warmstart_sim.scenario.grammar import arm_settings, choice, source_settings
 from warmstart_sim.scenario.messages import scenario_error, validated
@@ -32,13 +32,14 @@ NEEDS_VALIDATION = "needs validation data; set {}.validation_fraction above 0"
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the compared ways to train: a start strategy, parts and training settings."""
+    """One of the compared ways to train: a start strategy, parts, training settings, and perhaps a model of its own."""
 
     label: str
     start: Component
     parts: tuple[Component, ...]
     training: ScenarioTraining
     stages: int | None = None  # of its own, in a stream of stages
+    model: Component | None = None  # of its own
 
     def stream(self, shared: Component) -> Component:
         """The stream of this arm, which may have stages of its own."""
@@ -229,8 +230,8 @@ class SectionChecker:
                 raise scenario_error(self.where, f"parts.{name}", unknown("part", name, PARTS.names()))
         return raw
 
-    def arm(self, label: str, value: Any, training: Mapping[str, Any], parts: Mapping[str, Any]) -> Arm:
-        """Validates an arm; `training` and `parts` are the scenario's, and null leaves out one of these parts."""
+    def arm(self, label: str, value: Any, training: Mapping[str, Any], parts: Mapping[str, Any], model: Any) -> Arm:
+        """Validates an arm; `training`, `parts` and `model` are the scenario's; null leaves out one of these parts."""
         key = f"strategies.{label}"
         if not label or "/" in label or label == FIRST_PHASE:
             why = "first phases are called so" if label == FIRST_PHASE else "a label is text without a slash"
@@ -240,7 +241,7 @@ class SectionChecker:
             hint = f"unknown strategy '{label}'{nearest(label, STRATEGIES.names())}"
             names = ", ".join(STRATEGIES.names())
             raise scenario_error(self.where, key, f"{hint} (a label of your own needs `start:` with one of {names})")
-        start, own_training = raw.pop("start", label), raw.pop("training", None)
+        start, own_training, own_model = raw.pop("start", label), raw.pop("training", None), raw.pop("model", None)
         own = {name: f"{key}.{name}" for name in PARTS.names() if name in raw}
         given = {name: raw.pop(name) if name in own else parts.get(name) for name in PARTS.names()}
         made = tuple(
@@ -250,7 +251,17 @@ class SectionChecker:
         )
         component, settings = self.component(STRATEGIES, start, raw, key, arm_settings())
         own_stages = getattr(settings, "stages", None)
-        return Arm(label, component, made, self.own_training(own_training, training, key), own_stages)
+        trained = self.own_training(own_training, training, key)
+        return Arm(label, component, made, trained, own_stages, self.own_model(own_model, model, f"{key}.model"))
+
+    def own_model(self, value: Any, shared: Any, key: str) -> Component | None:
+        """Validates `model` of an arm: another model, or options that are merged over those of the scenario's."""
+        if value is None:
+            return None
+        below = self.mapping(shared, "model", "name", NAME_OR_MAPPING)
+        own = self.mapping(value, key, "name", NAME_OR_MAPPING)
+        merged = {**below, **own} if own.get("name", below.get("name")) == below.get("name") else own
+        return self.section(MODELS, merged, key, Settings)[0]
 
     def part(self, name: str, value: Any, key: str) -> Component:
         """Validates the options of an arm's part."""

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training import part_state
@@ -115,6 +116,7 @@ class Stepper:
         self.generator = torch.Generator(self.device)
         self.version = 0
         self.trains_by_default = trains_by_default(model)
+        self._attached: list[RemovableHandle] = []  # forward hooks of the round's parts
         self._captures_steps = captures_steps and graph_capture is not None
         self._eager_step: Step = self._not_begun
         self._after_step: list[Callable[[nn.Module, torch.optim.Optimizer], None]] = []
@@ -145,6 +147,7 @@ class Stepper:
             self._steps.clear()
             self.version += 1
             self.samples, self.hooks = samples, tuple(hooks)
+            self._attach()
             self._eager_step = self._compose_step()
             self._after_step = [hook.after_step for hook in self.hooks if hook.after_step]
             self._capturable = True
@@ -152,6 +155,12 @@ class Stepper:
             self._watch = part_state.Watch(read)
             if self._captures_steps and read:
                 self._after_step.append(lambda model, optimizer: self._drop_outdated_steps())
+
+    def _attach(self) -> None:
+        """Removes the forward hooks of the last parts, and registers those of the round's."""
+        for handle in self._attached:
+            handle.remove()
+        self._attached = [handle for hook in self.hooks if hook.attach for handle in hook.attach(self.model)]
 
     def _set_trainable(self, trainable: frozenset[str] | None) -> None:
         """Freezes the other parameters, and makes an optimiser that holds the trainable ones only."""
@@ -237,12 +246,15 @@ class Stepper:
     def _compose_step(self) -> Step:
         assert self.samples is not None
         model, optimizer = self.model, self.optimizer
+        before_step = [hook.before_step for hook in self.hooks if hook.before_step]
         loss_of = batch_loss(model, self.samples, self.hooks, self.generator, self.settings.precision)
 
         def step(index: torch.Tensor, width: int | None) -> None:
             loss, logits, labels = loss_of(index, width)
             optimizer.zero_grad()
             loss.backward()
+            for call in before_step:
+                call(model)
             optimizer.step()
             self.loss_sum.add_(loss.detach(), alpha=len(labels))
             self.correct.add_((logits.detach().argmax(1) == labels).sum())
@@ -344,4 +356,4 @@ def _same_hooks(hooks: Sequence[Hooks], others: Sequence[Hooks]) -> bool:
 
 def _is_captured(hook: Hooks) -> bool:
     """Whether a captured step holds some of its functions; what follows a step is called after each replay."""
-    return hook.transform is not None or hook.loss_term is not None
+    return any((hook.transform, hook.loss_term, hook.attach, hook.before_step))
