@@ -94,7 +94,8 @@ def test_list_has_a_line_for_everything(command):
     named = [line.split()[0] for line in lines if line.startswith("  ")]
     assert sorted(named) == sorted([*(name for each in registries for name in each.names()), *bundled_scenarios()])
     assert [line for line in lines if line and not line.startswith(" ")] == [
-        "Strategies", "Parts of a strategy", "Probes", "Analyses", "Data sets", "Models", "Streams", "Scenario files"
+        "Strategies", *(f"Parts of a strategy that change {what}" for what in cli.PARTS_CHANGE[:-1]),
+        "Probes", "Analyses", "Data sets", "Models", "Streams", "Scenario files",
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -411,6 +412,9 @@ def _span(least: int, most: int, noun: str) -> str:
     return _count(most, noun) if least == most else f"{least:,} to {_count(most, noun)}"
 
 
+PARTS_CHANGE = ("inputs", "the loss", "weights", "hidden units", "training")  # in this order in `list`
+
+
 @app.command(name="list")
 def list_(traceback: Traceback = False) -> None:
     """List everything that a scenario can name, with a line each.
@@ -420,16 +424,22 @@ def list_(traceback: Traceback = False) -> None:
     from warmstart_sim import registry
     from warmstart_sim.scenario.yaml_files import bundled_scenarios, headline
 
-    registries = {
-        "Strategies": registry.STRATEGIES,
-        "Parts of a strategy": registry.PARTS,
+    def summaries(each: registry.Registry[Any], names: Iterable[str]) -> dict[str, str]:
+        return {name: each.summary(name) for name in names}
+
+    groups = {"Strategies": summaries(registry.STRATEGIES, registry.STRATEGIES.names())}
+    parts = {name: registry.PARTS.details(name).get("changes", "training") for name in registry.PARTS.names()}
+    for changes in sorted(set(parts.values()), key=PARTS_CHANGE.index):
+        names = [name for name, each in parts.items() if each == changes]
+        groups[f"Parts of a strategy that change {changes}"] = summaries(registry.PARTS, names)
+    others = {
         "Probes": registry.PROBES,
         "Analyses": registry.ANALYSES,
         "Data sets": registry.DATASETS,
         "Models": registry.MODELS,
         "Streams": registry.STREAMS,
     }
-    groups = {title: {name: each.summary(name) for name in each.names()} for title, each in registries.items()}
+    groups |= {title: summaries(each, each.names()) for title, each in others.items()}
     groups["Scenario files"] = {name: headline(path) for name, path in bundled_scenarios().items()}
     width = max(len(name) for lines in groups.values() for name in lines)
     print("\n\n".join("\n".join([title, *_aligned(lines, width)]) for title, lines in groups.items()))

@@ -12,6 +12,7 @@ from warmstart_sim.registry import PARTS
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.loop import RoundData, RoundTraining
+from warmstart_sim.training.optimizers import state_tensors
 from warmstart_sim.training.round_context import round_context
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import Stepper
@@ -94,6 +95,15 @@ class TestEveryPart:
         resumed.training.load_state_dict(copy.deepcopy(interrupted.training.state_dict()))
         found = resumed.epochs(1)
         assert all(torch.equal(found[key], whole[key]) for key in whole)
+
+    def test_the_optimiser_forgets_between_rounds(self, name):
+        """Momentum that some arms keep and others lose would decide the comparison."""
+        trained = Trained(name)
+        trained.epochs(1)
+        before = state_tensors(trained.stepper.optimizer)
+        assert any(tensor.any() for tensor in before)
+        trained.stepper.begin(trained.stepper.samples, trained.stepper.hooks)
+        assert not any(tensor.any() for tensor in state_tensors(trained.stepper.optimizer))
 
     def test_captured_steps_do_the_same(self, name):
         captured = Trained(name, capture := SimulatedCapture())

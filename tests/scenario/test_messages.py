@@ -34,7 +34,7 @@ LABEL = f"(a label of your own needs `start:` with one of {NAMES})"
 PROBES = f"(there are: {', '.join(registry.PROBES.names())})"
 STREAMS = f"(there are: {', '.join(registry.STREAMS.names())})"
 MODELS = f"(there are: {', '.join(registry.MODELS.names())})"
-ACTIVATIONS = "(allowed: 'tanh', 'relu')"
+ACTIVATIONS = "(allowed: 'tanh', 'relu', 'aid', 'crelu')"
 ROTATION = "(allowed: true or false or a number >= 0 and <= 180)"
 OPTIMIZERS = "(allowed: 'adam', 'adamw', 'sgd')"
 SEEDS = "(allowed: a list of one or more, each a whole number >= 0)"
@@ -170,6 +170,10 @@ MISTAKES = [
     ("strategies.layerwise", {"freeze": True, "head_as_block": True},
      "~: freeze and head_as_block exclude each other: above the head there is nothing to train"),
     ("strategies.random_init.lambda", 0.5, f"~: unknown key {RANDOM_KEYS}"),
+    ("strategies.random_init.draw", "fresh", "~: found 'fresh' (allowed: 'initial')"),
+    ("strategies.mine.redo.every", "epochs", "~: found 'epochs' (allowed: a whole number >= 1 or 'epoch')"),
+    ("strategies.mine.continual_backprop.rho", 2, "~: found 2 (allowed: a number >= 0 and <= 1)"),
+    ("strategies.mine.upgd.decay", 1, "~: found 1 (allowed: a number >= 0 and < 1)"),
     ("strategies.mine.augmnt", [], f"~: unknown key; did you mean 'augment'? {ARM_KEYS}"),
     ("strategies.mine.augment", True, "~: found true (allowed: a list of names, or a mapping)"),
     ("strategies.mine.augment", ["rotaton"], f"~.rotaton: unknown key; did you mean 'rotation'? {AUGMENT_KEYS}"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.strategies.test_reinitialization import CONTEXT, FRESH, LAYOUT, PREVIOUS, WEIGHTS, start
 from tests.strategies.test_shrink_perturb import same_bits
 from warmstart_sim import scenario as scenarios
+from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.strategies.basic import RandomInit
@@ -73,6 +74,13 @@ def test_a_context_knows_the_chunks_that_have_arrived(tiny_scenario, tmp_path):
     assert [len(chunk) for chunk in context.chunks] == [50, 50]
     assert np.array_equal(np.concatenate(context.chunks), context.train)
     assert np.array_equal(context.chunks[-1], context.new)
+
+
+@pytest.mark.parametrize("strategy", [Dash(), Lure()])
+def test_a_round_without_samples_has_no_gradients(strategy):
+    empty = dataclasses.replace(CONTEXT, train=CONTEXT.train[:0], new=CONTEXT.train[:0], chunks=())
+    with pytest.raises(WarmstartError, match="gradients need at least one training sample, and the round has none"):
+        strategy(PREVIOUS, FRESH, empty)
 
 
 # FIRE

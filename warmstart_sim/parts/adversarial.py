@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@PARTS.register("adversarial", "ignores_previous")
+@PARTS.register("adversarial", "ignores_previous", changes="the loss")
 @dataclass(frozen=True, kw_only=True)
 class Adversarial:
     """Adversarial training: a share of the loss is taken at inputs moved by epsilon in the direction that raises it.

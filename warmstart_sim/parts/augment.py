@@ -32,7 +32,7 @@ def _usual(strength: float) -> BeforeValidator:
     )
 
 
-@PARTS.register("augment", "ignores_previous")
+@PARTS.register("augment", "ignores_previous", changes="inputs")
 @dataclass(frozen=True, kw_only=True)
 class Augment:
     """Random crop, horizontal flip, colour jitter and rotation of images, drawn for every sample in every epoch.

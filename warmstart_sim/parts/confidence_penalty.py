@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@PARTS.register("confidence_penalty", "ignores_previous", "plain_loss_term")
+@PARTS.register("confidence_penalty", "ignores_previous", "plain_loss_term", changes="the loss")
 @dataclass(frozen=True, kw_only=True)
 class ConfidencePenalty:
     """Confidence penalty: subtracts strength times the mean entropy of the predictions from the loss.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 State = dict[str, Any]
 
 
-@PARTS.register("continual_backprop", "ignores_previous")
+@PARTS.register("continual_backprop", "ignores_previous", changes="hidden units")
 @dataclass(frozen=True, kw_only=True)
 class ContinualBackprop:
     """Continual backprop: replaces a small share of the least useful mature hidden units in every step.
@@ -104,6 +104,8 @@ class ContinualBackprop:
 
     def _due(self, layer: HiddenLayer, own: State, model: nn.Module) -> torch.Tensor:
         """Follows the utilities, and returns the units to replace now."""
+        import torch
+
         y = layer.sizes_out(model) * own["size"]
         if self.utility == "adaptable":
             y = y / layer.sizes_in(model).clamp_min(1e-12)
@@ -113,6 +115,8 @@ class ContinualBackprop:
         own["due"] += self.rho * mature.sum()
         count = min(int(own["due"]), int(mature.sum()))
         own["due"] -= count
+        if count == 0:
+            return torch.empty(0, dtype=torch.int64)
         utility = (own["utility"] / own["ones"]).masked_fill(~mature.to(y.device), float("inf"))
         units: torch.Tensor = utility.argsort(stable=True)[:count]
         return units

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@PARTS.register("ema_distillation", "ignores_previous")
+@PARTS.register("ema_distillation", "ignores_previous", changes="the loss")
 @dataclass(frozen=True, kw_only=True)
 class EmaDistillation:
     """EMA teacher: adds the KL divergence of the model from a running average of its weights to the loss.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@PARTS.register("hare_tortoise", "ignores_previous")
+@PARTS.register("hare_tortoise", "ignores_previous", changes="weights")
 @dataclass(frozen=True, kw_only=True)
 class HareTortoise:
     """Hare & Tortoise: every ten epochs the weights go back to a slow running average of themselves.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@PARTS.register("l2", "ignores_previous", "plain_loss_term")
+@PARTS.register("l2", "ignores_previous", "plain_loss_term", changes="the loss")
 @dataclass(frozen=True, kw_only=True)
 class L2:
     """L2 penalty: adds strength / 2 times the sum of squares of all parameters to the loss.

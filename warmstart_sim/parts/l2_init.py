@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Norm = Literal["l2", "l1", "huber"]
 
 
-@PARTS.register("l2_init", "ignores_previous", "plain_loss_term")
+@PARTS.register("l2_init", "ignores_previous", "plain_loss_term", changes="the loss")
 @dataclass(frozen=True, kw_only=True)
 class L2Init:
     """L2 Init: adds strength / 2 times the squared distance of the parameters from the initialisation to the loss.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@PARTS.register("parseval", "ignores_previous", "plain_loss_term")
+@PARTS.register("parseval", "ignores_previous", "plain_loss_term", changes="the loss")
 @dataclass(frozen=True, kw_only=True)
 class Parseval:
     """Parseval regularisation: adds strength times ||W W^T - I||_F^2 of every weight matrix to the loss.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from warmstart_sim.hidden_units import HiddenLayer
 
 
-@PARTS.register("redo", "ignores_previous")
+@PARTS.register("redo", "ignores_previous", changes="hidden units")
 @dataclass(frozen=True, kw_only=True)
 class Redo:
     """ReDo: every 1,000 steps, hidden units that are nearly silent get new incoming and zero outgoing weights.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@PARTS.register("selective_reinitialization", "ignores_previous")
+@PARTS.register("selective_reinitialization", "ignores_previous", changes="weights")
 @dataclass(frozen=True, kw_only=True)
 class SelectiveReinitialization:
     """Selective weight re-initialisation: every n steps, the weights of the lowest utility are drawn anew.

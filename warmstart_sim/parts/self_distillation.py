@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CHUNK = 500  # training samples in one forward pass of the teacher when its logits are cached
 
 
-@PARTS.register("self_distillation", "plain_loss_term")
+@PARTS.register("self_distillation", "plain_loss_term", changes="the loss")
 @dataclass(frozen=True, kw_only=True)
 class SelfDistillation:
     """Self-distillation: adds beta times the KL divergence of the student from the teacher to the loss.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BUCKETS, PER_OCTAVE = 80, 4  # of the histograms of gaps: up to 2^20 samples, each bucket 19 % wider than the last
 
 
-@PARTS.register("self_normalized_resets", "ignores_previous")
+@PARTS.register("self_normalized_resets", "ignores_previous", changes="hidden units")
 @dataclass(frozen=True, kw_only=True)
 class SelfNormalizedResets:
     """SNR: resets a hidden unit that has not fired for longer than the 98th percentile of its own gaps.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@PARTS.register("soft_shrink_perturb", "ignores_previous")
+@PARTS.register("soft_shrink_perturb", "ignores_previous", changes="weights")
 @dataclass(frozen=True, kw_only=True)
 class SoftShrinkPerturb:
     """Shrink and perturb in every step: weight decay, and Gaussian noise of small deviation.

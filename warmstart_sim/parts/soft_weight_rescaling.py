@@ -18,7 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 WITH_ALIASES = ConfigDict(validate_by_name=True, validate_by_alias=True, allow_inf_nan=False)
 
 
-@PARTS.register("soft_weight_rescaling", "ignores_previous")
+@PARTS.register("soft_weight_rescaling", "ignores_previous", changes="weights")
 @dataclass(frozen=True, kw_only=True, config=WITH_ALIASES)
 class SoftWeightRescaling:
     """Soft Weight Rescaling: after each step, every layer moves a little towards its norm at initialisation.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-@PARTS.register("upgd", "ignores_previous")
+@PARTS.register("upgd", "ignores_previous", changes="weights")
 @dataclass(frozen=True, kw_only=True)
 class Upgd:
     """UPGD: gates each weight's step, and noise added to it, by the weight's utility.

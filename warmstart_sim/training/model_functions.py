@@ -18,6 +18,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from warmstart_sim.errors import WarmstartError
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import BATCH, evaluate
 from warmstart_sim.training.flops import plain_kernels
@@ -87,7 +88,7 @@ class FunctionalModel:
     def gradients(self, weights: StateDict, indices: IntArray) -> dict[str, torch.Tensor]:
         """Gradients of the mean cross-entropy over the samples, added up batch by batch."""
         if len(indices) == 0:
-            raise ValueError("gradients need at least one sample")
+            raise WarmstartError("gradients need at least one training sample, and the round has none")
         own = self._own(weights)
         parameters = {name: own[name].detach().requires_grad_() for name, _ in self._model.named_parameters()}
         sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
