@@ -21,7 +21,7 @@ from warmstart_sim.types import Round, RoundContext, Samples
 # Options with which a part acts within six steps.
 ACTIVE = {
     "adversarial": {"epsilon": 0.1},
-    "augment": {"horizontal_flip": 0.5},
+    "augment": {"horizontal_flip": 0.5, "rotation": 10},
     "confidence_penalty": {"strength": 0.1},
     "continual_backprop": {"rho": 0.2, "maturity": 0},
     "ema_distillation": {"decay": 0.5},

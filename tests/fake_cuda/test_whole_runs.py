@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 
+from tests.contracts.test_parts import ACTIVE
 from tests.experiment import own_parts
 from tests.fake_cuda import machine
 from tests.fake_cuda.runs import SGD, Run, assert_same_results, run, scenario
@@ -99,9 +100,7 @@ def test_every_strategy_starts_as_on_the_cpu(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:the training step cannot be captured")
 def test_every_part_trains_as_on_the_cpu(tmp_path):
-    penalty = {"strength": 0.01}
-    options = {"l2": penalty, "confidence_penalty": penalty, "adversarial": {"epsilon": 0.03}, "augment": ["rotation"]}
-    compared(scenario(strategies=arms_of(PARTS, options, "warm_start")), tmp_path)
+    compared(scenario(strategies=arms_of(PARTS, ACTIVE, "warm_start")), tmp_path)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
