@@ -28,6 +28,8 @@ def test_the_layers_of_each_model_and_their_readers():
     assert chains(built("small_cnn", channels=(4, 6))) == [
         ("conv1.0", "conv1.1", "conv2.0", 1), ("conv2.0", "conv2.1", "head", 16),
     ]  # fmt: skip
+    encoder = [(f"layer{k}.linear1", None, f"layer{k}.linear2", 1) for k in (1, 2)]
+    assert chains(built("vit", width=8, depth=2, heads=2)) == encoder
     inner = [
         (f"layer{k}.{b}.conv1", f"layer{k}.{b}.norm1", f"layer{k}.{b}.conv2", 1) for k in (1, 2, 3, 4) for b in (0, 1)
     ]

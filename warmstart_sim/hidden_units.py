@@ -3,8 +3,9 @@
 It imports torch, so parts and probes import it when they are called.
 
 A hidden unit is an output of a linear layer or a channel of a convolution that passes a nonlinearity and is read by one
-other such layer; norms, dropout, pooling and flattening may lie between. Not among them are the sums of residual
-blocks, which no single layer makes, what a grouped convolution reads, and recurrent layers.
+other such layer; norms, dropout, pooling and flattening may lie between. In a `TransformerEncoderLayer` they are those
+between its two linear layers. Not among them are the sums of residual blocks, which no single layer makes, what a
+grouped convolution reads, and recurrent layers.
 """
 
 from __future__ import annotations
@@ -90,6 +91,11 @@ def hidden_layers(model: nn.Module, what: str) -> tuple[HiddenLayer, ...]:
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     layers = [node for node in graph.nodes if _is_layer(node, modules) and calls[node.target] == 1]
     found = tuple(layer for node in layers if (layer := _hidden_layer(node, modules)) is not None)
+    encoders = {name: each for name, each in modules.items() if isinstance(each, nn.TransformerEncoderLayer)}
+    found += tuple(
+        HiddenLayer(f"{name}.linear1", each.linear1.out_features, None, f"{name}.linear2", 1, None)
+        for name, each in encoders.items()
+    )
     if not found:
         raise WarmstartError(
             f"{what} needs hidden units: outputs of a linear layer or a convolution that one other such layer reads; "
