@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import weakref
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Hashable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import GraphCapture, Stepper
 from warmstart_sim.types import Samples
 
+T = TypeVar("T")
+
+KEPT_STEPPERS = 32  # idle ones, of all kinds together; those that were given back first are dropped
 KEPT_SAMPLE_SETS = 2  # stay on the device when no cell uses them: a training and a test set
 
 
@@ -30,7 +35,7 @@ class DeviceCache:
     Args:
         device: Such as "cpu" or "cuda:0".
         make_capture: Makes the graph capture of each stepper; None turns capturing off.
-        captures_steps: Whether steppers capture their steps too, or evaluation only (stacks capture their own).
+        captures_steps: Whether steppers capture their steps ahead, or only when one is made outside a stack.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class DeviceCache:
         self.device = torch.device(device)
         self._make_capture = make_capture
         self._captures_steps = captures_steps
-        self._idle: defaultdict[Hashable, list[Stepper]] = defaultdict(list)
+        self._idle: deque[Stepper] = deque(maxlen=KEPT_STEPPERS)
         self._samples: weakref.WeakValueDictionary[Hashable, DeviceSamples] = weakref.WeakValueDictionary()
         self._recent: deque[DeviceSamples] = deque(maxlen=KEPT_SAMPLE_SETS)
         self._normalizations: weakref.WeakKeyDictionary[Samples, dict[Normalize, Normalization | None]]
@@ -59,20 +64,40 @@ class DeviceCache:
         """
         # Captured steps read the learning rate from a tensor, and there is a graph for each batch size.
         kind = kind, settings.optimizer.model_copy(update={"lr": 1.0}), settings.precision
-        if not self._idle[kind]:
-            graph_capture = self.graph_capture()
-            if graph_capture is None:  # models of different weight decay can be stacked: it is no constant of a graph
-                optimizer = settings.optimizer.model_copy(update={"lr": 1.0, "weight_decay": 0.0, "decay_biases": None})
-                kind = kind[0], optimizer, settings.precision
-            return Stepper(build(), settings, graph_capture, kind=kind, captures_steps=self._captures_steps)
-        stepper = self._idle[kind].pop()
-        stepper.settings = settings
-        return stepper
+        for stepper in reversed(self._idle):
+            if stepper.kind == kind:
+                self._idle.remove(stepper)
+                stepper.settings = settings
+                return stepper
+        graph_capture = self.graph_capture()
+        if graph_capture is None:  # models of different weight decay can be stacked: it is no constant of a graph
+            optimizer = settings.optimizer.model_copy(update={"lr": 1.0, "weight_decay": 0.0, "decay_biases": None})
+            kind = kind[0], optimizer, settings.precision
+        return Stepper(
+            self._with_memory(build), settings, graph_capture, kind=kind, captures_steps=self._captures_steps,
+            free_memory=self.free_memory,
+        )  # fmt: skip
 
     def give_back(self, stepper: Stepper) -> None:
         """Takes back a stepper that `borrow` lent, for the next cell."""
         if stepper.graph_capture is not None:
-            self._idle[stepper.kind].append(stepper)
+            self._idle.append(stepper)
+
+    def free_memory(self) -> None:
+        """Drops the idle steppers, with their graphs, and returns the memory that torch keeps for later."""
+        self._idle.clear()
+        gc.collect()  # steppers and their captured steps refer to each other
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _with_memory(self, make: Callable[[], T]) -> T:
+        """Calls `make`, again after memory was freed if it runs out of it."""
+        try:
+            return make()
+        except torch.OutOfMemoryError:
+            pass  # what the error's traceback holds is freed first
+        self.free_memory()
+        return make()
 
     def flops(self, stepper: Stepper, inputs: torch.Tensor, trainable: Collection[str] | None = None) -> int:
         """FLOPs of training on one sample, counted once for models that are alike and inputs of one shape.
@@ -110,7 +135,9 @@ class DeviceCache:
         if found is None:
             if len(self._recent) == KEPT_SAMPLE_SETS:
                 self._recent.popleft()  # free it first: both together may not fit
-            found = self._kept(key, DeviceSamples(samples, normalize, self.device, channels_last))
+            found = self._kept(
+                key, self._with_memory(lambda: DeviceSamples(samples, normalize, self.device, channels_last))
+            )
             self._recent.append(found)
         if np.array_equal(found.source.labels, samples.labels):
             return found

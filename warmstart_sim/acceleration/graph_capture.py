@@ -7,6 +7,7 @@ reads and writes must stay where it is, and nothing in it may wait for the devic
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,23 +26,28 @@ class CudaGraphCapture:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
+        self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()  # that are still in use
 
     def __call__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
         """See `GraphCapture`."""
         with torch.cuda.device(self._device):
             self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                for _ in range(WARM_UPS):
-                    work()
-            torch.cuda.current_stream().wait_stream(self._stream)
+            try:
+                with torch.cuda.stream(self._stream):
+                    for _ in range(WARM_UPS):
+                        work()
+            finally:  # also where a warm-up fails: the caller then puts back what it has changed
+                torch.cuda.current_stream().wait_stream(self._stream)
+            if not self._graphs:  # a pool of dead graphs cannot be used again while anything holds memory in it
+                self._pool = torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
             for generator in generators:
                 graph.register_generator_state(generator)
             # Other slots may have work queued: only this thread's calls must follow the rules of a capture.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 work()
+        self._graphs.add(graph)
         return graph.replay
 
 

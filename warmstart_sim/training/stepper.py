@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -27,6 +28,7 @@ Step = Callable[[torch.Tensor, int | None], None]  # the batch's indices, and th
 Shape = tuple[int, int | None]  # a batch's size, and that length
 
 CAPTURED_EVALUATION_BATCH = BATCH["cuda"]  # samples of a captured evaluation batch; shorter ones are padded
+KEPT_COMPOSITIONS = 3  # of hooks: cells of several arms take turns on a stepper
 UNCAPTURABLE_STATE = "a part replaces tensors or changes numbers in its state; change tensors in place"
 TEXT_STEP = 32  # captured steps cut texts to multiples of this: each width needs a graph
 
@@ -66,6 +68,27 @@ class StepRequest:
         self.stepper.step(self.index, self.width)
 
 
+@dataclass(eq=False)
+class Composition:
+    """A step composed for the hooks of a round, with the graphs that were captured of it.
+
+    Attributes:
+        hooks: The hooks.
+        eager_step: Runs the step kernel by kernel.
+        after_step: What follows each step.
+        watch: Of the state that captured steps may read.
+        capturable: Whether it can be captured, as far as is known.
+        steps: The steps by the shape of their batch, captured where that is possible.
+    """
+
+    hooks: tuple[Hooks, ...]
+    eager_step: Step
+    after_step: list[Callable[[nn.Module, torch.optim.Optimizer], None]]
+    watch: part_state.Watch
+    capturable: bool = True
+    steps: dict[Shape, Step] = field(default_factory=dict)
+
+
 class Stepper:
     """A model on its device, with everything that its steps need: optimiser, running sums, captured graphs.
 
@@ -77,7 +100,9 @@ class Stepper:
         settings: Optimiser and precision are used here.
         graph_capture: Captures steps and evaluation batches; None runs them eagerly.
         kind: Equal for steppers whose models and optimisers are alike, except for the learning rate.
-        captures_steps: Whether steps are captured too; False where a `Stack` makes the steps.
+        captures_steps: Whether `prepare` captures steps; if not, because a `Stack` makes most steps, one that is made
+            alone is captured when it is first made.
+        free_memory: Called when a capture has run out of memory, before it is tried again.
 
     Attributes:
         optimizer: After `begin`, as good as new.
@@ -100,6 +125,7 @@ class Stepper:
         *,
         kind: Hashable = None,
         captures_steps: bool = True,
+        free_memory: Callable[[], None] = lambda: None,
     ) -> None:
         self.kind = kind
         self.capture_seconds = 0.0
@@ -112,24 +138,26 @@ class Stepper:
         self.loss_sum = torch.zeros((), device=self.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
         self.samples: DeviceSamples | None = None
-        self.hooks: tuple[Hooks, ...] = ()
         self.generator = torch.Generator(self.device)
         self.version = 0
         self.trains_by_default = trains_by_default(model)
         self._attached: list[RemovableHandle] = []  # forward hooks of the round's parts
-        self._captures_steps = captures_steps and graph_capture is not None
-        self._eager_step: Step = self._not_begun
-        self._after_step: list[Callable[[nn.Module, torch.optim.Optimizer], None]] = []
-        self._capturable = True  # as far as is known of the round's parts
-        self._watch = part_state.Watch([])  # of the state that captured steps may read
-        self._steps: dict[Shape, Step] = {}
+        self._captures_steps = captures_steps
+        self._free_memory = free_memory
+        self._composition = Composition((), self._not_begun, [], part_state.Watch([]))
+        self._compositions: deque[Composition] = deque(maxlen=KEPT_COMPOSITIONS)  # of the same samples and optimiser
         self._metrics: dict[tuple[DeviceSamples, int | None], BatchMetrics] = {}
+
+    @property
+    def hooks(self) -> tuple[Hooks, ...]:
+        """The hooks of the arm's parts."""
+        return self._composition.hooks
 
     def begin(self, samples: DeviceSamples, hooks: Sequence[Hooks], trainable: Collection[str] | None = None) -> None:
         """Prepares a new round: a new optimiser state, and a step composed of what the hooks bring.
 
         Captured graphs stay valid unless samples, hooks or trainable parameters change; hooks of equal value count as
-        the same.
+        the same. Steps of the last few hooks are kept, for arms that take turns.
 
         Args:
             samples: The training samples.
@@ -137,24 +165,28 @@ class Stepper:
             trainable: Names of the parameters that train; None for all that train by default.
         """
         names = None if trainable is None else frozenset(trainable)
-        changed = names != self.trainable or samples is not self.samples or not _same_hooks(hooks, self.hooks)
         if names != self.trainable:
             self._set_trainable(names)
+            self._compositions.clear()
         set_to_zero(self.optimizer)
         if samples is not self.samples:
-            self._metrics.clear()  # they would keep the samples of all cells so far in memory
-        if changed:
-            self._steps.clear()
+            self.samples = samples
+            self._compositions.clear()  # they and the metrics would keep the samples of all cells so far in memory
+            self._metrics.clear()
+        composition = next((each for each in self._compositions if self._is_valid(each, hooks)), None)
+        if composition is not None:
+            self._compositions.remove(composition)
+        composition = composition or self._compose(tuple(hooks))
+        self._compositions.append(composition)  # as the most recent one
+        if composition is not self._composition:
+            self._composition = composition
             self.version += 1
-            self.samples, self.hooks = samples, tuple(hooks)
             self._attach()
-            self._eager_step = self._compose_step()
-            self._after_step = [hook.after_step for hook in self.hooks if hook.after_step]
-            self._capturable = True
-            read = [hook.state for hook in self.hooks if hook.state is not None and _is_captured(hook)]
-            self._watch = part_state.Watch(read)
-            if self._captures_steps and read:
-                self._after_step.append(lambda model, optimizer: self._drop_outdated_steps())
+
+    def _is_valid(self, composition: Composition, hooks: Sequence[Hooks]) -> bool:
+        """Whether the composed step does what these hooks say; one whose forward hooks were removed does not."""
+        was_detached = composition is not self._composition and any(hook.attach for hook in hooks)
+        return _same_hooks(hooks, composition.hooks) and not was_detached
 
     def _attach(self) -> None:
         """Removes the forward hooks of the last parts, and registers those of the round's."""
@@ -195,18 +227,38 @@ class Stepper:
 
     def prepare(self, shapes: set[Shape]) -> None:
         """Captures the steps for batches of these shapes that are not captured yet; the training does not change."""
-        if self._watch.changed():  # by a part's `after_epoch`, or because the round was resumed
-            self._steps.clear()
-        self._watch = part_state.Watch(self._watch.states)
-        for shape in sorted(shapes - self._steps.keys(), key=str):
-            captures = self._captures_steps and self._capturable
-            self._steps[shape] = self._captured(shape) if captures else self._eager_step
+        now = self._composition
+        if now.watch.changed():  # by a part's `after_epoch`, or because the round was resumed
+            now.steps.clear()
+        now.watch = part_state.Watch(now.watch.states)
+        if self._captures_steps:
+            for shape in sorted(shapes - now.steps.keys(), key=str):
+                self._new_step(shape)
 
     def step(self, index: torch.Tensor, width: int | None) -> None:
         """Trains on one batch."""
-        self._steps.get((len(index), width), self._eager_step)(index, width)
-        for call in self._after_step:
+        shape = len(index), width
+        step = self._composition.steps.get(shape) or self._new_step(shape)
+        step(index, width)
+        for call in self._composition.after_step:
             call(self.model, self.optimizer)
+
+    def _new_step(self, shape: Shape) -> Step:
+        captures = self.graph_capture is not None and self._composition.capturable
+        step = self._composition.steps[shape] = self._captured(shape) if captures else self._eager_step(shape[0])
+        return step
+
+    def _eager_step(self, size: int) -> Step:
+        """The step for batches of a size, kernel by kernel."""
+        step = self._composition.eager_step
+        if self.device.type != "cuda" or size != self.settings.batch_size:
+            return step
+
+        def full_step(index: torch.Tensor, width: int | None) -> None:
+            with _cudnn_benchmark(self.device, True):
+                step(index, width)
+
+        return full_step
 
     def batch_metrics(self, samples: DeviceSamples) -> BatchMetrics:
         """A function that counts hits and losses of a batch, replayed where graphs are captured."""
@@ -226,28 +278,40 @@ class Stepper:
         """Restores the state of an interrupted round. Its tensors are new, so captured steps are captured again."""
         restore_optimizer(self.optimizer, state)
         self.version += 1
-        self._steps.clear()
+        self._drop_captured_steps()
 
     def drop_captured_graphs(self) -> None:
         """Drops all captured graphs, because the model's tensors have been replaced."""
-        self._steps.clear()
+        self._drop_captured_steps()
         self._metrics.clear()
+
+    def _drop_captured_steps(self) -> None:
+        for each in self._compositions:
+            each.steps.clear()
 
     def _drop_outdated_steps(self) -> None:
         """Drops captured steps when a part has replaced a tensor, or changed a number, that they may have read."""
-        if self._capturable and self._watch.changed():
-            self._capturable = False
-            self._steps.clear()
+        now = self._composition
+        if now.capturable and now.watch.changed():
+            now.capturable = False
+            now.steps.clear()
             self._warn("training step", UNCAPTURABLE_STATE)
 
     def _not_begun(self, index: torch.Tensor, width: int | None) -> None:
         raise AssertionError("call begin() before the first step")
 
-    def _compose_step(self) -> Step:
+    def _compose(self, hooks: tuple[Hooks, ...]) -> Composition:
+        after_step = [hook.after_step for hook in hooks if hook.after_step]
+        read = [hook.state for hook in hooks if hook.state is not None and _is_captured(hook)]
+        if self.graph_capture is not None and read:
+            after_step.append(lambda model, optimizer: self._drop_outdated_steps())
+        return Composition(hooks, self._compose_step(hooks), after_step, part_state.Watch(read))
+
+    def _compose_step(self, hooks: Sequence[Hooks]) -> Step:
         assert self.samples is not None
         model, optimizer = self.model, self.optimizer
-        before_step = [hook.before_step for hook in self.hooks if hook.before_step]
-        loss_of = batch_loss(model, self.samples, self.hooks, self.generator, self.settings.precision)
+        before_step = [hook.before_step for hook in hooks if hook.before_step]
+        loss_of = batch_loss(model, self.samples, hooks, self.generator, self.settings.precision)
 
         def step(index: torch.Tensor, width: int | None) -> None:
             loss, logits, labels = loss_of(index, width)
@@ -264,15 +328,15 @@ class Stepper:
     def _captured(self, shape: Shape) -> Step:
         size, width = shape
         static = torch.zeros(size, dtype=torch.int64, device=self.device)
-        step = self._eager_step
+        step = self._composition.eager_step
 
         def work() -> None:
             step(static, width)
 
         self.train_mode()
-        replay = self._replay(work, "training step")
+        replay = self._replay(work, "training step", full=size == self.settings.batch_size)
         if replay is None:
-            return step
+            return self._eager_step(size)
 
         def replayed(index: torch.Tensor, width: int | None) -> None:
             static.copy_(index)
@@ -291,7 +355,7 @@ class Stepper:
                 result.copy_(hits_and_loss(self.model(inputs), labels, counts))
 
         self.model.eval()
-        replay = self._replay(work, "evaluation")
+        replay = self._replay(work, "evaluation", full=True)
         if replay is None:
             return plain
 
@@ -303,22 +367,41 @@ class Stepper:
 
         return replayed
 
-    def _replay(self, work: Callable[[], None], what: str) -> Callable[[], None] | None:
-        assert self.graph_capture is not None
-        watch = part_state.Watch(self._watch.states)
+    def _replay(self, work: Callable[[], None], what: str, *, full: bool) -> Callable[[], None] | None:
+        """Captures work, or warns and returns None; `full` says whether batches of this size are most of them.
+
+        Raises:
+            OutOfMemoryError: There is not enough memory, even after some was freed.
+        """
         started = time.perf_counter()
         try:
-            with self.preserve_state():
-                replay = self.graph_capture(work, [self.generator])
-                if watch.changed():
-                    self._capturable = False
-                    raise RuntimeError(UNCAPTURABLE_STATE)
-                return replay
+            with _cudnn_benchmark(self.device, full):
+                try:
+                    return self._capture(work)
+                except RuntimeError as error:
+                    if not isinstance(_cause(error), torch.OutOfMemoryError):
+                        raise
+                self._free_memory()
+                return self._capture(work)
         except RuntimeError as error:
-            self._warn(what, str(error).split("\n", 1)[0])
+            cause = _cause(error)
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise
+            self._warn(what, str(cause).split("\n", 1)[0])
             return None
         finally:
             self.capture_seconds += time.perf_counter() - started
+
+    def _capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        assert self.graph_capture is not None
+        now = self._composition
+        watch = part_state.Watch(now.watch.states)
+        with self.preserve_state():
+            replay = self.graph_capture(work, [self.generator])
+            if watch.changed():
+                now.capturable = False
+                raise RuntimeError(UNCAPTURABLE_STATE)
+            return replay
 
     def _warn(self, what: str, reason: str) -> None:
         warnings.warn(
@@ -357,3 +440,23 @@ def _same_hooks(hooks: Sequence[Hooks], others: Sequence[Hooks]) -> bool:
 def _is_captured(hook: Hooks) -> bool:
     """Whether a captured step holds some of its functions; what follows a step is called after each replay."""
     return any((hook.transform, hook.loss_term, hook.attach, hook.before_step))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first error: ending a capture that has failed raises another one, which does not say why."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+@contextlib.contextmanager
+def _cudnn_benchmark(device: torch.device, wanted: bool) -> Iterator[None]:
+    """On CUDA, lets cuDNN time its algorithms inside, which pays for shapes that come often, and keep the fastest."""
+    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
+        wanted = False
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted or before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
