@@ -7,7 +7,7 @@ next step (on a CPU), or while the steps of the others are still running (on a G
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from warmstart_sim.acceleration.stacked_layers import Unstackable
 from warmstart_sim.acceleration.stacking import Stack, stackable
 from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.tasks import Task
+from warmstart_sim.experiment.cell_trainer import TorchFlags
 from warmstart_sim.experiment.engine import Engine
 from warmstart_sim.experiment.recorder import Progress
 from warmstart_sim.experiment.run_cell import cell_coroutine
@@ -26,6 +27,8 @@ from warmstart_sim.preemption import Preempted, requested, stop_if_requested
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.training.coroutine import PendingValues, TrainingCoroutine, TrainingRequest, run_to_end
 from warmstart_sim.training.stepper import StepRequest
+
+KEPT_STACKS = 8  # of all kinds together; those that have made no step for longest are dropped
 
 
 class TaskSource(Protocol):
@@ -48,6 +51,7 @@ class RunningTask:
         stream: The CUDA stream that its work is queued in; None for the default one.
         request: What the coroutine waits for; None before its first request and after its step was made.
         error: The error of its last step, which `advance` raises inside the coroutine.
+        flags: Its thread count and precision; None before it has set them.
     """
 
     task: Task
@@ -55,24 +59,33 @@ class RunningTask:
     stream: torch.cuda.Stream | None
     request: TrainingRequest | None = None
     error: Exception | None = None
+    flags: TorchFlags | None = None
 
     def advance(self) -> None:
         """Continues the coroutine to its next request; StopIteration at its end."""
         error, self.error = self.error, None
-        with self._in_stream():
-            self.request = next(self.coroutine) if error is None else self.coroutine.throw(error)
+        with self.active():
+            try:
+                self.request = next(self.coroutine) if error is None else self.coroutine.throw(error)
+            finally:
+                self.flags = TorchFlags.now()
 
     def step(self) -> None:
         """Makes the requested step."""
         assert isinstance(self.request, StepRequest)
         try:
-            with self._in_stream():
+            with self.active():
                 self.request.run()
         except Exception as error:
             self.error = error
 
-    def _in_stream(self) -> contextlib.AbstractContextManager[object]:
-        return torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Inside, work is queued in the task's stream, with its thread count and precision."""
+        if self.flags is not None:
+            self.flags.set()
+        with torch.cuda.stream(self.stream) if self.stream else contextlib.nullcontext():
+            yield
 
 
 def run_slots(source: TaskSource, run: RunFolder, execution: ExecutionSettings) -> None:
@@ -96,16 +109,19 @@ def run_slots(source: TaskSource, run: RunFolder, execution: ExecutionSettings) 
 
         return cell_coroutine(task.cell, run, cache, execution, notify, engine)
 
-    threads = torch.get_num_threads()  # cells set their own number; the process is the caller's
+    device = torch.device(execution.device)
+    flags = TorchFlags.now()  # cells set their own; the process is the caller's
     try:
-        if execution.slots > 1:
-            _run_interleaved(source, start, execution, cache)
-            return
-        while task := source.take(idle=True):
-            source.report(task.event("finished", error=run_to_end(start(task))))
-            stop_if_requested()
+        # Pinned memory and new streams belong to the current device.
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            if execution.slots > 1:
+                _run_interleaved(source, start, execution, cache)
+                return
+            while task := source.take(idle=True):
+                source.report(task.event("finished", error=run_to_end(start(task))))
+                stop_if_requested()
     finally:
-        torch.set_num_threads(threads)
+        flags.set()
 
 
 def _run_interleaved(
@@ -205,24 +221,47 @@ class StackedStep:
     def __call__(self, tasks: Sequence[RunningTask]) -> None:
         """Makes all steps; every task has requested one."""
         for kind, group in _by_kind(tasks).items():
-            if len(group) == 1 or kind in self.unstackable or not self._step(kind, group):
+            if len(group) == 1 or kind in self.unstackable or not self._stacked(kind, group):
                 separate_steps(group)
 
+    def _stacked(self, kind: Hashable, group: Sequence[RunningTask]) -> bool:
+        """`_step`, again with more memory if there was too little."""
+        with group[0].active():  # tasks of a kind have the same precision
+            try:
+                return self._step(kind, group)
+            except torch.OutOfMemoryError:
+                pass  # what the error's traceback holds is freed first
+            self._stacks.clear()
+            self._cache.free_memory()
+            try:
+                return self._step(kind, group)
+            except torch.OutOfMemoryError:
+                self.unstackable.add(kind)
+                return False
+
     def _step(self, kind: Hashable, group: Sequence[RunningTask]) -> bool:
-        """Makes a stacked step; returns whether it succeeded, and changes nothing if not."""
+        """Makes a stacked step; returns whether it succeeded, and changes nothing if not.
+
+        Raises:
+            OutOfMemoryError: There is too little memory on the device.
+        """
         requests = {id(task.request.stepper): task.request for task in group if isinstance(task.request, StepRequest)}
-        stack = self._stacks.get(kind)
+        stack = self._stacks.pop(kind, None)
         try:
             if stack is None or {id(stepper) for stepper in stack.steppers} != requests.keys():
                 steppers = [request.stepper for request in requests.values()]
-                stack = self._stacks[kind] = Stack(steppers, self._cache.graph_capture())
+                stack = Stack(steppers, self._cache.graph_capture())
             stack.step([requests[id(stepper)] for stepper in stack.steppers])
-        except (Unstackable, RuntimeError):  # no stacked form or no memory; a separate step may work, or raises again
+        except torch.OutOfMemoryError:
+            raise
+        except (Unstackable, RuntimeError):  # no stacked form; a separate step may work, or raises again
             self.unstackable.add(kind)
-            self._stacks.pop(kind, None)
             return False
         except Exception:  # from a user's part in one of the tasks
             return False
+        self._stacks[kind] = stack  # as the most recent one
+        while len(self._stacks) > KEPT_STACKS:
+            del self._stacks[next(iter(self._stacks))]
         return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -205,6 +205,36 @@ class CellTrainer:
         return torch.from_numpy(indices).to(self.device)
 
 
+@dataclass(frozen=True)
+class TorchFlags:
+    """Thread count and precision, which belong to the process; each cell has its own.
+
+    Attributes:
+        threads: The number of CPU threads.
+        precisions: Of matrix products, convolutions and recurrent layers on CUDA.
+    """
+
+    threads: int
+    precisions: tuple[str, ...]
+
+    @classmethod
+    def now(cls) -> TorchFlags:
+        """Those that are set."""
+        return cls(torch.get_num_threads(), tuple(library.fp32_precision for library in _libraries()))
+
+    def set(self) -> None:
+        """Sets them."""
+        if torch.get_num_threads() != self.threads:  # setting it makes oneDNN forget its kernels
+            torch.set_num_threads(self.threads)
+        for library, precision in zip(_libraries(), self.precisions, strict=True):
+            library.fp32_precision = precision
+
+
+def _libraries() -> tuple[Any, ...]:
+    backends: Any = torch.backends
+    return backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn
+
+
 def set_up_torch(device: torch.device, settings: Training, deterministic: bool = False) -> None:
     """Sets this process's thread count and, on CUDA, the precision of its matrix products and convolutions."""
     torch.set_num_threads(settings.threads)
@@ -212,10 +242,12 @@ def set_up_torch(device: torch.device, settings: Training, deterministic: bool =
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
         torch.use_deterministic_algorithms(deterministic)
+        # Nothing here reads memory before it writes it, and filling it would cost a kernel for each empty tensor.
+        filling: Any = torch.utils.deterministic
+        filling.fill_uninitialized_memory = False
         precision = "tf32" if settings.precision == "tf32" else "ieee"
-        backends: Any = torch.backends
-        backends.cudnn.benchmark = not deterministic  # captured steps keep the kernels that were fastest
-        for library in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):
+        torch.backends.cudnn.benchmark = False  # a stepper turns it on for shapes that come often
+        for library in _libraries():
             library.fp32_precision = precision
 
 
