@@ -273,4 +273,7 @@ def _stacked_layer(layer: nn.Module, count: int, sample_mask: SampleMask, spatia
 def _stacked_parameter(parameter: torch.Tensor, count: int) -> nn.Parameter:
     if not parameter.requires_grad:
         raise Unstackable("a parameter that does not train")
-    return nn.Parameter(parameter.new_empty((count, *parameter.shape)).contiguous())
+    shape = (count, *parameter.shape)
+    if parameter.is_cuda:  # each model's slice keeps its memory format, in which evaluation uses it
+        return nn.Parameter(parameter.new_empty_strided(shape, (parameter.numel(), *parameter.stride())))
+    return nn.Parameter(parameter.new_empty(shape).contiguous())

@@ -96,9 +96,11 @@ class Stack:
         sizes = [len(request.index) for request in requests]
         if min(sizes) == 1 and self._has_statistics:
             raise ValueError("BatchNorm in training mode needs at least two samples")
-        index = pad_sequence([request.index for request in requests], batch_first=True)
+        indices = [request.index for request in requests]
+        alike = min(sizes) == max(sizes)  # the usual case, with one kernel in place of one for each cell
+        index = torch.stack(indices) if alike else pad_sequence(indices, batch_first=True)
         mask = None
-        if min(sizes) < max(sizes):
+        if not alike:
             ends = torch.tensor(sizes).to(index.device, non_blocking=True)[:, None]
             mask = torch.arange(index.shape[1], device=index.device) < ends
         drawing = [stepper.generator for stepper in self.steppers if any(hook.transform for hook in stepper.hooks)]
