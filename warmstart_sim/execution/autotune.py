@@ -68,6 +68,7 @@ def choose_parallelism(
         return replace(execution, timing="concurrent", step_times=step_times)
     finally:
         torch.set_num_threads(threads)
+        throughput.release_memory(execution.device)
         run.save_speed(record)
 
 
@@ -84,7 +85,13 @@ def _chosen(
     wanted: Parallelism,
 ) -> dict[str, Any]:
     """Slots and batching: from the record if the same was asked for, else measured now and added to it."""
-    from warmstart_sim.execution.throughput import Rate, fastest, ignore_cell_failures, rates
+    from warmstart_sim.execution.throughput import (
+        Rate,
+        fastest,
+        ignore_cell_failures,
+        rates,
+        use_default_generators,
+    )  # fmt: skip
 
     slots, batching = wanted.slots, wanted.batching
     asked = {"slots": slots, "batching": batching}
@@ -92,8 +99,9 @@ def _chosen(
         kinds = Counter(cell.step_kind(0) for cell in cells)
         example = next(cell for cell in cells if cell.step_kind(0) == kinds.most_common(1)[0][0])
         found = [Rate("separate", 1, 0.0)]
-        with ignore_cell_failures():
-            found = list(rates(example, execution, most, (most,) if isinstance(slots, int) else None, batching))
+        if not use_default_generators(cells, execution):
+            with ignore_cell_failures():
+                found = list(rates(example, execution, most, (most,) if isinstance(slots, int) else None, batching))
         best = fastest(found) if slots == "auto" else max(found[1:] or found, key=lambda rate: rate.steps_per_second)
         record["asked"] = asked
         record["rates"] = [asdict(rate) for rate in found]

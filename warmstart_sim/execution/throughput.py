@@ -54,13 +54,19 @@ def step_times(cells: Sequence[Cell], execution: ExecutionSettings) -> dict[str,
         execution: Where they run.
     """
     times = {}
-    examples = {kind: (cell, index) for cell in reversed(cells) for kind, index in cell.step_kinds.items()}
-    for kind, (cell, index) in examples.items():
+    for kind, (cell, index) in _examples(cells).items():
         with ignore_cell_failures():
             trainer = _prepared_trainer(cell, execution, DeviceCache(execution.device), index)
             indices = torch.from_numpy(trainer.rounds[-1].train).to(trainer.device)
             times[kind] = step_time.measure(trainer.stepper, trainer.train_samples, indices)
     return times
+
+
+def release_memory(device: str) -> None:
+    """Frees what measuring has left in this process, which other processes may need on a GPU."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
 
 
 @contextlib.contextmanager
@@ -83,8 +89,7 @@ def rates(
 ) -> Iterator[Rate]:
     """Measures the speed of cells like this one: one alone, then with more and more slots in each kind of batching.
 
-    A kind of batching is given up as soon as more slots are not faster, and skipped if it cannot pay. Models that draw
-    from torch's default generators (dropout) train alone only: in slots, cells would change each other's numbers.
+    A kind of batching is given up as soon as more slots are not faster, and skipped if it cannot pay.
 
     Args:
         cell: An example.
@@ -97,7 +102,7 @@ def rates(
     alone = _rate(cell, execution, "separate", 1)
     yield alone
     too_long = counts is None and 1 / alone.steps_per_second > LONGEST_STEP[device]
-    if too_long or uses_default_generators(cell, execution):
+    if too_long:
         return
     for kind in MODES[device] if batching == "auto" else (batching,):
         best = 0.0
@@ -122,9 +127,25 @@ def fastest(found: Sequence[Rate]) -> Rate:
     return best if best.steps_per_second > MIN_SPEEDUP * found[0].steps_per_second else found[0]
 
 
-def uses_default_generators(cell: Cell, execution: ExecutionSettings) -> bool:
-    """Whether a training step of the cell's model draws from torch's default generators."""
-    trainer = _prepared_trainer(cell, execution, DeviceCache(execution.device, lambda device: None))
+def use_default_generators(cells: Sequence[Cell], execution: ExecutionSettings) -> bool:
+    """Whether training steps of any cell draw from torch's default generators, as dropout does.
+
+    Such cells train alone only: in slots, they would change each other's numbers, and those of all cells beside them.
+    """
+    for cell, index in _examples(cells).values():
+        with ignore_cell_failures():
+            if _uses_default_generators(cell, execution, index):
+                return True
+    return False
+
+
+def _examples(cells: Sequence[Cell]) -> dict[str, tuple[Cell, int]]:
+    """A cell and the index of a round for each kind of step."""
+    return {kind: (cell, index) for cell in reversed(cells) for kind, index in cell.step_kinds.items()}
+
+
+def _uses_default_generators(cell: Cell, execution: ExecutionSettings, round_index: int) -> bool:
+    trainer = _prepared_trainer(cell, execution, DeviceCache(execution.device, lambda device: None), round_index)
     with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
         before = _generator_states(trainer.device)
         _full_batch_request(trainer).run()
