@@ -24,6 +24,10 @@ class RunError(WarmstartError):
     exit_code = 1
 
 
+class DeviceLost(RunError):
+    """An error on a GPU after which this process cannot use it any more; other processes can."""
+
+
 def error_summary(error: BaseException) -> str:
     r"""The type and the first line of an error that a user's or a library's code raised.
 

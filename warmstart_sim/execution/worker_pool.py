@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from warmstart_sim import preemption
-from warmstart_sim.errors import RunError, WarmstartError, error_summary
+from warmstart_sim.errors import DeviceLost, RunError, WarmstartError, error_summary
 from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.scheduler import Scheduler, assign_tasks
 from warmstart_sim.execution.scheduler_proxy import SchedulerProxy
@@ -255,6 +255,8 @@ def _work(
             register_entries(pickle.loads(entries))
             connection.send(None)
             run_slots(SchedulerProxy(WorkerChannel(connection)), run, execution)
+        except DeviceLost as error:  # a new process takes over what this one has not finished
+            sys.exit(str(error))
         except WarmstartError as error:
             connection.send(error)
 

@@ -8,8 +8,10 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from warmstart_sim.acceleration.device_cache import DeviceCache
-from warmstart_sim.errors import WarmstartError, error_summary
+from warmstart_sim.errors import DeviceLost, WarmstartError, error_summary
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.copies import first_phase_rows
 from warmstart_sim.experiment.engine import Engine
@@ -69,7 +71,7 @@ def cell_coroutine(
     folder = cell.folder(run)
     if folder.complete and (not cell.is_first_phase or folder.weights() is not None):
         return None
-    with _stores_failure(folder, run), _tensorboard_log(cell, run, execution, notify) as notify:
+    with _stores_failure(cell, run, execution.device), _tensorboard_log(cell, run, execution, notify) as notify:
         if cell.is_first_phase:
             folder.describe(cell.settings)
         trainer = CellTrainer(cell, execution, cache)
@@ -118,8 +120,13 @@ class CellFailed(Exception):
 
 
 @contextlib.contextmanager
-def _stores_failure(folder: CellFolder, run: RunFolder) -> Iterator[None]:
-    """Ends an error that concerns this cell alone: its reason is stored in the folder, and other cells can go on."""
+def _stores_failure(cell: Cell, run: RunFolder, device: str) -> Iterator[None]:
+    """Ends an error that concerns this cell alone: its reason is stored in its folder, and other cells can go on.
+
+    Raises:
+        WarmstartError: The error concerns the whole run, or the process can no longer use the device.
+    """
+    folder = cell.folder(run)
     try:
         yield
     except WarmstartError:
@@ -130,6 +137,22 @@ def _stores_failure(folder: CellFolder, run: RunFolder) -> Iterator[None]:
         folder.fail(str(failure))
     except Exception as error:
         folder.fail(error_summary(error), traceback.format_exc())
+        if _is_lost(torch.device(device)):
+            raise DeviceLost(
+                f"{cell.id}: {error_summary(error)}; after this error the process cannot use {device} any more; with "
+                "--workers 2, cells run in processes of their own, and the others go on"
+            ) from error
+
+
+def _is_lost(device: torch.device) -> bool:
+    """Whether all further work on the device fails, as after a device-side assert; also waits for the failed cell's."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from warmstart_sim import preemption
 from warmstart_sim.datasets.paths import data_root as find_data_root
-from warmstart_sim.errors import WarmstartError
+from warmstart_sim.errors import DeviceLost, WarmstartError
 from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.ray.files import Files, read_files, write_files
 from warmstart_sim.execution.scheduler_proxy import SchedulerProxy
@@ -104,6 +105,9 @@ def run_batch(job_reference: Sequence[Any], ids: Sequence[str], files: Sequence[
         with contextlib.suppress(preemption.Preempted):
             try:
                 run_slots(SchedulerProxy(channel), run, job.execution)
+            except DeviceLost as error:  # the death of the process: the scheduler tries its cells alone, in new ones
+                print(error, file=sys.stderr, flush=True)
+                os._exit(1)
             except WarmstartError as error:
                 raise type(error)(f"{platform.node()}: {error}") from error
         return channel.files(*channel.taken.values())
