@@ -96,11 +96,15 @@ def test_what_was_measured_on_another_device_does_not_count(mlp_cells, execution
     assert "separate 1" in clockwork
 
 
-def test_a_model_that_draws_from_the_default_generator_trains_alone(tiny_scenario, execution, tmp_path):
-    tiny_scenario["model"] = {"name": "tests.execution.test_autotune:with_dropout"}
+def test_models_that_draw_from_the_default_generator_train_alone(tiny_scenario, execution, clockwork, tmp_path):
+    """Whatever kind they are of: two thirds of these cells have no dropout."""
+    tiny_scenario["model"] = {"name": "mlp", "widths": [8]}
+    tiny_scenario["vary"] = {"model.dropout": [0.0, 0.5], "training.batch_size": [16, 32]}
     cells = scenarios.plan(tiny_scenario, "scenario")[1]
-    assert [rate.slots for rate in rates(cells[0], execution, most=4, counts=(2, 4))] == [1]
-    assert put(execution, cells, tmp_path, slots=4).slots == 1
+    plain = [cell for cell in cells if not cell.varied["model.dropout"]]
+    assert put(execution, plain, tmp_path / "plain", slots=4).slots == 4
+    for slots in (4, "auto"):
+        assert put(execution, cells, tmp_path / str(slots), slots=slots).slots == 1
 
 
 def test_a_model_that_fails_is_left_to_its_cells(tiny_scenario, execution, tmp_path):
