@@ -16,7 +16,7 @@ from tests.fake_cuda.runs import SGD, Run, assert_same_results, run, scenario
 from warmstart_sim.execution import throughput
 from warmstart_sim.execution.autotune import Parallelism, choose_parallelism
 from warmstart_sim.experiment.settings import ExecutionSettings
-from warmstart_sim.registry import PARTS, PROBES, STRATEGIES, Registry
+from warmstart_sim.registry import MODELS, PARTS, PROBES, STRATEGIES, Registry
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
 from warmstart_sim.training import step_time
@@ -49,6 +49,7 @@ SHALLOW = {
                   {"start": "wels", "augment": ["horizontal_flip", "color_jitter"]}),
     "mobilenet imagenet": ({"widths": [4, 8, 8], "stem": "imagenet"}, ADAM, "bf16",
                            {"start": "warm_start", "confidence_penalty": {"strength": 0.1}}),
+    "vit": ({"width": 8, "depth": 1, "heads": 2}, ADAM, "float32", {"start": "head"}),
     "vgg16": ({"width": 2, "dropout": 0.25}, ADAM, "bf16", {"start": "random_init", "self_distillation": {}}),
 }  # fmt: skip
 DEEP = {
@@ -67,6 +68,10 @@ DEEP = {
 def scenario_of(name: str, options: Any, optimizer: Any, precision: str, **changes: Any) -> dict[str, Any]:
     training = {"batch_size": 16, "until": {"epochs": 2}, "optimizer": optimizer, "precision": precision}
     return scenario(model={"name": name.split()[0], **options}, training=training, **changes)
+
+
+def test_every_model_is_among_the_cases():
+    assert {name.split()[0] for name in (*SHALLOW, *DEEP, "bilstm")} == set(MODELS.names())
 
 
 @pytest.mark.parametrize("name", SHALLOW)
