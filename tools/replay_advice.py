@@ -12,7 +12,6 @@ more.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ import pandas as pd
 
 from warmstart_sim.advise.advisor import Outcome, advise
 from warmstart_sim.advise.halving import REFERENCE, compare, cost
-from warmstart_sim.advise.plan import Plan
 from warmstart_sim.advise.question import make_question
 from warmstart_sim.datasets.loading import load
 from warmstart_sim.datasets.paths import data_root
@@ -58,9 +56,8 @@ def _replayed(
     data: str, model: str, split: int, outcome: Outcome, count: int, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """What the advice stated, and what the replay shows."""
-    stored = json.loads((folder / "advice" / "plan.json").read_text(encoding="utf-8"))
-    plan = Plan(**stored["plan"])
-    setting, stated = outcome.advice.checked, outcome.advice.row
+    plan, setting, stated = outcome.plan, outcome.advice.checked, outcome.advice.row
+    assert plan is not None
     assert setting is not None
     assert stated is not None
     later = plan.rounds - plan.first_later
@@ -71,7 +68,7 @@ def _replayed(
         {REFERENCE: {}, setting.label: setting.arm}, range(REPLAY_SEED, REPLAY_SEED + arguments.seeds),
         chunk=plan.chunk, rounds=rounds,
     )  # fmt: skip
-    name = folder / f"replay_{plan.rounds}x{plan.chunk}"
+    name = folder / f"replay_{plan.shape}"
     options = RunOptions(out=name, workers=arguments.workers or 1, data_root=arguments.data_root, quiet=True)
     run_scenario(raw, str(name), options).raise_failures()
     table = compare(load_run(name).rounds, plan.rounds)

@@ -149,13 +149,24 @@ def report(
         Literal["ci", "std"],
         Option(help="Around means: 95% confidence intervals, or standard deviations as in Ash & Adams."),
     ] = "ci",
+    track: Annotated[
+        str | None,
+        Option(metavar="TRACKER", help="Also send it to wandb, mlflow or tensorboard: each arm is a run there."),
+    ] = None,
     traceback: Traceback = False,
 ) -> None:
     """Write a run's tables, figures and report.html again."""
     from warmstart_sim.execution import launch
+    from warmstart_sim.results import tracking
 
+    if track is not None:
+        tracking.check_tracker(track)
     launch.collect(run_dir)
     _report(run_dir, margin / 100, bands)
+    if track is not None:
+        from warmstart_sim.results.tables import load
+
+        tracking.track(load(run_dir), track, run_dir / "report.html")
 
 
 @app.command()

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from warmstart_sim import report
@@ -23,7 +23,7 @@ from warmstart_sim.execution.launch import choose_device
 from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.report.wording import duration
 from warmstart_sim.results.files import write_text
-from warmstart_sim.results.store import MARKER
+from warmstart_sim.results.store import MARKER, RunFolder
 from warmstart_sim.training.settings import Training
 from warmstart_sim.types import Dataset
 
@@ -31,13 +31,14 @@ TRIED_SHOWN = 3  # settings in a line
 WORTH_WORKERS = 10  # minutes; in a smaller budget, starting processes takes too much of it
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
     """What `advise` has found and written.
 
     Attributes:
         folder: Its files: advice.json, report.html, start_pytorch.py, start_avalanche.py, costs.json, and the runs.
         advice: The answer.
+        plan: What was played; None if it did not come to that.
         savings: A sentence on what it saves in a year; empty if nothing, or if it was not asked for.
         code: The script of plain PyTorch; empty without a check.
         interrupted: Whether Ctrl-C ended it before it was complete.
@@ -45,9 +46,10 @@ class Outcome:
 
     folder: Path
     advice: Advice
+    plan: Plan | None = None
     savings: str = ""
     code: str = ""
-    interrupted: bool = field(default=False)
+    interrupted: bool = False
 
 
 def advise(
@@ -127,13 +129,13 @@ def advise(
     try:
         plan = _plan(player, len(dataset.train), rounds, chunk)
         say(_describe(plan, len(dataset.train), player))
-        choice = choose(player, plan, margin / 100) if plan.rungs else Choice(SETTINGS[0], {})
+        choice = choose(player, plan, margin / 100)
         if choice.setting and player.seconds_left > 0:
             say(f"Checking {setting_words(choice.setting)} against random init in the later rounds.")
             check(player, plan, choice.setting)
     except KeyboardInterrupt:
         interrupted = player.stopped = True
-        if plan and plan.rungs and choice is None:
+        if plan and choice is None:
             choice = choose(player, plan, margin / 100)  # as far as it is
     outcome = _finish(player, plan, choice, dataset, cell.arm.training.in_round(1), margin / 100, every)
     return replace(outcome, interrupted=interrupted)
@@ -167,7 +169,7 @@ def _delete(folder: Path) -> None:
 
 
 def _describe(plan: Plan, count: int, player: Player) -> str:
-    settings = plan.rungs[0][0] if plan.rungs else 1
+    settings = plan.rungs[0][0]
     of_all = "" if plan.samples > count - plan.rounds else f" of {count:,}"
     return (
         f"{plan.samples:,} samples{of_all} arrive in {plan.rounds} rounds of {plan.chunk:,}; {settings} starts beside "
@@ -180,7 +182,7 @@ def _left_out(plan: Plan, count: int, choice: Choice) -> list[str]:
     lines = []
     if plan.samples <= count - plan.rounds:
         lines.append(f"Left out: {count - plan.samples:,} of the {count:,} training samples.")
-    settings = plan.rungs[0][0] if plan.rungs else 1
+    settings = plan.rungs[0][0]
     if settings < len(SETTINGS):
         others = ", ".join(setting_words(each) for each in SETTINGS[settings : settings + TRIED_SHOWN])
         more = len(SETTINGS) - settings - TRIED_SHOWN
@@ -217,9 +219,9 @@ def _finish(
     if plan is None or setting is None or table is None:
         advice = not_checked(setting, lines, margin)
         write_text(player.folder / "advice.json", json.dumps(advice.to_dict(), indent=1, ensure_ascii=False))
-        return Outcome(player.folder, advice)
+        return Outcome(player.folder, advice, plan)
     advice = advise_from_check(table, setting, plan, margin, len(dataset.test), lines)
-    path = player.folder / f"check_{plan.rounds}x{plan.chunk}"
+    path = player.folder / f"check_{plan.shape}"
     run = player.tables(path.name)
     assert run is not None
     year = savings.savings(advice, run.rounds, every) if every else ""
@@ -234,7 +236,7 @@ def _finish(
     for name, text in files.items():
         write_text(player.folder / name, text)
     _write_page(player.folder, path, [*advice.sentences, *filter(None, [year])], [*lines], code, margin)
-    return Outcome(player.folder, advice, year, code)
+    return Outcome(player.folder, advice, plan, year, code)
 
 
 def _last_weights(path: Path, start: str) -> Path:
@@ -247,8 +249,6 @@ def _write_page(
     folder: Path, check_folder: Path, answer: list[str], tried: list[str], code: str, margin: float
 ) -> None:
     """Writes the check's report with the answer at its top, here and in the check's folder."""
-    from warmstart_sim.results.store import RunFolder
-
     RunFolder(check_folder).note(advice={"answer": answer, "tried": tried, "code": code})
     page = report.write(check_folder, margin)
     write_text(folder / "report.html", page.read_text(encoding="utf-8"))

@@ -80,8 +80,8 @@ def with_interval(row: Mapping[str, Any], test_samples: int) -> dict[str, Any]:
     """The row of a check with the interval that is stated: where the difference will be in the next rounds.
 
     It reaches at least one test sample to either side: where seeds differ by less, a t-interval would be narrower than
-    what can be measured. And where the difference clearly changes from round to round, it reaches as far as it would
-    come if it changed as much again.
+    what can be measured. And where the difference changes from round to round, it reaches as far as it would come if it
+    changed as much again.
     """
     least, difference = 1 / test_samples, row["difference"]
     half = (row["difference_high"] - row["difference_low"]) / 2
@@ -147,15 +147,9 @@ def _rests_on(plan: Plan, row: Mapping[str, Any]) -> str:
     which = "the last" if later == 1 else f"the last {later}"
     return (
         f"This is the mean over {which} of {plan.rounds} rounds of {plan.chunk:,} samples, which took no part in "
-        f"choosing, with {row['pairs']} seeds of their own; brackets are the 95 % interval of the paired difference"
-        f"{_trend_words(row['trend'])}."
+        f"choosing, with {row['pairs']} seeds of their own; brackets are the 95 % interval of the paired difference, "
+        f"widened by its change from the rounds before ({points(row['trend'])})."
     )
-
-
-def _trend_words(trend: float) -> str:
-    if not trend:
-        return ""
-    return f", widened because it still changes, by {points(trend)} points from the rounds before"
 
 
 def _would_change(row: Mapping[str, Any], better: bool, as_good: bool, cheaper: bool, margin: float) -> str:

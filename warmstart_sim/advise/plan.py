@@ -46,8 +46,7 @@ class Plan:
     Attributes:
         samples: How many of the training samples.
         rounds: In how many rounds they arrive; the last ones are for the check.
-        rungs: (settings, seeds) of each stage of choosing: so many settings have been trained with so many seeds. Empty
-            if there is no choice.
+        rungs: (settings, seeds) of each stage of choosing: so many settings have been trained with so many seeds.
         check_seeds: With how many seeds the choice is checked at least.
         seconds: About how long it takes.
     """
@@ -62,6 +61,11 @@ class Plan:
     def chunk(self) -> int:
         """How many samples arrive with each round."""
         return self.samples // self.rounds
+
+    @property
+    def shape(self) -> str:
+        """Rounds and their samples, for the names of folders."""
+        return f"{self.rounds}x{self.chunk}"
 
     @property
     def first_later(self) -> int:

@@ -186,7 +186,7 @@ def choose(player: Player, plan: Plan, margin: float) -> Choice:
     held out of the past.
     """
     settings = list(SETTINGS[: plan.rungs[0][0]])
-    name = f"choosing_{plan.rounds}x{plan.chunk}"
+    name = f"choosing_{plan.shape}"
     data = player.question.past(plan.chunk * plan.first_later, HELD_OUT)
     deadline = player.deadline - (1 - CHOOSING) * 60 * player.minutes
     tried, table = dict.fromkeys((each.label for each in settings), 0), None
@@ -226,7 +226,7 @@ def check(player: Player, plan: Plan, setting: Setting) -> pd.DataFrame | None:
     Returns:
         From `halving.compare`, with a column `trend`; None if no seed is complete.
     """
-    name = _check_name(plan)
+    name = f"check_{plan.shape}"
     arms = {REFERENCE: {}, setting.label: setting.arm}
     seeds, started = plan.check_seeds, time.monotonic()
     while True:
@@ -242,13 +242,9 @@ def check(player: Player, plan: Plan, setting: Setting) -> pd.DataFrame | None:
         seeds += more
 
 
-def _check_name(plan: Plan) -> str:
-    return f"check_{plan.rounds}x{plan.chunk}"
-
-
 def checked(player: Player, plan: Plan, setting: Setting) -> pd.DataFrame | None:
     """What the check has shown so far; see `check`."""
-    found = player.tables(_check_name(plan))
+    found = player.tables(f"check_{plan.shape}")
     if found is None:
         return None
     rows = found.rounds[found.rounds["strategy"].astype(str).isin([REFERENCE, setting.label])]
