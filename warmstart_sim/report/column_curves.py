@@ -13,6 +13,7 @@ from warmstart_sim.report.curves import (
     draw_by_epoch,
     epochs_note,
     has_curve,
+    has_stages,
     own_epochs,
     with_difference,
     with_first_phase,
@@ -47,6 +48,7 @@ MOST_ROUNDS_BY_EPOCH = 3
 def plot_curves(run: Run, settings: Curves, published: pd.DataFrame | None = None) -> ReportFigure | None:
     """Plots columns of rounds.csv or epochs.csv; with several columns, a panel or a line for each."""
     table = _rows(run, settings)
+    side_by_side = not has_stages(run) or settings.rounds is not None
     quantities = [_quantity(run, table, name) for name in listed(settings.y) or (run.metric,)]
     shown = {each.title: each for each in quantities if has_values(each.rows, each.column)}
     if not shown:
@@ -58,7 +60,7 @@ def plot_curves(run: Run, settings: Curves, published: pd.DataFrame | None = Non
     figure, (axs,) = make_subplots(panels, share_x=same_data(run), share_y=len(set(labels)) == 1 and same_data(run))
     has_published = False
     if settings.x == "epoch":
-        ends = [draw_by_epoch(run, ax, panel, value) for ax, panel in zip(axs, panels, strict=False)]
+        ends = [draw_by_epoch(run, ax, panel, value, side_by_side) for ax, panel in zip(axs, panels, strict=False)]
         for ax, end in zip(axs, ends, strict=True):
             ax.set_xlim(0, 1 + (max(ends) if same_data(run) else end))
     else:
@@ -70,9 +72,10 @@ def plot_curves(run: Run, settings: Curves, published: pd.DataFrame | None = Non
     by = "after each epoch" if settings.x == "epoch" else f"by {PLACES[settings.x]}"
     caption = f"{capitalized(join_words([each.description for each in shown.values()]))}, {by}. {seeds_note(run)}"
     if settings.x == "epoch":
-        caption += f" {epochs_note(run, table, panels)}"
-        if settings.rounds is None and (rounds := run.epochs["round"].nunique()) > MOST_ROUNDS_BY_EPOCH:
-            caption += f" {MOST_ROUNDS_BY_EPOCH} of {rounds} rounds are drawn, evenly spread."
+        caption += f" {epochs_note(run, table, panels, side_by_side)}"
+        drawn, rounds = table["round"].nunique(), run.epochs["round"].nunique()
+        if settings.rounds is None and drawn < rounds:
+            caption += f" {drawn} of {rounds} rounds are drawn, evenly spread."
     caption += "".join(each.note for each in shown.values()) + panels_note(run, panels) + NOTE * has_published
     return ReportFigure("curves", capitalized(f"{join_words(list(shown))} by {PLACES[settings.x]}"), caption, figure)
 
@@ -82,7 +85,7 @@ def _rows(run: Run, settings: Curves) -> pd.DataFrame:
     if settings.x == "epoch":
         table = own_epochs(run)
         every = tuple(sorted(table["round"].unique()))
-        rounds = settings.rounds or evenly_spread(every, MOST_ROUNDS_BY_EPOCH)
+        rounds = settings.rounds or (every if has_stages(run) else evenly_spread(every, MOST_ROUNDS_BY_EPOCH))
     else:
         table = counted_seconds(run.rounds)
         if run.pretrained:  # a first phase is on other data

@@ -130,6 +130,11 @@ def round_axis(run: Run) -> Literal["train_samples", "round"]:
     return "train_samples" if cells.nunique().max() > 1 else "round"
 
 
+def has_stages(run: Run) -> bool:
+    """Whether cells have several rounds on the same training samples."""
+    return round_axis(run) == "round" and run.rounds["round"].nunique() > 1
+
+
 def _against(run: Run) -> str:
     return f", against the {SAMPLES}" if round_axis(run) == "train_samples" else ""
 
@@ -163,19 +168,23 @@ def _plot_by_round(
 
 @styled
 def accuracy_by_epoch(run: Run) -> ReportFigure | None:
-    """Plots accuracy after every epoch, round after round, for up to three rounds (Ash & Adams, Figure 1)."""
-    epochs = run.epochs
-    if epochs.empty or epochs["round"].nunique() > MOST_ROUNDS_BY_EPOCH or not has_values(epochs, run.metric):
+    """Plots accuracy after every epoch, up to three rounds side by side (Ash & Adams, Figure 1), or all stages."""
+    epochs, side_by_side = run.epochs, not has_stages(run)
+    if epochs.empty or not has_values(epochs, run.metric):
+        return None
+    if side_by_side and epochs["round"].nunique() > MOST_ROUNDS_BY_EPOCH:
         return None
     epochs = own_epochs(run)
     panels = panels_by_epoch(run, epochs)
     figure, (axs,) = make_subplots(panels, share_x=same_data(run), share_y=same_data(run))
-    ends = [draw_by_epoch(run, ax, panel, run.metric, 100) for ax, panel in zip(axs, panels, strict=False)]
+    ends = [
+        draw_by_epoch(run, ax, panel, run.metric, side_by_side, 100) for ax, panel in zip(axs, panels, strict=False)
+    ]
     for ax, end in zip(axs, ends, strict=True):
         ax.set_xlim(0, 1 + (max(ends) if same_data(run) else end))
     label_outer(axs, "epoch", f"{readable(run.metric)} (%)")
-    caption = f"{capitalized(run.metric)} after each epoch. {seeds_note(run)} {epochs_note(run, epochs, panels)}"
-    caption += small_batch_note(run)
+    caption = f"{capitalized(run.metric)} after each epoch. {seeds_note(run)} "
+    caption += epochs_note(run, epochs, panels, side_by_side) + small_batch_note(run)
     return ReportFigure("accuracy_by_epoch", "Accuracy by epoch", caption + panels_note(run, panels), figure)
 
 
@@ -209,27 +218,44 @@ def with_first_phase(panel: Panel) -> Panel:
     return Panel(panel.title, [first, *(line for line in own if len(line.rows))])
 
 
-def draw_by_epoch(run: Run, ax: Axes, panel: Panel, column: str, scale: float = 1) -> int:
-    """Draws a column of epochs, round after round, each as long as its longest cell; returns the number of epochs."""
-    start = 0
+def draw_by_epoch(run: Run, ax: Axes, panel: Panel, column: str, side_by_side: bool, scale: float = 1) -> int:
+    """Draws a column of epochs, round after round; returns the number of epochs.
+
+    Args:
+        run: The run.
+        ax: Where to draw.
+        panel: Lines of epochs.
+        column: The column.
+        side_by_side: Whether a round begins at the same place for all lines, after the longest cell of the round
+            before; otherwise each line goes on where its own last round has ended.
+        scale: A factor.
+    """
+    start, ends = 0, dict.fromkeys(map(id, panel.lines), 0)
     if panel.title:
-        ax.set_title(wrap_title(panel.title), loc="left", pad=17)  # above the numbers of samples
+        ax.set_title(wrap_title(panel.title), loc="left", pad=17 if side_by_side else None)  # above the text of _mark
     rows = pd.concat([line.rows for line in panel.lines])
     for index, of_round in rows.groupby("round"):
         for line in panel.lines:
             part = line.rows[line.rows["round"] == index]
             if has_values(part, column):
-                draw_mean(run, ax, replace(line, rows=_carry_on(part, column, start)), "epoch", column, scale, [-1])
-        if start:
-            ax.axvline(start + 0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        length = int(of_round["epoch"].max())
-        if of_round["train_samples"].nunique() == 1:
-            count = f"{of_round['train_samples'].iloc[0]:,.0f}"
-            text = f"n = {count}" if rows["round"].nunique() > 2 else f"{count} samples"
-            above = ax.get_xaxis_transform()
-            ax.text(start + length / 2, 1.01, text, ha="center", va="bottom", size=9.5, transform=above)
-        start += length
-    return start
+                begin = start if side_by_side else ends[id(line)]
+                draw_mean(run, ax, replace(line, rows=_carry_on(part, column, begin)), "epoch", column, scale, [-1])
+                ends[id(line)] = begin + int(part["epoch"].max())
+        if side_by_side:
+            _mark(ax, of_round, start, several=rows["round"].nunique() > 2)
+        start += int(of_round["epoch"].max())
+    return start if side_by_side else max(ends.values())
+
+
+def _mark(ax: Axes, rows: pd.DataFrame, start: int, several: bool) -> None:
+    """Marks the beginning of a round, and says how many training samples it has."""
+    if start:
+        ax.axvline(start + 0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    if rows["train_samples"].nunique() == 1:
+        count = f"{rows['train_samples'].iloc[0]:,.0f}"
+        text = f"n = {count}" if several else f"{count} samples"
+        middle, above = start + int(rows["epoch"].max()) / 2, ax.get_xaxis_transform()
+        ax.text(middle, 1.01, text, ha="center", va="bottom", size=9.5, transform=above)
 
 
 def _carry_on(rows: pd.DataFrame, column: str, start: int) -> pd.DataFrame:
@@ -239,13 +265,15 @@ def _carry_on(rows: pd.DataFrame, column: str, start: int) -> pd.DataFrame:
     return by_seed.rename_axis("epoch").reset_index().melt("epoch", value_name=column)
 
 
-def epochs_note(run: Run, epochs: pd.DataFrame, panels: list[Panel]) -> str:
+def epochs_note(run: Run, epochs: pd.DataFrame, panels: list[Panel], side_by_side: bool) -> str:
     """The sentences of a caption on the lines of `draw_by_epoch`."""
     text = "A seed that has met its stop rule keeps its last value while others train on."
     if any(line.label == FIRST_PHASE for panel in panels for line in panel.lines):
         text += " The first phase is trained once for each seed and shared by all arms."
     if run.pretrained and run.epochs["shared"].astype(bool).any():
         text += " The first phase, on other data, is not drawn."
+    if not side_by_side:
+        return text + " The stages of an arm follow one another; a marker is the end of a stage."
     if epochs["round"].nunique() > 2:
         text += " n is the number of training samples."
     if epochs["round"].nunique() > 1:
