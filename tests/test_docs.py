@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -279,6 +280,7 @@ WITH_LINKS = [*ROOT.glob("*.md"), *(path for folder in ("docs", "results", "benc
               for suffix in ("md", "html") for path in (ROOT / folder).rglob(f"*.{suffix}"))]  # fmt: skip
 
 
+@functools.cache
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as MkDocs makes them."""
     text = page.read_text(encoding="utf-8")

@@ -88,6 +88,13 @@ def test_published_comparison_says_which_marks_of_table_3_differ_and_draws_the_t
     assert all(row["gini"] > 0.7 and "baseline" in row["arms"] for row in large), "most methods are as good there"
 
 
+def test_when_and_how_gives_a_planner_the_costs_at_a_price():
+    module = example("when_and_how")
+    model = {"step": 0, "n_samples": 100, "training_cost": 4.0, "future_losses": {"0": 0.5, "1": 0.25}}
+    expected = {(0, 100): {"training_cost": 2.0, "future_losses": {0: 0.5, 1: 0.25}}}
+    assert module.state_costs({"num_steps": 2, "models": [model]}, price=0.5) == expected
+
+
 def test_every_example_is_tested_here():
     tested = Path(__file__).read_text(encoding="utf-8")
     assert [path.stem for path in EXAMPLES.glob("*.py") if f'example("{path.stem}")' not in tested] == []

@@ -68,7 +68,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "an event is recorded on another device's stream": (
         PendingValues, "__init__",
-        lambda: rewritten(PendingValues.__init__, "torch.cuda.current_stream(tensor.device)", ""),
+        lambda: rewritten(PendingValues.__init__, "torch.cuda.current_stream(tensor.device)",
+                          "torch.cuda.current_stream(0)"),
         {"device": "cuda:1", "devices": 2},
     ),
     "nobody waits for the values": (PendingValues, "ready", lambda: property(lambda self: True), {}),

@@ -12,7 +12,7 @@ from warmstart_sim.scenario import parsing
 inf, nan = float("inf"), float("nan")
 SECTIONS = f"(allowed here: {', '.join(parsing.SECTIONS)})"
 DATA = "(allowed here: name, validation_fraction, normalize, train_samples, test_samples, label_noise"
-DATA_KEYS, ARRAYS_KEYS = f"{DATA})", f"{DATA}, path, classes, test_fraction)"
+DATA_KEYS, ARRAYS_KEYS = f"{DATA})", f"{DATA}, path, classes, test_fraction, arrival)"
 CHUNK_KEYS = "(allowed here: name, rounds, chunk_size, order)"
 TRAINING_KEYS = (
     "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, threads, report, later_rounds)"

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.probes.test_probes import COUNT, SHAPES, context_of
+from warmstart_sim.errors import WarmstartError
 from warmstart_sim.training import model_functions
 from warmstart_sim.training.model_functions import without_gradient
 from warmstart_sim.training.starts import trains_by_default
@@ -76,7 +77,7 @@ def test_gradients_use_running_statistics_and_not_those_of_the_batch():
 
 def test_no_samples_have_no_gradient():
     context = context_of()
-    with pytest.raises(ValueError, match="at least one sample"):
+    with pytest.raises(WarmstartError, match="at least one training sample, and the round has none"):
         context.gradients(context.weights, context.train[:0])
 
 
