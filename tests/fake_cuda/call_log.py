@@ -80,7 +80,7 @@ class CallLog:
 
     Attributes:
         own: Memory that the calls have allocated, by the id of its storage.
-        foreign: Memory from before, likewise.
+        foreign: Memory that was allocated before the capture, by the id of its storage.
     """
 
     def __init__(self, generators: Iterable[torch.Generator] = ()) -> None:

@@ -89,7 +89,7 @@ class Player:
         """All data, in the order of arrival.
 
         Raises:
-            DataError: There are no test samples, and none were held out.
+            DataError: The data set has no test samples.
         """
         options = {"of": dict(self.question.data), "order": self.question.order, "samples": None, "held_out": None}
         dataset = load("past", options, self.data_root, 0)
