@@ -31,10 +31,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from warmstart_sim import models
-from warmstart_sim.acceleration.graph_capture import CudaGraphCapture, GraphCapture, graph_capture
+from warmstart_sim.acceleration.graph_capture import CudaGraphCapture, graph_capture
 from warmstart_sim.registry import MODELS as REGISTERED
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
+from warmstart_sim.training.captures import GraphCapture
 from warmstart_sim.training.loop import RoundData, RoundTraining
 from warmstart_sim.training.optimizers import make_optimizer
 from warmstart_sim.training.settings import Optimizer, Training

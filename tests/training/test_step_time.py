@@ -14,9 +14,10 @@ from torch import nn
 from tests.acceleration.simulated_capture import SimulatedCapture
 from warmstart_sim.training import stepper
 from warmstart_sim.training.batches import DeviceSamples
+from warmstart_sim.training.captures import GraphCapture
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.step_time import BLOCK_SECONDS, BLOCKS, StepTime, measure
-from warmstart_sim.training.stepper import GraphCapture, Stepper
+from warmstart_sim.training.stepper import Stepper
 from warmstart_sim.types import Hooks, Samples
 
 CPU = torch.device("cpu")

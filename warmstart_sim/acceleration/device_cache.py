@@ -15,9 +15,10 @@ from torch import nn
 
 from warmstart_sim.acceleration.graph_capture import graph_capture
 from warmstart_sim.training.batches import DeviceSamples, Normalization, Normalize, normalization
+from warmstart_sim.training.captures import GraphCapture
 from warmstart_sim.training.flops import training_flops
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.stepper import GraphCapture, Stepper
+from warmstart_sim.training.stepper import Stepper
 from warmstart_sim.types import Samples
 
 T = TypeVar("T")

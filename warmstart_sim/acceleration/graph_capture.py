@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from warmstart_sim.training.stepper import GraphCapture
+from warmstart_sim.training.captures import GraphCapture
 
 WARM_UPS = 3  # runs before the capture, in which libraries choose their kernels and allocate their workspaces
 

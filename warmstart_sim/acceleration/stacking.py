@@ -20,7 +20,8 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from warmstart_sim.acceleration.stacked_layers import SampleMask, StackedBatchNorm, stacked_network
-from warmstart_sim.training.stepper import GraphCapture, Stepper, StepRequest
+from warmstart_sim.training.captures import GraphCapture
+from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.types import Batch
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import nn
@@ -18,6 +16,7 @@ from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training import part_state
 from warmstart_sim.training.batch_loss import batch_loss
 from warmstart_sim.training.batches import DeviceSamples
+from warmstart_sim.training.captures import GraphCapture, Replay, capture_or_warn, cudnn_benchmark, warn_uncaptured
 from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, hits_and_loss
 from warmstart_sim.training.optimizers import make_optimizer, restore_optimizer, set_rate, set_to_zero, state_tensors
 from warmstart_sim.training.settings import Training
@@ -31,22 +30,6 @@ CAPTURED_EVALUATION_BATCH = BATCH["cuda"]  # samples of a captured evaluation ba
 KEPT_COMPOSITIONS = 3  # of hooks: cells of several arms take turns on a stepper
 UNCAPTURABLE_STATE = "a part replaces tensors or changes numbers in its state; change tensors in place"
 TEXT_STEP = 32  # captured steps cut texts to multiples of this: each width needs a graph
-
-
-class GraphCapture(Protocol):
-    """Captures work that takes nothing and returns nothing; `acceleration.graph_capture` implements it."""
-
-    def __call__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
-        """Runs `work` a few times, captures it, and returns a function that replays it.
-
-        Args:
-            work: It reads and writes tensors that outlive the capture.
-            generators: Generators that `work` draws from, beside the device's default one; every replay draws anew.
-
-        Raises:
-            RuntimeError: The work cannot be captured, for example because it waits for the device.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +238,7 @@ class Stepper:
             return step
 
         def full_step(index: torch.Tensor, width: int | None) -> None:
-            with _cudnn_benchmark(self.device, True):
+            with cudnn_benchmark(self.device, True):
                 step(index, width)
 
         return full_step
@@ -295,7 +278,7 @@ class Stepper:
         if now.capturable and now.watch.changed():
             now.capturable = False
             now.steps.clear()
-            self._warn("training step", UNCAPTURABLE_STATE)
+            warn_uncaptured("training step", UNCAPTURABLE_STATE)
 
     def _not_begun(self, index: torch.Tensor, width: int | None) -> None:
         raise AssertionError("call begin() before the first step")
@@ -367,32 +350,17 @@ class Stepper:
 
         return replayed
 
-    def _replay(self, work: Callable[[], None], what: str, *, full: bool) -> Callable[[], None] | None:
-        """Captures work, or warns and returns None; `full` says whether batches of this size are most of them.
-
-        Raises:
-            OutOfMemoryError: There is not enough memory, even after some was freed.
-        """
+    def _replay(self, work: Callable[[], None], what: str, *, full: bool) -> Replay | None:
+        """Captures work, or warns and returns None; `full` says whether batches of this size are most of them."""
         started = time.perf_counter()
         try:
-            with _cudnn_benchmark(self.device, full):
-                try:
-                    return self._capture(work)
-                except RuntimeError as error:
-                    if not isinstance(_cause(error), torch.OutOfMemoryError):
-                        raise
-                self._free_memory()
-                return self._capture(work)
-        except RuntimeError as error:
-            cause = _cause(error)
-            if isinstance(cause, torch.OutOfMemoryError):
-                raise
-            self._warn(what, str(cause).split("\n", 1)[0])
-            return None
+            return capture_or_warn(
+                lambda: self._capture(work), what, self.device, frequent=full, free_memory=self._free_memory
+            )
         finally:
             self.capture_seconds += time.perf_counter() - started
 
-    def _capture(self, work: Callable[[], None]) -> Callable[[], None]:
+    def _capture(self, work: Callable[[], None]) -> Replay:
         assert self.graph_capture is not None
         now = self._composition
         watch = part_state.Watch(now.watch.states)
@@ -402,12 +370,6 @@ class Stepper:
                 now.capturable = False
                 raise RuntimeError(UNCAPTURABLE_STATE)
             return replay
-
-    def _warn(self, what: str, reason: str) -> None:
-        warnings.warn(
-            f"the {what} cannot be captured as a CUDA graph ({reason}); it runs kernel by kernel, which is slower",
-            stacklevel=3,
-        )
 
     @contextlib.contextmanager
     def preserve_state(self) -> Iterator[None]:
@@ -440,23 +402,3 @@ def _same_hooks(hooks: Sequence[Hooks], others: Sequence[Hooks]) -> bool:
 def _is_captured(hook: Hooks) -> bool:
     """Whether a captured step holds some of its functions; what follows a step is called after each replay."""
     return any((hook.transform, hook.loss_term, hook.attach, hook.before_step))
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The first error: ending a capture that has failed raises another one, which does not say why."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
-
-
-@contextlib.contextmanager
-def _cudnn_benchmark(device: torch.device, wanted: bool) -> Iterator[None]:
-    """On CUDA, lets cuDNN time its algorithms inside, which pays for shapes that come often, and keep the fastest."""
-    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
-        wanted = False
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = wanted or before
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
