@@ -251,6 +251,7 @@ def papers(
 
 
 @app.command()
+@takes_run_options(for_typer=True, only=("device", "data_root", "workers", "fresh"))
 def advise(
     data: Annotated[
         str,
@@ -292,14 +293,8 @@ def advise(
     out: Annotated[
         Path | None, Option(metavar="DIR", show_default="runs/advise-DATA", help="The folder of all runs.")
     ] = None,
-    device: Annotated[str, Option(metavar="NAME", help="auto (CUDA if available), cpu, cuda or cuda:N.")] = "auto",
-    data_root: DataRoot = None,
-    workers: Annotated[
-        int | None,
-        Option(min=1, metavar="N", show_default="all cores; 1 on a GPU", help="How many processes run cells."),
-    ] = None,
-    fresh: Annotated[bool, Option("--fresh", help="Delete what the folder holds, and start again.")] = False,
     traceback: Traceback = False,
+    **options: Any,
 ) -> None:
     """Say how your next training run should start.
 
@@ -310,8 +305,8 @@ def advise(
 
     outcome = advisor.advise(
         data, model, minutes=minutes, margin=margin, rounds=rounds, chunk=chunk, arrival=arrival, training=training,
-        every=every, set=set_ or (), seed=seed, out=out, device=device, data_root=data_root, workers=workers,
-        fresh=fresh, say=lambda line: print(f"warmstart-sim: {line}", file=sys.stderr),
+        every=every, set=set_ or (), seed=seed, out=out,
+        say=lambda line: print(f"warmstart-sim: {line}", file=sys.stderr), **options,
     )  # fmt: skip
     console = _console()
     text = "\n\n".join(filter(None, [" ".join(outcome.advice.sentences), outcome.savings, *outcome.advice.tried]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution.launch import choose_device
 from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.report.wording import duration
+from warmstart_sim.results.environment import usable_cores
 from warmstart_sim.results.files import write_text
 from warmstart_sim.results.store import MARKER, RunFolder
 from warmstart_sim.training.settings import Training
@@ -109,9 +109,8 @@ def advise(
     question = make_question(data, model, arrival=arrival, training=training, set=set, seed=seed)
     folder = Path(out or f"runs/advise-{question.name}")
     device = choose_device(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers is None:
-        workers = 1 if device.startswith("cuda") or minutes < WORTH_WORKERS else cores
+        workers = 1 if device.startswith("cuda") or minutes < WORTH_WORKERS else usable_cores()
     player = Player(
         question, folder, RunOptions(device=device, workers=workers, data_root=data_root), find_data_root(data_root),
         minutes, say,

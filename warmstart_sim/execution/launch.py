@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from warmstart_sim.execution.analyze import analyze_all, check_analyses
 from warmstart_sim.execution.options import RunOptions
 from warmstart_sim.experiment.copies import copy_results
 from warmstart_sim.registry import DATASETS
+from warmstart_sim.results.environment import environment, usable_cores
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.cells import import_user_modules
 from warmstart_sim.scenario.changes import changes_from_paper
@@ -66,7 +66,6 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
     Raises:
         WarmstartError: An error that concerns the whole run.
     """
-    from warmstart_sim.results.environment import environment
     from warmstart_sim.scenario.splits import corrupted_labels, data_notes
 
     scenario, cells = scenarios.plan(raw, where)
@@ -92,7 +91,7 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
         say = _print_notes if not options.quiet else lambda notes: None
         say(run_notes)
 
-        room = cluster.size if cluster else 1 if device.startswith("cuda") else _cores()
+        room = cluster.size if cluster else 1 if device.startswith("cuda") else usable_cores()
         workers = min(options.workers or room, len(cells))
         to_train = [cell for cell in unfinished if cell.copy_of is None]
         execution = _choose_execution(to_train, run, data_root, device, workers, options, cluster)
@@ -303,7 +302,3 @@ def _print_notes(notes: Sequence[str]) -> None:
         print(f"warmstart-sim: note: {note}", file=sys.stderr)
     if len(notes) > MAX_NOTES_SHOWN:
         print(f"warmstart-sim: note: {len(notes) - MAX_NOTES_SHOWN} more notes are in the report", file=sys.stderr)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -114,16 +114,18 @@ class RunOptions:
                 raise WarmstartError(f"{option} {value}: expected one of {', '.join(allowed)}")
 
 
-def takes_run_options(for_typer: bool) -> Callable[[F], F]:
+def takes_run_options(for_typer: bool, only: Collection[str] | None = None) -> Callable[[F], F]:
     """Declares a keyword parameter for each field of `RunOptions` on a function that takes them as `**options`.
 
     Args:
         for_typer: Whether the declaration has the command line's help texts.
+        only: The names of these fields. Default all.
     """
     hints = get_type_hints(RunOptions, include_extras=for_typer)
     declared = [
         inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
         for each in fields(RunOptions)
+        if only is None or each.name in only
     ]
 
     def declare(function: F) -> F:

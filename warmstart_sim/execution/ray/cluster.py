@@ -19,6 +19,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.execution.ray import reasons
 from warmstart_sim.execution.ray.user_modules import own_modules
 from warmstart_sim.execution.ray.worker import measure_parallelism
+from warmstart_sim.results.environment import usable_cores
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
 
@@ -141,7 +142,7 @@ def _start(ray: Any, options: RunOptions, cells: Sequence[Cell]) -> None:
     if modules := own_modules(cells):
         settings["runtime_env"] = {"py_modules": [str(path) for path in modules]}
     if address == LOCAL:
-        cores = max(options.workers or 0, len(os.sched_getaffinity(0)))
+        cores = max(options.workers or 0, usable_cores())
         settings |= {"include_dashboard": False, "num_cpus": cores}
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if main else None
