@@ -13,6 +13,14 @@ from warmstart_sim import preemption
 from warmstart_sim.results.tensorboard import TensorBoardLog
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """As in a terminal: a shell starts what runs in its background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_that_somebody_swallows_is_raised_again_at_the_next_border():
     with preemption.sigterm_requests_stop():
         with contextlib.suppress(KeyboardInterrupt):  # as an import may
