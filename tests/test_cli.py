@@ -162,6 +162,7 @@ def test_data_says_what_there_is(command, tmp_path):
         ("check tiny.yaml --bogus", 2, "No such option: --bogus"),
         ("run tiny.yaml --workers 0", 2, "Invalid value for '--workers': "),
         ("run tiny.yaml --workers two", 2, "Invalid value for '--workers': "),
+        ("run tiny.yaml --track wand", 2, "--track wand: expected one of wandb, mlflow, tensorboard; did you mean"),
         ("check digits_onlin", 2, "digits_onlin: no such scenario file; did you mean 'digits_online'?"),
         ("check .", 2, ".: is a directory, not a scenario file"),
         ("check tiny.yaml --set x", 2, "--set x: expected KEY=VALUE, such as training.optimizer.lr=0.01"),
@@ -261,7 +262,12 @@ def test_a_run_ends_with_tables_and_a_report_and_can_be_reported_again(command, 
     assert (folder / "rounds.csv").read_text() == rounds
     assert (folder / "report.html").exists()
 
-    more = command("run", scenario, "--workers", "1", "--quiet", "--strategies", "shrink_perturb")
+    more = command(
+        "run", scenario, "--workers", "1", "--quiet", "--strategies", "shrink_perturb", "--track", "tensorboard"
+    )
+    assert [path.name for path in sorted(folder.glob("tensorboard/arms/*"))] == [
+        "random_init", "shrink_perturb", "warm_start",
+    ]  # fmt: skip
     assert more.code == 0
     assert rounds.rstrip("\n") in (folder / "rounds.csv").read_text()  # what was there stays as it was
     assert {"random_init", "warm_start", "shrink_perturb"} == {

@@ -48,6 +48,18 @@ def parse_seeds(text: str) -> list[int]:
         raise WarmstartError(f"--seeds '{text}': expected whole numbers with commas, such as 0,1,2") from None
 
 
+def parse_tracker(text: str) -> str:
+    """The value of `--track`.
+
+    Raises:
+        WarmstartError: There is no such tracker, or it is not installed.
+    """
+    from warmstart_sim.results.tracking import check_tracker
+
+    check_tracker(text)
+    return text
+
+
 Scenario = Annotated[str, Argument(help="A scenario file, or the name of a bundled one such as digits_online.")]
 RunDir = Annotated[Path, Argument(help="A run's folder, finished or not.")]
 Set = Annotated[
@@ -58,6 +70,14 @@ Strategies = Annotated[Any, Option(parser=parse_labels, metavar="A,B", help="Run
 Seeds = Annotated[Any, Option(parser=parse_seeds, metavar="0,1,2", help="Run these seeds instead of the scenario's.")]
 Rehearse = Annotated[
     bool, Option("--rehearse", help="Run a reduced copy on stand-in data: about a minute, offline, end to end.")
+]
+Track = Annotated[
+    Any,
+    Option(
+        parser=parse_tracker,
+        metavar="TRACKER",
+        help="Also send the run to wandb, mlflow or tensorboard: each arm is a run there.",
+    ),
 ]
 # Every command declares it for `--help`; `main` reads it.
 Traceback = Annotated[bool, Option("--traceback", help="Show where an error comes from.")]
@@ -88,6 +108,7 @@ def run(
     strategies: Strategies = None,
     seeds: Seeds = None,
     rehearse: Rehearse = False,
+    track: Track = None,
     traceback: Traceback = False,
     **options: Any,
 ) -> None:
@@ -99,7 +120,7 @@ def run(
     from warmstart_sim.scenario.overrides import prepare_scenario
 
     raw, where = prepare_scenario(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
-    _report_outcome(run_scenario(raw, where, RunOptions(**options)))
+    _report_outcome(run_scenario(raw, where, RunOptions(**options)), track)
 
 
 @app.command()
@@ -121,6 +142,7 @@ def grid(
     strategies: Strategies = None,
     seeds: Seeds = None,
     rehearse: Rehearse = False,
+    track: Track = None,
     traceback: Traceback = False,
     **options: Any,
 ) -> None:
@@ -136,7 +158,7 @@ def grid(
         scenario, lam=lam, sigma=sigma, vary=assignments(vary or ()), set=set_ or (), strategies=strategies,
         seeds=seeds, rehearse=rehearse,
     )  # fmt: skip
-    _report_outcome(run_scenario(raw, where, RunOptions(**options)))
+    _report_outcome(run_scenario(raw, where, RunOptions(**options)), track)
 
 
 @app.command()
@@ -149,24 +171,14 @@ def report(
         Literal["ci", "std"],
         Option(help="Around means: 95% confidence intervals, or standard deviations as in Ash & Adams."),
     ] = "ci",
-    track: Annotated[
-        str | None,
-        Option(metavar="TRACKER", help="Also send it to wandb, mlflow or tensorboard: each arm is a run there."),
-    ] = None,
+    track: Track = None,
     traceback: Traceback = False,
 ) -> None:
     """Write a run's tables, figures and report.html again."""
     from warmstart_sim.execution import launch
-    from warmstart_sim.results import tracking
 
-    if track is not None:
-        tracking.check_tracker(track)
     launch.collect(run_dir)
-    _report(run_dir, margin / 100, bands)
-    if track is not None:
-        from warmstart_sim.results.tables import load
-
-        tracking.track(load(run_dir), track, run_dir / "report.html")
+    _report(run_dir, track, margin / 100, bands)
 
 
 @app.command()
@@ -537,12 +549,12 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def _report_outcome(outcome: RunOutcome) -> None:
-    _report(outcome.folder)
+def _report_outcome(outcome: RunOutcome, track: str | None) -> None:
+    _report(outcome.folder, track)
     outcome.raise_failures()
 
 
-def _report(folder: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "ci") -> None:
+def _report(folder: Path, track: str | None, margin: float = 0.01, bands: Literal["ci", "std"] = "ci") -> None:
     from warmstart_sim import report as reports
     from warmstart_sim.report.findings import describe_run
     from warmstart_sim.report.terminal import terminal_table
@@ -555,6 +567,10 @@ def _report(folder: Path, margin: float = 0.01, bands: Literal["ci", "std"] = "c
     findings = "\n\n".join(filter(None, describe_run(stored, margin=margin)))
     console.print(findings, highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(f"report: {path}", highlight=False, soft_wrap=True)
+    if track is not None:
+        from warmstart_sim.results import tracking
+
+        tracking.track(stored, track, path)
 
 
 def _console() -> Console:
