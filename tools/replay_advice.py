@@ -12,15 +12,16 @@ more.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from warmstart_sim.advise.advisor import Outcome, advise
+from warmstart_sim.advise import Outcome, advise
 from warmstart_sim.advise.halving import REFERENCE, compare, cost
-from warmstart_sim.advise.question import make_question
+from warmstart_sim.advise.question import Question, make_question
 from warmstart_sim.datasets.loading import load
 from warmstart_sim.datasets.paths import data_root
 from warmstart_sim.execution.launch import run_scenario
@@ -34,26 +35,24 @@ REPLAY_SEED = 5000  # the first; advice counts from 0 and from 1000
 def replay(data: str, model: str, split: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """A row of replays.csv."""
     folder = arguments.out / f"split{split}"
-    count = len(load("past", _past(data, split), data_root(arguments.data_root), 0).train)
-    settings = [f"data.{key}={value}" for key, value in {"of": data, "order": split}.items()]
-    arrived = int(ARRIVED * count)
+    question = make_question(data, model, set=arguments.set, seed=split)
+    past = {"of": dict(question.data), "order": split}
+    count = len(load("past", {**past, "samples": None, "held_out": None}, data_root(arguments.data_root), 0).train)
+    arrived = past | {"samples": int(ARRIVED * count)} | dict(question.data_settings)
+    settings = [each for each in arguments.set if not each.startswith("data.")]
     outcome = advise(
         "past", model, minutes=arguments.minutes, margin=arguments.margin, rounds=arguments.rounds, arrival="given",
-        set=[*arguments.set, *settings, f"data.samples={arrived}"], out=folder / "advice", workers=arguments.workers,
-        data_root=arguments.data_root, say=print,
+        set=[*settings, *(f"data.{key}={json.dumps(value)}" for key, value in arrived.items())],
+        out=folder / "advice", workers=arguments.workers, data_root=arguments.data_root, say=print,
     )  # fmt: skip
     row = {"split": split, "start": outcome.advice.start, "lambda": outcome.advice.lam, "sigma": outcome.advice.sigma}
     if outcome.advice.row is None:
         return {**row, "checked": "", "within": None}
-    return {**row, **_replayed(data, model, split, outcome, count, folder, arguments)}
-
-
-def _past(data: str, split: int) -> dict[str, Any]:
-    return {"of": data, "order": split, "samples": None, "held_out": None}
+    return {**row, **_replayed(question, outcome, count, folder, arguments)}
 
 
 def _replayed(
-    data: str, model: str, split: int, outcome: Outcome, count: int, folder: Path, arguments: argparse.Namespace
+    question: Question, outcome: Outcome, count: int, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """What the advice stated, and what the replay shows."""
     plan, setting, stated = outcome.plan, outcome.advice.checked, outcome.advice.row
@@ -62,11 +61,9 @@ def _replayed(
     assert stated is not None
     later = plan.rounds - plan.first_later
     rounds = min(plan.rounds + later, count // plan.chunk)
-    question = make_question(data, model, arrival="given", set=arguments.set)
     raw = question.scenario(
-        "replay", {"name": "past", "of": data, "order": split, **question.data_settings},
-        {REFERENCE: {}, setting.label: setting.arm}, range(REPLAY_SEED, REPLAY_SEED + arguments.seeds),
-        chunk=plan.chunk, rounds=rounds,
+        "replay", question.past(), {REFERENCE: {}, setting.label: setting.arm},
+        range(REPLAY_SEED, REPLAY_SEED + arguments.seeds), chunk=plan.chunk, rounds=rounds,
     )  # fmt: skip
     name = folder / f"replay_{plan.shape}"
     options = RunOptions(out=name, workers=arguments.workers or 1, data_root=arguments.data_root, quiet=True)
@@ -88,7 +85,7 @@ def _replayed(
 def main(words: Sequence[str] | None = None) -> pd.DataFrame:
     """Replays all splits, and writes and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", help="a data set of `warmstart-sim list`")
+    parser.add_argument("data", help="as for `advise`")
     parser.add_argument("model", help="a model")
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--first-split", type=int, default=0)

@@ -4,3 +4,7 @@
 them as scenarios, `halving` drops settings that cannot win, `answer` says what the check has shown, `snippets` and
 `savings` what to do with it. `advisor.advise` puts them together.
 """
+
+from warmstart_sim.advise.advisor import Outcome, advise
+
+__all__ = ["Outcome", "advise"]
