@@ -21,6 +21,7 @@ from warmstart_sim.report.grids import grids_of
 from warmstart_sim.report.heatmaps import heatmaps
 from warmstart_sim.report.pareto import pareto
 from warmstart_sim.report.probe_plots import plot_probes
+from warmstart_sim.report.ranking_plot import ranking_figures
 from warmstart_sim.report.scenario_figures import analysis_figures, scenario_figures
 from warmstart_sim.report.style import PALETTE, ReportFigure
 from warmstart_sim.results.tables import Run
@@ -56,6 +57,7 @@ def draw_figures(run: Run, published: pd.DataFrame | None = None) -> list[Report
         figures += _standard_figures(run, published)
     if tree := decision_tree_figure(run):
         figures.append(tree)
+    figures += ranking_figures(run)
     if run.environment.get("rehearsal"):
         for figure in figures:
             figure.figure.supxlabel(REHEARSAL, x=0.01, ha="left", size=11, weight="bold", color=PALETTE[0])

@@ -248,7 +248,7 @@ def summary(rounds: pd.DataFrame, axes: Sequence[str], metric: str, reference: s
         *(_summarize_column(complete, keys, column) for column in (*COSTS, "converged_share", "first_phase_seconds")),
         _limits_above_zero(_summarize_column(complete, keys, "compared_seconds", "std", "low", "high")),
         _grouped(pairs, keys).size().rename("pairs").reset_index(),
-        _with_adjusted(_summarize_column(pairs, keys, "difference", "std", "low", "high", "p"), pairs, keys),
+        adjusted_differences(pairs, keys),
         _lower_bounds(pairs, keys),
         _summarize_column(pairs, keys, "curve_difference", "low", "high"),
         _grouped(pairs, keys)["log_time_ratio"].count().rename("timed_pairs").reset_index(),
@@ -275,8 +275,14 @@ def _limits_above_zero(seconds: pd.DataFrame) -> pd.DataFrame:
     return seconds.assign(compared_seconds_low=mean * np.exp(-half), compared_seconds_high=mean * np.exp(half))
 
 
-def _with_adjusted(differences: pd.DataFrame, pairs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Adds Holm's adjustment and the one-sided lower bound to summarised differences."""
+def adjusted_differences(pairs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Summarises `difference` over the rows of each group: see the columns of `summary` with this name.
+
+    Args:
+        pairs: A row for each pair, with `difference`.
+        keys: The columns that make a group. Holm's method adjusts for all groups.
+    """
+    differences = _summarize_column(pairs, keys, "difference", "std", "low", "high", "p")
     count = _grouped(pairs, keys)["difference"].count().to_numpy()
     freedom = np.maximum(count - 1, 1)
     error: pd.Series[float] = differences["difference_std"] / np.sqrt(count)
