@@ -187,9 +187,9 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
 
 def _most(training: Training, samples: int) -> tuple[int, int]:
     """The epochs and the steps of a round that trains to its cap."""
-    in_epoch = math.ceil(samples / training.batch_size)
-    steps = training.until.steps or training.until.cap * in_epoch
-    return min(training.until.cap, math.ceil(steps / in_epoch)), min(steps, training.until.cap * in_epoch)
+    in_epoch, anneal = math.ceil(samples / training.batch_size), training.schedule.anneal or 0
+    steps = min(training.until.steps or math.inf, training.until.cap * in_epoch)
+    return math.ceil(steps / in_epoch) + anneal, int(steps) + anneal * in_epoch
 
 
 def analyze(

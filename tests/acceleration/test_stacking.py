@@ -24,6 +24,7 @@ from warmstart_sim.parts.augment import Augment
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import evaluate
+from warmstart_sim.training.optimizers import state_by_index, state_by_name
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.types import Batch, Hooks, Samples
@@ -324,6 +325,22 @@ def test_a_checkpoint_made_in_a_stack_can_be_gone_on_with_alone_and_the_other_wa
         stepper.load_optimizer(state)
         stepper.set_learning_rate(2**-7)
     advance(stack, trained, range(9, 15))
+    assert_equal(trained)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_new_round_may_keep_the_optimisers_state(optimizer):
+    trained = pairs("cnn with BatchNorm", optimizer)
+    stack = stack_of(trained)
+    advance(stack, trained, range(6))
+    for pair in trained[:2]:
+        for stepper in (pair.alone, pair.stacked):
+            kept = state_by_name(stepper.model, stepper.optimizer)
+            stepper.begin(stepper.samples, ())
+            assert not any(value.any() for value in moments(stepper).values())
+            stepper.load_optimizer(state_by_index(stepper.model, stepper.optimizer, kept))
+    assert all(value.any() for value in moments(trained[0].stacked).values())
+    advance(stack, trained, range(6, 12))
     assert_equal(trained)
 
 

@@ -48,6 +48,8 @@ def check_supported(cells: Iterable[Cell]) -> None:
             *(["bucketing"] if training.bucketing or later.bucketing else []),
             *(["report: best_validation"] if training.report or later.report else []),
             *(["schedule reduce_on_plateau"] if training.schedule.patience or later.schedule.patience else []),
+            *([f"schedule {later.schedule.name}"] if later.schedule.spans_rounds else []),
+            *(["optimizer_state: keep"] if later.keeps_optimizer else []),
             *([f"model '{cell.model.name}', which takes texts"] if texts else []),
         ]
         if beyond:

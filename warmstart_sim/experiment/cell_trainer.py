@@ -24,7 +24,7 @@ from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, Normalization
 from warmstart_sim.training.coroutine import TrainingCoroutine
 from warmstart_sim.training.evaluation import evaluation_coroutine
-from warmstart_sim.training.loop import RoundData, RoundTraining
+from warmstart_sim.training.loop import Carried, RoundData, RoundTraining
 from warmstart_sim.training.model_functions import without_gradient
 from warmstart_sim.training.round_context import round_context
 from warmstart_sim.training.settings import Training
@@ -117,12 +117,15 @@ class CellTrainer:
             arrived=(each.new for each in self.rounds if each.index <= round_.index), evaluation_sets=evaluation_set,
         )  # fmt: skip
 
-    def begin(self, round_: Round, previous: StateDict | None) -> tuple[RoundContext, RoundTraining]:
+    def begin(
+        self, round_: Round, previous: StateDict | None, carried: Carried | None = None
+    ) -> tuple[RoundContext, RoundTraining]:
         """Begins a round: the strategy's weights are in the model, and the training has the hooks of the arm's parts.
 
         Args:
             round_: Which round.
             previous: The weights that the last round ended with; None in the first round.
+            carried: What else the last round handed on.
 
         Returns:
             The round's context, with `start`, and its training.
@@ -145,6 +148,7 @@ class CellTrainer:
             round_index=round_.index,
             measure_each_epoch=self.measures_accuracy,
             trainable=start.trainable,
+            carried=carried,
         )
         return context, training
 

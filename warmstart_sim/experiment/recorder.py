@@ -19,7 +19,7 @@ from warmstart_sim.results.columns import SECONDS, Row
 from warmstart_sim.results.environment import machine, now
 from warmstart_sim.scenario.sections import MeasuredProbe
 from warmstart_sim.training.coroutine import TrainingCoroutine
-from warmstart_sim.training.loop import EpochRow, TrainingOutcome
+from warmstart_sim.training.loop import Carried, EpochRow, TrainingOutcome
 from warmstart_sim.types import Round, RoundContext, StateDict
 
 
@@ -47,11 +47,13 @@ class CellHistory:
         weights: The weights that the last round ended with; None before the first.
         rounds: Rows of rounds.csv.
         epochs: Rows of epochs.csv.
+        carried: What the last round handed on beside its weights.
     """
 
     weights: StateDict | None = None
     rounds: list[Row] = field(default_factory=list)
     epochs: list[Row] = field(default_factory=list)
+    carried: Carried = field(default_factory=Carried)
 
 
 class RoundRecorder:

@@ -26,7 +26,7 @@ from warmstart_sim.results.store import RunFolder
 from warmstart_sim.results.tensorboard import TensorBoardLog
 from warmstart_sim.scenario import Cell
 from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end
-from warmstart_sim.training.loop import RoundTraining, TrainingOutcome
+from warmstart_sim.training.loop import Carried, RoundTraining, TrainingOutcome
 
 
 def run_cell(
@@ -82,6 +82,7 @@ def cell_coroutine(
                 checkpoint[key] for key in ("weights", "rounds", "epochs")
             )
             unfinished = checkpoint["training"]
+            history.carried = Carried(**checkpoint.get("carried", {}))  # those of earlier versions have none
         probing = Probing(cell.measure, checkpoint["columns"] if checkpoint else {})
         over = {row["round"] for row in history.rounds}
         started = time.perf_counter()
@@ -95,15 +96,17 @@ def cell_coroutine(
             if train_with_engine:
                 outcome = train_with_engine(round_, recorder.previous, recorder)
             else:
-                context, training = trainer.begin(round_, recorder.previous)
+                context, training = trainer.begin(round_, recorder.previous, history.carried)
                 recorder.started(context, unfinished and unfinished["recorder"])
                 if unfinished is not None:
                     training.load_state_dict(unfinished["training"])
                     unfinished = None
                 outcome = yield from _train(training, recorder, folder)
-            last_weights = trainer.weights()
+                next_round = cell.arm.training.in_round(round_.index + 1)
+                history.carried = training.carried(next_round.keeps_optimizer)
+            next_weights = outcome.next_weights or trainer.weights()
             row = yield from recorder.round_row(outcome)
-            history.weights = last_weights
+            history.weights = next_weights
             recorder.close(row)
             if round_ is not trainer.rounds[-1]:
                 _save_checkpoint(folder, recorder, None)
@@ -191,6 +194,8 @@ def initial_history(
             raise CellFailed(f"its first phase failed: {failure}")
         folder = cell.first_phase.folder(run)
         history.rounds, history.epochs = first_phase_rows(folder)
+        annealing = cell.first_phase.arm.training.schedule.anneal or 0  # it is no part of the way to the next round
+        history.carried = Carried(cell.first_phase_epochs or history.rounds[-1]["epochs"] - annealing)
         history.weights = folder.weights(None if cell.ignores_previous else cell.first_phase_epochs)
         if history.weights is None:
             (phase,) = history.rounds
@@ -226,6 +231,6 @@ def _save_checkpoint(folder: CellFolder, recorder: RoundRecorder, unfinished: di
     folder.save_checkpoint(
         {
             "weights": history.weights, "rounds": history.rounds, "epochs": history.epochs, "training": unfinished,
-            "columns": recorder.probing.columns,
+            "columns": recorder.probing.columns, "carried": vars(history.carried),
         }
     )  # fmt: skip

@@ -15,7 +15,7 @@ from warmstart_sim.results.cell_folder import CellFolder
 from warmstart_sim.results.store import RunFolder, drop_none
 from warmstart_sim.scenario.component import Component, check_user_component, model_to_dict
 from warmstart_sim.scenario.pretraining import Pretraining
-from warmstart_sim.scenario.section_checks import FIRST_PHASE, PREPARES, Arm
+from warmstart_sim.scenario.section_checks import FIRST_PHASE, Arm
 from warmstart_sim.scenario.sections import DataSettings, Measure, MeasuredProbe
 
 BEFORE = ("pretraining", "first_phase_epochs")  # settings of what comes before a cell's own rounds
@@ -159,9 +159,8 @@ class Cell:
     @property
     def shares_first_round(self) -> bool:
         """Whether the first phase is this cell's own first round."""
-        prepares = STRATEGIES.has_trait(self.arm.start.name, PREPARES)
         shared = STREAMS.has_trait(self.stream.name, "shared_first_round")
-        return shared and not prepares and not self.is_first_phase
+        return shared and not self.arm.needs_own_first_round and not self.is_first_phase
 
     @property
     def ignores_previous(self) -> bool:
@@ -169,6 +168,8 @@ class Cell:
 
         Their numbers depend on neither its weights nor its samples. A user's own components may do anything.
         """
+        if self.arm.training.in_round(1).carries_over:
+            return False
         parts = ((PARTS, part.name) for part in self.arm.parts)
         probes = ((PROBES, each.probe.name) for each in (*self.measure.each_epoch, *self.measure.each_round))
         named = [(STRATEGIES, self.arm.start.name), *parts, *probes]

@@ -130,6 +130,9 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     elif own := [arm.label for arm in arms if arm.stages]:
         raise scenario_error(where, f"strategies.{own[0]}.stages", f"is for `stream: stages`; it is {stream.name}")
 
+    if pretraining and (keeping := [arm.label for arm in arms if arm.training.in_round(1).keeps_optimizer]):
+        text = f"a first phase stores no state of its optimiser for strategy '{keeping[0]}'; leave the key out"
+        raise scenario_error(where, "training.optimizer_state", text)
     epochs = getattr(stream_settings, "first_phase_epochs", None)
     if epochs is not None:
         check.first_phase_epochs(epochs, pretraining, arms)

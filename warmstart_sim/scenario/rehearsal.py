@@ -29,7 +29,7 @@ SAMPLES = {"train_samples": MAX_SAMPLES, "test_samples": MAX_SAMPLES}
 # The most that a setting of a cell may be, by its path from `Cell`.
 DATA_OPTIONS = {**SAMPLES, "length": 40, "vocabulary": 500, "shape": 16}
 MODEL_OPTIONS = {"width": 4, "widths": 16, "channels": 8, "embedding": 8, "hidden": 8}
-TRAINING = {"batch_size": 64, "until.max_epochs": 4, "until.epochs": 4, "until.steps": 40}
+TRAINING = {"batch_size": 64, "until.max_epochs": 4, "until.epochs": 4, "until.steps": 40, "schedule.anneal": 2}
 LIMITS = {
     f"{place}.{key}": most
     for place, limits in {

@@ -41,6 +41,14 @@ class Arm:
     stages: int | None = None  # of its own, in a stream of stages
     model: Component | None = None  # of its own
 
+    @property
+    def needs_own_first_round(self) -> bool:
+        """Whether it cannot start from a first phase that other arms share.
+
+        Its strategy prepares the first round, or later rounds need the optimiser's state, which is not stored.
+        """
+        return STRATEGIES.has_trait(self.start.name, PREPARES) or self.training.in_round(1).keeps_optimizer
+
     def stream(self, shared: Component) -> Component:
         """The stream of this arm, which may have stages of its own."""
         return replace(shared, options={**shared.options, "stages": self.stages}) if self.stages else shared
@@ -191,8 +199,8 @@ class SectionChecker:
             rules = [("stream.source.training.until", pretraining.source.training.until)]
         else:
             rules = [(f"training.until of strategy '{arm.label}'", arm.training.until) for arm in arms]
-            if prepared := [arm.label for arm in arms if STRATEGIES.has_trait(arm.start.name, PREPARES)]:
-                text = f"strategy '{prepared[0]}' prepares its first round, and does not share it; leave the key out"
+            if own := [arm.label for arm in arms if arm.needs_own_first_round]:
+                text = f"strategy '{own[0]}' trains its first round alone, and does not share it; leave the key out"
                 raise scenario_error(self.where, key, text)
         for place, until in rules:
             if epochs > until.cap:
@@ -280,7 +288,12 @@ class SectionChecker:
             return found
         later_key = f"{key}.later_rounds"
         merged = merge(first, self.mapping(value["later_rounds"], later_key), ("training",))
-        return found.model_copy(update={"later_rounds": validated(Training, merged, self.where, later_key)})
+        later = validated(Training, merged, self.where, later_key)
+        names = found.optimizer.name, later.optimizer.name
+        if later.keeps_optimizer and "sgd" in names and len(set(names)) > 1:
+            text = f"{names[1]} cannot go on with the state of {names[0]}, the first round's; set it to rebuild"
+            raise scenario_error(self.where, f"{later_key}.optimizer_state", text)
+        return found.model_copy(update={"later_rounds": later})
 
     def own_training(self, value: Any, shared: Mapping[str, Any], key: str) -> ScenarioTraining:
         """Validates `training` of an arm or a source, merged over the scenario's.

@@ -16,12 +16,43 @@ from warmstart_sim.training import part_state
 from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucket_by_length, epoch_order
 from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end, wait_for_values
 from warmstart_sim.training.evaluation import evaluation_coroutine, train_accuracy_coroutine
+from warmstart_sim.training.optimizers import NamedState, state_by_index, state_by_name
 from warmstart_sim.training.plateau_drops import PlateauDrops
 from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.training.stop_rules import Status, StopRule
-from warmstart_sim.types import Hooks
+from warmstart_sim.types import Hooks, StateDict
 
 EpochRow = dict[str, Any]  # a row of epochs.csv: the columns that the loop fills are listed in `RoundTraining.epoch`
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a round hands on to the next one beside its weights.
+
+    Attributes:
+        epochs: The epochs of all rounds so far, without those of annealing: where an infinite schedule goes on.
+        optimizer: The optimiser's state; None where the next round begins with a new one.
+    """
+
+    epochs: int = 0
+    optimizer: NamedState | None = None
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """The annealing at the end of a round, see `Schedule.anneal`.
+
+    Attributes:
+        status: With which the stop rule ended the round.
+        epochs: The round's epochs before it.
+        weights: The weights before it, from which the next round starts.
+        optimizer: The optimiser's state before it.
+    """
+
+    status: Status
+    epochs: int
+    weights: StateDict
+    optimizer: NamedState
 
 
 @dataclass(frozen=True)
@@ -35,6 +66,7 @@ class TrainingOutcome:
         samples_seen: The samples of all its epochs together.
         best_state: Weights to report instead of the last: those with the best validation accuracy.
         best_epoch: The epoch after which they were the weights, from 1; None where the last weights are reported.
+        next_weights: Weights for the next round instead of the last: those before annealing.
     """
 
     status: Status
@@ -43,6 +75,7 @@ class TrainingOutcome:
     samples_seen: int
     best_state: dict[str, torch.Tensor] | None = None
     best_epoch: int | None = None
+    next_weights: StateDict | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +105,7 @@ class RoundTraining:
         round_index: The round; with seed and epoch it decides batch order, augmentation and dropout.
         measure_each_epoch: Whether to measure train, validation and test accuracy in full after every epoch.
         trainable: Names of the parameters that train; None for all that train by default.
+        carried: From the round before it.
 
     Raises:
         WarmstartError: `bucketing` is set, and the samples are not texts.
@@ -87,6 +121,7 @@ class RoundTraining:
         round_index: int,
         measure_each_epoch: bool = False,
         trainable: Collection[str] | None = None,
+        carried: Carried | None = None,
     ) -> None:
         settings = stepper.settings
         if settings.bucketing is not None and data.train.lengths is None:
@@ -114,15 +149,28 @@ class RoundTraining:
         self._measure = measure_each_epoch
         self._device = data.train_indices.device
         self._sizes = batch_sizes(len(data.train_indices), settings.batch_size)
+        self._epochs_before = carried.epochs if carried else 0
+        self._annealing: Annealing | None = None  # once it has begun
         stepper.begin(data.train, hooks, trainable)
+        if carried and carried.optimizer:
+            stepper.load_optimizer(state_by_index(self.model, stepper.optimizer, carried.optimizer))
 
     @property
     def outcome(self) -> TrainingOutcome:
         """How the round ended; call it once `status` is set."""
         assert self.status is not None
         return TrainingOutcome(
-            self.status, self.epochs, self.steps, self.samples_seen, self.best_state, self.best_epoch
-        )
+            self.status, self.epochs, self.steps, self.samples_seen, self.best_state, self.best_epoch,
+            self._annealing.weights if self._annealing else None,
+        )  # fmt: skip
+
+    def carried(self, keep_optimizer: bool) -> Carried:
+        """What the next round gets, with the optimiser's state if it is to be kept; call it once `status` is set."""
+        annealing = self._annealing
+        optimizer = None
+        if keep_optimizer:
+            optimizer = annealing.optimizer if annealing else state_by_name(self.model, self.stepper.optimizer)
+        return Carried(self._epochs_before + (annealing.epochs if annealing else self.epochs), optimizer)
 
     def run_epoch(self) -> EpochRow:
         """Trains for one epoch, checks the stop rule, and returns the epoch's row."""
@@ -173,7 +221,11 @@ class RoundTraining:
         if not math.isfinite(running_loss):
             self.status = "diverged"
             return
-        self.status = self.rule.after_epoch(self.epochs, self.steps, running_accuracy, train, validation)
+        if self._annealing is None:
+            self.status = self.rule.after_epoch(self.epochs, self.steps, running_accuracy, train, validation)
+            self._anneal_if_asked()
+        elif self.epochs == self._annealing.epochs + (self._settings.schedule.anneal or 0):
+            self.status = self._annealing.status
         if self.drops:
             assert validation is not None
             self.drops.after_epoch(validation)
@@ -182,6 +234,14 @@ class RoundTraining:
             if validation > self.best_validation:
                 self.best_validation, self.best_epoch = validation, self.epochs
                 self.best_state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def _anneal_if_asked(self) -> None:
+        """Lets a round that the stop rule has ended go on with annealing, if the schedule has any."""
+        if self.status is None or not self._settings.schedule.anneal:
+            return
+        weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        optimizer = state_by_name(self.model, self.stepper.optimizer)
+        self._annealing, self.status = Annealing(self.status, self.epochs, weights, optimizer), None
 
     def _step_requests(self) -> list[StepRequest]:
         """The steps of the next epoch; captures those whose shape is new."""
@@ -218,13 +278,18 @@ class RoundTraining:
             assert lengths is not None  # checked by the constructor
             generator = torch_generator(self._seed, "bucketing", self._round_index, self.epochs)
             order, sizes = bucket_by_length(order, sizes, lengths[indices.cpu()], self._settings.bucketing, generator)
-        if self._settings.until.steps is not None:
+        if self._settings.until.steps is not None and self._annealing is None:
             sizes = sizes[: self._settings.until.steps - self.steps]
         return order[: sum(sizes)], sizes
 
     def _set_learning_rate(self) -> float:
-        settings, drops = self._settings, self.drops.drops if self.drops else 0
-        rate = settings.schedule.learning_rate(settings.optimizer.lr, self.epochs, settings.until.cap, drops)
+        settings, drops, annealing = self._settings, self.drops.drops if self.drops else 0, self._annealing
+        epoch = annealing.epochs if annealing else self.epochs
+        if settings.schedule.spans_rounds:
+            epoch += self._epochs_before
+        rate = settings.schedule.learning_rate(settings.optimizer.lr, epoch, settings.until.cap, drops)
+        if annealing:
+            rate = settings.schedule.annealed(rate, self.epochs - annealing.epochs)
         self.stepper.set_learning_rate(rate)
         return rate
 
@@ -270,6 +335,7 @@ class RoundTraining:
             "best": (self.best_state, self.best_epoch, self.best_validation),
             "counters": (self.epochs, self.steps, self.samples_seen),
             "parts": [hook.state for hook in self._hooks],
+            "annealing": self._annealing and vars(self._annealing),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -281,6 +347,8 @@ class RoundTraining:
             self.drops = replace(self.drops, **state["drops"])
         self.best_state, self.best_epoch, self.best_validation = state["best"]
         self.epochs, self.steps, self.samples_seen = state["counters"]
+        if state.get("annealing"):  # checkpoints of earlier versions have none
+            self._annealing = Annealing(**state["annealing"])
         for hook, saved in zip(self._hooks, state["parts"], strict=True):
             if hook.state is not None:
                 part_state.restore(hook.state, saved, self._device)

@@ -10,6 +10,8 @@ from torch import nn
 
 from warmstart_sim.training.settings import Optimizer
 
+NamedState = Mapping[str, Mapping[str, Any]]  # an optimiser's state by the names of the parameters
+
 
 def make_optimizer(model: nn.Module, settings: Optimizer, *, captured: bool = False) -> torch.optim.Optimizer:
     """A new optimiser over the parameters that train. Fused: one kernel for all tensors, on CPUs too.
@@ -61,6 +63,39 @@ def set_to_zero(optimizer: torch.optim.Optimizer) -> None:
     """Makes the state that of a new optimiser, in place: Adam's and SGD's state starts with zeros."""
     for tensor in state_tensors(optimizer):
         tensor.zero_()
+
+
+def state_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> NamedState:
+    """A copy of the optimiser's state, by the names of the model's parameters."""
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        names[parameter]: {
+            key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in values.items()
+        }
+        for parameter, values in optimizer.state.items()
+    }
+
+
+def state_by_index(model: nn.Module, optimizer: torch.optim.Optimizer, named: NamedState) -> dict[str, Any]:
+    """The state for `restore_optimizer` from that of an earlier round, whose optimiser may have held other parameters.
+
+    A parameter that did not train in that round gets zeros, which is a new state.
+    """
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    held = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    return {"state": {index: named.get(name) or _zeros(model, name, named) for index, name in enumerate(held)}}
+
+
+def _zeros(model: nn.Module, name: str, named: NamedState) -> dict[str, torch.Tensor]:
+    """A new state of a parameter, with the entries that those of `named` have."""
+    parameter = model.get_parameter(name)
+    other, values = next(iter(named.items()))
+    shape = model.get_parameter(other).shape
+    tensors = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
+    return {
+        key: torch.zeros_like(parameter if value.shape == shape else value, dtype=value.dtype)
+        for key, value in tensors.items()
+    }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
 from warmstart_sim.registry import OPTION_RULES
+from warmstart_sim.training.schedules import Schedule
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
+# "rebuild" is the same as leaving the key out, also for a cell's digest.
+OptimizerState = Annotated[
+    Literal["keep", "rebuild"], AfterValidator(lambda choice: choice if choice == "keep" else None)
+]
 
 
 class Settings(BaseModel):
@@ -19,7 +23,7 @@ class Settings(BaseModel):
 
 
 class Optimizer(Settings):
-    """The optimiser. Every round starts with a new optimiser state.
+    """The optimiser. Every round begins with a new state, unless `training.optimizer_state` keeps the last one.
 
     Attributes:
         name: "adam" (default), "adamw" or "sgd".
@@ -41,66 +45,6 @@ class Optimizer(Settings):
         if self.momentum and self.name != "sgd":
             raise ValueError(f"momentum is an option of sgd, not of {self.name}")
         return self
-
-
-class Schedule(Settings):
-    """The learning rate by epoch; it restarts with each round.
-
-    Attributes:
-        name: "constant" (default); "step": lr * gamma^floor(epoch / every); "cosine": from lr down to min_lr over
-            `epochs` epochs, lr_e = min_lr + (lr - min_lr) (1 + cos(pi e / epochs)) / 2; "reduce_on_plateau": a drop
-            when validation accuracy has not improved for `patience` epochs, lr * gamma^drops.
-        every: For step: epochs between two drops.
-        gamma: For step and reduce_on_plateau: the factor of a drop, in (0, 1]. Default 0.1.
-        patience: For reduce_on_plateau: epochs in a row without an improvement, since the best or the last drop.
-        epochs: For cosine: its length; after it the rate stays at min_lr. Default: `until`'s epochs or cap.
-        min_lr: For cosine. Default 0.
-    """
-
-    name: Literal["constant", "step", "cosine", "reduce_on_plateau"] = "constant"
-    every: PositiveInt | None = None
-    gamma: Fraction = 0.1
-    patience: PositiveInt | None = None
-    epochs: PositiveInt | None = None
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-
-    @model_validator(mode="after")
-    def _options_belong_to_the_name(self) -> Schedule:
-        if self.name == "step" and self.every is None:
-            raise ValueError("a step schedule needs `every`, the epochs between two drops")
-        if self.name == "reduce_on_plateau" and self.patience is None:
-            raise ValueError("a reduce_on_plateau schedule needs `patience`, the epochs without an improvement")
-        belongs = {
-            "every": ("step",),
-            "gamma": ("step", "reduce_on_plateau"),
-            "patience": ("reduce_on_plateau",),
-            "epochs": ("cosine",),
-            "min_lr": ("cosine",),
-        }
-        for option, names in belongs.items():
-            if self.name not in names and getattr(self, option) != type(self).model_fields[option].default:
-                raise ValueError(f"{option} is an option of the {' or '.join(names)} schedule, not of {self.name}")
-        return self
-
-    def learning_rate(self, base: float, epoch: int, length: int, drops: int = 0) -> float:
-        """The rate in `epoch` (0 for the first) when the base rate is `base` and the round lasts `length` epochs.
-
-        Args:
-            base: The optimiser's rate.
-            epoch: 0 for the first.
-            length: The most epochs of the round.
-            drops: Of reduce_on_plateau: how often validation accuracy has stalled so far.
-
-        >>> Schedule(name="step", every=2, gamma=0.5).learning_rate(0.1, 3, 10)
-        0.05
-        """
-        if self.name == "step":
-            assert self.every is not None
-            return base * self.gamma ** (epoch // self.every)
-        if self.name == "cosine":
-            span = self.epochs or length
-            return self.min_lr + (base - self.min_lr) * (1 + math.cos(math.pi * min(epoch / span, 1))) / 2
-        return base * self.gamma**drops if self.name == "reduce_on_plateau" else base
 
 
 class Plateau(Settings):
@@ -179,6 +123,8 @@ class Training(Settings):
         report: "best_validation": a round's accuracies and losses are those of the weights after the epoch with its
             highest validation accuracy; the next round starts from the last weights. Default: those of its last
             weights, unless `until.validation_patience` is set.
+        optimizer_state: What a round begins with, from the second on: "rebuild" (default) a new state of the optimiser;
+            or "keep" the one with which the last round ended, such as Adam's moments and its count of steps.
     """
 
     optimizer: Optimizer = Optimizer()
@@ -189,6 +135,26 @@ class Training(Settings):
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     threads: PositiveInt = 1
     report: Literal["best_validation"] | None = None
+    optimizer_state: OptimizerState | None = None
+
+    @model_validator(mode="after")
+    def _the_rate_decays(self) -> Training:
+        constant = self.schedule.constant_lr
+        if constant is not None and constant > self.optimizer.lr:
+            raise ValueError(
+                f"schedule.constant_lr is {constant}, above optimizer.lr, {self.optimizer.lr}, from which it decays"
+            )
+        return self
+
+    @property
+    def keeps_optimizer(self) -> bool:
+        """Whether a round begins with the optimiser's state of the last one."""
+        return self.optimizer_state == "keep"
+
+    @property
+    def carries_over(self) -> bool:
+        """Whether a round depends on earlier ones beyond their weights: on the optimiser's state or the epochs."""
+        return self.keeps_optimizer or self.schedule.spans_rounds
 
     @property
     def reports_best(self) -> bool:
