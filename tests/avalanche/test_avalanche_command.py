@@ -135,6 +135,10 @@ def test_another_engine_is_refused_in_the_same_folder(command, scenario, tmp_pat
             "--set 'training.schedule={name: reduce_on_plateau, patience: 5}' --set data.validation_fraction=0.3",
             "--engine avalanche: strategy 'random_init' has schedule reduce_on_plateau; that engine",
         ),
+        (
+            "--set training.optimizer_state=keep",
+            "--engine avalanche: strategy 'random_init' has optimizer_state: keep; that engine",
+        ),
         ("--set training.bucketing=4", "--engine avalanche: strategy 'random_init' has bucketing; that engine"),
         ("--set model=bilstm --set data=synthetic_text", "--engine avalanche: strategy 'random_init' has model"),
         ("--slots 2", "--engine avalanche: trains one cell at a time; leave --slots and --batching out"),
