@@ -77,7 +77,13 @@ def _check_select(scenarios: Sequence[Scenario], axes: Sequence[Axis], where: st
 
 def _combinations(axes: Sequence[Axis]) -> list[tuple[Any, ...]]:
     """The combinations of the axes' values, with the own axes of one arm at a time: arms do not meet each other's."""
-    return [each for each in itertools.product(*(axis.values for axis in axes)) if len(_moved_arms(axes, each)) < 2]
+    arms = {axis.arm for axis in axes if axis.arm} or {None}
+    indices = {
+        each
+        for arm in arms
+        for each in itertools.product(*(range(len(axis.values) if axis.arm in (None, arm) else 1) for axis in axes))
+    }
+    return [tuple(axis.values[index] for axis, index in zip(axes, each, strict=True)) for each in sorted(indices)]
 
 
 def _moved_arms(axes: Sequence[Axis], combination: Sequence[Any]) -> set[str]:
