@@ -19,7 +19,7 @@ settings.load_profile("untimed")
 
 # What takes a process that trains several seconds to import; torch._dynamo comes with the first step of an optimiser.
 IMPORTS = [
-    "torch._dynamo", "sklearn.datasets", "warmstart_sim.execution.launch", "warmstart_sim.execution.interleaved",
+    "torch._dynamo", "warmstart_sim.execution.launch", "warmstart_sim.execution.interleaved",
     "warmstart_sim.avalanche.engine",
 ]  # fmt: skip
 

@@ -2,8 +2,8 @@
 
     python tools/replay_advice.py digits mlp --splits 10 --minutes 10 --out runs/replays
 
-On each split three tenths of the samples have not arrived when advice is asked. The replay plays on: random init and the
-setting that was checked train in the same rounds and in later ones, with other seeds, and are compared in the later
+On each split three tenths of the samples have not arrived when advice is asked. The replay plays on: random init and
+the setting that was checked train in the same rounds and in later ones, with other seeds, and are compared in the later
 ones. Writes replays.csv, a row for each split, and prints how many paired differences lie within the stated intervals.
 The same command goes on where it stopped. On digits with an MLP, a split takes the minutes of its advice and about two
 more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -70,7 +71,12 @@ def noisy_digits(
 
 
 def _load_images() -> tuple[NDArray[np.float64], IntArray]:
-    from sklearn.datasets import load_digits
+    """The values 0 to 16, shape (n, 1, 8, 8), and the labels, from scikit-learn's file.
 
-    values, labels = load_digits(return_X_y=True)
-    return values.reshape(-1, 1, 8, 8), labels.astype(np.int64)
+    Importing scikit-learn would take longer than many a run on digits, in every worker process.
+    """
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].astype(np.int64)
