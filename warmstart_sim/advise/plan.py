@@ -130,7 +130,8 @@ def make_plan(
     raise WarmstartError(
         f"--minutes {seconds / 60:g}: too little for one comparison; the smallest, {least.rungs[0][0]} starts in "
         f"{least.rounds} rounds of {least.chunk} samples with two seeds, needs about {duration(least.seconds)}: give "
-        f"--minutes {math.ceil(least.seconds / 60)}, fewer samples (--chunk, --rounds) or a quicker model"
+        f"--minutes {math.ceil(least.seconds / 60)}, fewer samples (--chunk, --rounds, --set data.test_samples=N) or a "
+        "quicker model"
     )
 
 

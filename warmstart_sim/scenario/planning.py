@@ -77,7 +77,7 @@ def _check_select(scenarios: Sequence[Scenario], axes: Sequence[Axis], where: st
 
 def _combinations(axes: Sequence[Axis]) -> list[tuple[Any, ...]]:
     """The combinations of the axes' values, with the own axes of one arm at a time: arms do not meet each other's."""
-    arms = {axis.arm for axis in axes if axis.arm} or {None}
+    arms = {None, *(axis.arm for axis in axes)}
     indices = {
         each
         for arm in arms
