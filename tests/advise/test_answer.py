@@ -30,8 +30,13 @@ def advice(gap, seeds=6, share=0.5, margin=0.01, test_samples=10_000, spread=0.0
         },
         seeds, seconds={SHRUNK.label: share}, status=status and {SHRUNK.label: status},
     )  # fmt: skip
-    table = compare(rounds, PLAN.first_later).assign(trend=trend(rounds, SHRUNK.label, PLAN.first_later))
-    return advise_from_check(table, SHRUNK, PLAN, margin, test_samples)
+    return advise_from_check(checked(rounds, PLAN.first_later), SHRUNK, PLAN, margin, test_samples)
+
+
+def checked(rounds, first):
+    """The table of a check, as `play.checked` makes it."""
+    change, error = trend(rounds, SHRUNK.label, first)
+    return compare(rounds, first).assign(trend=change, trend_error=error)
 
 
 @given(first=st.integers(0, 3), seeds=st.integers(2, 6))
@@ -110,11 +115,14 @@ def test_a_difference_that_changes_from_round_to_round_widens_the_interval_to_wh
     rounds = made_rounds(
         {REFERENCE: lambda s, r: 0.8, SHRUNK.label: lambda s, r: 0.8 + slope * r + spread[s, r]}, seeds=6
     )  # fmt: skip
-    assert trend(rounds, SHRUNK.label, 3) == pytest.approx(slope + (spread[:, 3] - spread[:, 2]).mean())
-    table = compare(rounds, 3).assign(trend=trend(rounds, SHRUNK.label, 3))
-    found = advise_from_check(table, SHRUNK, PLAN, 0.01, 10_000)
+    changes = slope + spread[:, 3] - spread[:, 2]
+    assert trend(rounds, SHRUNK.label, 3) == pytest.approx((changes.mean(), stats.sem(changes)))
+    found = advise_from_check(checked(rounds, 3), SHRUNK, PLAN, 0.01, 10_000)
     next_round = 4 * slope
     assert found.row["difference_low"] <= next_round <= found.row["difference_high"]
+    low, high = stats.t.interval(0.95, 5, slope * 3 + spread[:, 3].mean(), stats.sem(spread[:, 3]))
+    assert found.row["difference_low"] == pytest.approx(low + min(0, changes.mean() - stats.sem(changes)))
+    assert found.row["difference_high"] == pytest.approx(high + max(0, changes.mean() + stats.sem(changes)))
     assert "widened by its change from the rounds before (" in found.sentences[1]
 
 

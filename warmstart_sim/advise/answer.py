@@ -81,17 +81,19 @@ def with_interval(row: Mapping[str, Any], test_samples: int) -> dict[str, Any]:
 
     It reaches at least one test sample to either side: where seeds differ by less, a t-interval would be narrower than
     what can be measured. And where the difference changes from round to round, it reaches as far as it would come if it
-    changed as much again.
+    changed as much again, give or take the standard error of the change. The bound that decides takes the change alone.
     """
     least, difference = 1 / test_samples, row["difference"]
     half = (row["difference_high"] - row["difference_low"]) / 2
     half = least if is_empty(half) else max(half, least)
     bound = -np.inf if is_empty(row["difference_bound"]) else row["difference_bound"]
-    falls, rises = min(0.0, row["trend"]), max(0.0, row["trend"])
+    change, error = row["trend"], 0.0 if is_empty(row["trend_error"]) else row["trend_error"]
     return {
-        **row, "difference_low": difference - half + falls, "difference_high": difference + half + rises,
-        "difference_bound": min(bound, difference - least) + falls,
-    }  # fmt: skip
+        **row,
+        "difference_low": difference - half + min(0.0, change - error),
+        "difference_high": difference + half + max(0.0, change + error),
+        "difference_bound": min(bound, difference - least) + min(0.0, change),
+    }
 
 
 def advise_from_check(
@@ -148,7 +150,7 @@ def _rests_on(plan: Plan, row: Mapping[str, Any]) -> str:
     return (
         f"This is the mean over {which} of {plan.rounds} rounds of {plan.chunk:,} samples, which took no part in "
         f"choosing, with {row['pairs']} seeds of their own; brackets are the 95 % interval of the paired difference, "
-        f"widened by its change from the rounds before ({points(row['trend'])})."
+        f"widened by its change from the rounds before ({points(row['trend'])} ± {100 * row['trend_error']:.1f})."
     )
 
 

@@ -62,20 +62,25 @@ def compare(rounds: pd.DataFrame, first: int) -> pd.DataFrame:
     return summary(over_rounds(rounds.assign(strategy=names), first), (), "test_accuracy", REFERENCE)
 
 
-def trend(rounds: pd.DataFrame, label: str, first: int) -> float:
+def trend(rounds: pd.DataFrame, label: str, first: int) -> tuple[float, float]:
     """How much a start's difference from random init has changed from the rounds before `first` to those from it on.
 
-    The mean over seeds; it compares equally many rounds before and after, but not the first, in which all starts agree.
+    It compares equally many rounds before and after, but not the first, in which all starts agree.
 
     Args:
         rounds: Complete rounds of the start and of random init, with the same seeds.
         label: The start.
         first: The index of a round, at least 2.
+
+    Returns:
+        The mean over seeds and its standard error, which is NaN with one seed.
     """
     accuracy = rounds.pivot_table("test_accuracy", ["seed", "round"], "strategy", observed=True)
-    difference = (accuracy[label] - accuracy[REFERENCE]).unstack("round").mean()
+    difference = (accuracy[label] - accuracy[REFERENCE]).unstack("round")
     later = int(rounds["round"].max()) + 1 - first
-    return float(difference.loc[first:].mean() - difference.loc[max(1, first - later) : first - 1].mean())
+    before = difference.loc[:, max(1, first - later) : first - 1].mean(axis=1)
+    change = difference.loc[:, first:].mean(axis=1) - before
+    return float(change.mean()), float(change.std()) / len(change) ** 0.5
 
 
 def ranked(table: pd.DataFrame, margin: float) -> list[str]:

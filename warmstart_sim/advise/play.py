@@ -224,7 +224,7 @@ def check(player: Player, plan: Plan, setting: Setting) -> pd.DataFrame | None:
     It goes on with more seeds, up to `MOST_CHECKED`, while there is time; that depends on no result.
 
     Returns:
-        From `halving.compare`, with a column `trend`; None if no seed is complete.
+        From `halving.compare`, with columns `trend` and `trend_error`; None if no seed is complete.
     """
     name = f"check_{plan.shape}"
     arms = {REFERENCE: {}, setting.label: setting.arm}
@@ -251,4 +251,5 @@ def checked(player: Player, plan: Plan, setting: Setting) -> pd.DataFrame | None
     table = compare(rows, plan.first_later)
     if not (table.loc[table["strategy"] == setting.label, "pairs"] > 0).any():
         return None
-    return table.assign(trend=trend(rows[rows["cell_complete"].astype(bool)], setting.label, plan.first_later))
+    change, error = trend(rows[rows["cell_complete"].astype(bool)], setting.label, plan.first_later)
+    return table.assign(trend=change, trend_error=error)
