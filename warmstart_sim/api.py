@@ -12,6 +12,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.execution.launch import choose_device, run_scenario, stored_scenario
 from warmstart_sim.execution.options import RunOptions, takes_run_options
+from warmstart_sim.execution.speed_notes import check_notes
 from warmstart_sim.registry import ANALYSES, STREAMS
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.cells import import_user_modules
@@ -138,6 +139,7 @@ class Size:
     Attributes:
         budgets: Where stages share a budget, the epochs and the steps of a cell of each arm. Cells of an arm differ
             where stages do not divide the budget, arms also where their batch sizes differ.
+        notes: What the settings of its speed mean on this machine.
     """
 
     cells: int
@@ -148,6 +150,7 @@ class Size:
     rounds: int
     steps: int
     budgets: Mapping[str, tuple[Range, Range]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> Size:
@@ -182,7 +185,8 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
         for label, each in spent.items()
         for epochs, of_steps in [tuple(zip(*each, strict=True))]
     }
-    return Size(len(cells), copies, len(scenario.arms), len(scenario.header.seeds), len(phases), rounds, steps, budgets)
+    arms, seeds, notes = len(scenario.arms), len(scenario.header.seeds), check_notes(work, steps)
+    return Size(len(cells), copies, arms, seeds, len(phases), rounds, steps, budgets, notes)
 
 
 def _most(training: Training, samples: int) -> tuple[int, int]:

@@ -424,6 +424,8 @@ def check(
         budgets = {"any arm": next(iter(budgets.values()))}
     for arm, text in budgets.items():
         print(f"a cell of {arm}: {text}")
+    for note in size.notes:
+        print(f"note: {note}")
 
 
 def _span(least: int, most: int, noun: str) -> str:

@@ -32,7 +32,8 @@ def stackable(stepper: Stepper) -> bool:
         for hook in stepper.hooks
     )
     texts = stepper.samples is not None and stepper.samples.lengths is not None
-    return plain and not texts and stepper.trainable is None and stepper.settings.precision != "bf16"
+    alone = stepper.compiles or stepper.trainable is not None or stepper.settings.precision == "bf16"
+    return plain and not texts and not alone
 
 
 class Stack:

@@ -45,6 +45,7 @@ def check_supported(cells: Iterable[Cell]) -> None:
         beyond = [
             *(f"part '{part.name}'" for part in cell.arm.parts if not PARTS.has_trait(part.name, "plain_loss_term")),
             *(["precision: bf16"] if "bf16" in (training.precision, later.precision) else []),
+            *(["compile: true"] if training.compile or later.compile else []),
             *(["bucketing"] if training.bucketing or later.bucketing else []),
             *(["report: best_validation"] if training.report or later.report else []),
             *(["schedule reduce_on_plateau"] if training.schedule.patience or later.schedule.patience else []),

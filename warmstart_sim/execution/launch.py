@@ -17,6 +17,7 @@ from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.analyze import analyze_all, check_analyses
 from warmstart_sim.execution.options import RunOptions
+from warmstart_sim.execution.speed_notes import speed_notes
 from warmstart_sim.experiment.copies import copy_results
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.results.environment import environment, usable_cores
@@ -94,6 +95,8 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
         room = cluster.size if cluster else 1 if device.startswith("cuda") else usable_cores()
         workers = min(options.workers or room, len(cells))
         to_train = [cell for cell in unfinished if cell.copy_of is None]
+        if cluster is None:
+            say(list(speed_notes(to_train, device, options.batching)))
         execution = _choose_execution(to_train, run, data_root, device, workers, options, cluster)
         about = environment(
             "cpu" if cluster else device,  # this machine need not have the cluster's device

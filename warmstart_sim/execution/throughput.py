@@ -101,8 +101,8 @@ def rates(
     device = torch.device(execution.device).type
     alone = _rate(cell, execution, "separate", 1)
     yield alone
-    too_long = counts is None and 1 / alone.steps_per_second > LONGEST_STEP[device]
-    if too_long:
+    too_long = 1 / alone.steps_per_second > LONGEST_STEP[device]
+    if counts is None and (too_long or (device == "cpu" and cell.arm.training.compile)):  # compiled steps do not stack
         return
     for kind in MODES[device] if batching == "auto" else (batching,):
         best = 0.0

@@ -104,7 +104,7 @@ class Cell:
     def step_kind(self, round_index: int) -> str:
         """A digest of what decides how long a step takes in a round: inputs, model, batch size and so on."""
         training = self.arm.training.in_round(round_index)
-        keys = {"batch_size", "bucketing", "precision", "threads"}
+        keys = {"batch_size", "bucketing", "precision", "compile", "threads"}
         settings = {
             "data": self.data.to_dict(),
             "target": self.target and self.target.to_dict(),

@@ -19,7 +19,12 @@ BatchLoss = Callable[[torch.Tensor, int | None], tuple[torch.Tensor, torch.Tenso
 
 
 def batch_loss(
-    model: nn.Module, samples: DeviceSamples, hooks: Sequence[Hooks], generator: torch.Generator, precision: str
+    model: nn.Module,
+    samples: DeviceSamples,
+    hooks: Sequence[Hooks],
+    generator: torch.Generator,
+    precision: str,
+    model_forward: Forward | None = None,
 ) -> BatchLoss:
     """A function that computes a batch's loss; the common case, without parts, has no branches in it.
 
@@ -29,10 +34,11 @@ def batch_loss(
         hooks: Of the arm's parts.
         generator: What transforms draw from.
         precision: "float32" or "tf32", or "bf16" for a forward pass under autocast.
+        model_forward: The model's forward pass, compiled; None for the model itself.
     """
     transforms = [hook.transform for hook in hooks if hook.transform]
     loss_terms = [hook.loss_term for hook in hooks if hook.loss_term]
-    passes: tuple[Forward, Forward] = (model, _without_side_effects(model))
+    passes: tuple[Forward, Forward] = (model_forward or model, _without_side_effects(model))
     forward, forward_apart = map(_autocast, passes) if precision == "bf16" else passes
 
     def logits_of(inputs: torch.Tensor) -> torch.Tensor:

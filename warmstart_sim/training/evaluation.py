@@ -33,8 +33,8 @@ def hits_and_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
     return torch.stack((hits.sum().double(), losses.sum()))
 
 
-def batch_metrics(model: nn.Module, samples: DeviceSamples) -> BatchMetrics:
-    """Returns a function that computes `hits_and_loss` for a batch of `samples`."""
+def batch_metrics(model: Callable[[torch.Tensor], torch.Tensor], samples: DeviceSamples) -> BatchMetrics:
+    """Returns a function that computes `hits_and_loss` for a batch of `samples`; `model` may be compiled."""
 
     def metrics(index: torch.Tensor, width: int | None) -> torch.Tensor:
         inputs, labels = samples.batch(index, width)

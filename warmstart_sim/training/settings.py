@@ -14,6 +14,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 OptimizerState = Annotated[
     Literal["keep", "rebuild"], AfterValidator(lambda choice: choice if choice == "keep" else None)
 ]
+Compile = Annotated[bool, AfterValidator(lambda choice: choice or None)]  # likewise, false is as without the key
 
 
 class Settings(BaseModel):
@@ -118,6 +119,7 @@ class Training(Settings):
         until: See `Until`. Default 99 % train accuracy, at most 500 epochs.
         precision: "float32" (default, the papers'); "tf32": on CUDA, matrix products and convolutions round their
             inputs to 10 bits (elsewhere it is float32); "bf16": autocast of the forward pass, weights stay float32.
+        compile: On a CPU, torch.compile for full batches of training and evaluation. Default false.
         threads: CPU threads of one cell. Default 1: workers use the other cores, and numbers do not depend on how many
             there are.
         report: "best_validation": a round's accuracies and losses are those of the weights after the epoch with its
@@ -133,6 +135,7 @@ class Training(Settings):
     bucketing: PositiveInt | None = None
     until: Until = Until(train_accuracy=0.99)
     precision: Literal["float32", "tf32", "bf16"] = "float32"
+    compile: Compile | None = None
     threads: PositiveInt = 1
     report: Literal["best_validation"] | None = None
     optimizer_state: OptimizerState | None = None

@@ -14,11 +14,13 @@ from torch.utils.hooks import RemovableHandle
 
 from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training import part_state
-from warmstart_sim.training.batch_loss import batch_loss
+from warmstart_sim.training.batch_loss import Forward, batch_loss
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.captures import GraphCapture, Replay, capture_or_warn, cudnn_benchmark, warn_uncaptured
+from warmstart_sim.training.compiling import compiled, warn_not_compiled
 from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, hits_and_loss
 from warmstart_sim.training.optimizers import make_optimizer, restore_optimizer, set_rate, set_to_zero, state_tensors
+from warmstart_sim.training.precision import usable_precision
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.starts import freeze_all_but, train_mode, trains_by_default
 from warmstart_sim.types import Hooks
@@ -95,7 +97,7 @@ class Stepper:
         samples: The training samples of the round.
         hooks: The hooks of the arm's parts.
         generator: What transforms draw from.
-        capture_seconds: Seconds spent on capturing so far.
+        capture_seconds: Seconds spent on capturing and compiling so far.
         trains_by_default: Names of the parameters that train unless a start freezes them.
         version: Incremented when samples, hooks or optimiser change, which invalidates captured and stacked steps.
     """
@@ -124,6 +126,8 @@ class Stepper:
         self.generator = torch.Generator(self.device)
         self.version = 0
         self.trains_by_default = trains_by_default(model)
+        self._precision = usable_precision(model, settings.precision)
+        self._forward = compiled(model) if settings.compile and self.device.type == "cpu" else None
         self._attached: list[RemovableHandle] = []  # forward hooks of the round's parts
         self._captures_steps = captures_steps
         self._free_memory = free_memory
@@ -209,9 +213,10 @@ class Stepper:
         return min(-(-width // TEXT_STEP) * TEXT_STEP, self.samples.inputs.shape[1])
 
     def prepare(self, shapes: set[Shape]) -> None:
-        """Captures the steps for batches of these shapes that are not captured yet; the training does not change."""
+        """Captures or compiles the steps for batches of new shapes among these; the training does not change."""
         now = self._composition
-        if now.watch.changed():  # by a part's `after_epoch`, or because the round was resumed
+        outdated = now.watch.changed()  # by a part's `after_epoch`, or because the round was resumed
+        if outdated and self.graph_capture is not None:
             now.steps.clear()
         now.watch = part_state.Watch(now.watch.states)
         if self._captures_steps:
@@ -227,8 +232,13 @@ class Stepper:
             call(self.model, self.optimizer)
 
     def _new_step(self, shape: Shape) -> Step:
-        captures = self.graph_capture is not None and self._composition.capturable
-        step = self._composition.steps[shape] = self._captured(shape) if captures else self._eager_step(shape[0])
+        if self.graph_capture is not None and self._composition.capturable:
+            step = self._captured(shape)
+        elif self.compiles and shape == (self.settings.batch_size, None):
+            step = self._compiled_step()
+        else:
+            step = self._eager_step(shape[0])
+        self._composition.steps[shape] = step
         return step
 
     def _eager_step(self, size: int) -> Step:
@@ -243,19 +253,55 @@ class Stepper:
 
         return full_step
 
-    def batch_metrics(self, samples: DeviceSamples) -> BatchMetrics:
-        """A function that counts hits and losses of a batch, replayed where graphs are captured."""
-        plain = batch_metrics(self.model, samples)
-        if self.graph_capture is None:
-            return plain
+    @property
+    def compiles(self) -> bool:
+        """Whether full batches are compiled. Compiled code does not see forward hooks that come later."""
+        return self._forward is not None and not self._attached
 
-        def replayed(index: torch.Tensor, width: int | None) -> torch.Tensor:
+    def _compiled_step(self) -> Step:
+        """The step on full batches, compiled; the eager one if it cannot be compiled."""
+        eager_step, index = self._composition.eager_step, torch.zeros(self.settings.batch_size, dtype=torch.int64)
+        step = self._compose_step(self.hooks, self._forward)
+        self.train_mode()
+        with self.preserve_state():
+            return step if self._is_compiled(lambda: step(index, None)) else eager_step
+
+    def _compiled_metrics(self, samples: DeviceSamples, width: int | None, plain: BatchMetrics) -> BatchMetrics:
+        """`plain`, compiled for full batches; as it is if there are none, or if it cannot be compiled."""
+        index = torch.zeros(BATCH["cpu"], dtype=torch.int64)
+        if width is not None or len(samples) < len(index) or self._forward is None:
+            return plain
+        full = batch_metrics(self._forward, samples)
+        self.model.eval()
+        if not self._is_compiled(lambda: full(index, None)):
+            return plain
+        return lambda index, width: (full if len(index) == BATCH["cpu"] else plain)(index, width)
+
+    def _is_compiled(self, work: Callable[[], object]) -> bool:
+        """Compiles work by running it. If that fails, it warns, and nothing of this stepper is compiled any more."""
+        started = time.perf_counter()
+        try:
+            work()
+        except Exception as error:
+            warn_not_compiled(error)
+            self._forward = None
+        self.capture_seconds += time.perf_counter() - started
+        return self._forward is not None
+
+    def batch_metrics(self, samples: DeviceSamples) -> BatchMetrics:
+        """A function that counts hits and losses of a batch, replayed or compiled as steps are."""
+        plain = batch_metrics(self.model, samples)
+        if self.graph_capture is None and not self.compiles:
+            return plain
+        make = self._compiled_metrics if self.graph_capture is None else self._captured_metrics
+
+        def quick(index: torch.Tensor, width: int | None) -> torch.Tensor:
             key = samples, self.width(width)
             if key not in self._metrics:
-                self._metrics[key] = self._captured_metrics(*key, plain)
+                self._metrics[key] = make(*key, plain)
             return self._metrics[key](index, width)
 
-        return replayed
+        return quick
 
     def load_optimizer(self, state: dict[str, object]) -> None:
         """Restores the state of an interrupted round. Its tensors are new, so captured steps are captured again."""
@@ -290,11 +336,11 @@ class Stepper:
             after_step.append(lambda model, optimizer: self._drop_outdated_steps())
         return Composition(hooks, self._compose_step(hooks), after_step, part_state.Watch(read))
 
-    def _compose_step(self, hooks: Sequence[Hooks]) -> Step:
+    def _compose_step(self, hooks: Sequence[Hooks], model_forward: Forward | None = None) -> Step:
         assert self.samples is not None
         model, optimizer = self.model, self.optimizer
         before_step = [hook.before_step for hook in hooks if hook.before_step]
-        loss_of = batch_loss(model, self.samples, hooks, self.generator, self.settings.precision)
+        loss_of = batch_loss(model, self.samples, hooks, self.generator, self._precision, model_forward)
 
         def step(index: torch.Tensor, width: int | None) -> None:
             loss, logits, labels = loss_of(index, width)
