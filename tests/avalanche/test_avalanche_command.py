@@ -131,6 +131,7 @@ def test_another_engine_is_refused_in_the_same_folder(command, scenario, tmp_pat
             "--engine avalanche: strategy 'careful' has part 'augment'; that engine does starts, stop",
         ),
         ("--set training.precision=bf16", "--engine avalanche: strategy 'random_init' has precision: bf16; that"),
+        ("--set training.compile=true", "--engine avalanche: strategy 'random_init' has compile: true; that engine"),
         (
             "--set 'training.schedule={name: reduce_on_plateau, patience: 5}' --set data.validation_fraction=0.3",
             "--engine avalanche: strategy 'random_init' has schedule reduce_on_plateau; that engine",

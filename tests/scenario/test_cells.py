@@ -120,8 +120,8 @@ DOTTED = "expected the dotted key of a setting, such as training.optimizer.lr"
         (
             {"training.batchsize": [1]},
             "training.batchsize: unknown key; did you mean 'batch_size'? "
-            "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, threads, report, "
-            "later_rounds)",
+            "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, compile, threads, report, "
+            "optimizer_state, later_rounds)",
         ),
         ({"training.batch_size": [8, 0]}, "training.batch_size: found 0 (allowed: a whole number > 0)"),
     ],
@@ -193,6 +193,7 @@ DECISIVE = {
     "training.until.train_accuracy": 0.91,
     "training.until.max_epochs": 4,
     "training.precision": "bf16",
+    "training.compile": True,
     "training.threads": 2,
     "measure.each_epoch": ["accuracy"],
     "seeds": [7, 8],
@@ -225,7 +226,7 @@ def test_what_concerns_one_arm_changes_its_ids_alone(edited, key, value):
     ("key", "value"),
     [
         ("name", "other"), ("title", "Other"), ("reproduces", ["A-F2"]), ("metric", "test_accuracy"),
-        ("model.bias", True), ("training.optimizer.name", "adam"),
+        ("model.bias", True), ("training.optimizer.name", "adam"), ("training.compile", False),
     ],
 )  # fmt: skip
 def test_what_decides_no_numbers_changes_no_id(edited, key, value):

@@ -15,7 +15,8 @@ DATA = "(allowed here: name, validation_fraction, normalize, train_samples, test
 DATA_KEYS, ARRAYS_KEYS = f"{DATA})", f"{DATA}, path, classes, test_fraction, arrival)"
 CHUNK_KEYS = "(allowed here: name, rounds, chunk_size, order)"
 TRAINING_KEYS = (
-    "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, threads, report, later_rounds)"
+    "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, compile, threads, report, "
+    "optimizer_state, later_rounds)"
 )
 OPTIMIZER_KEYS = "(allowed here: name, lr, momentum, weight_decay, decay_biases)"
 ANALYSES = f"(there are: {', '.join(registry.ANALYSES.names())})"

@@ -38,7 +38,7 @@ def batch_loss(
     """
     transforms = [hook.transform for hook in hooks if hook.transform]
     loss_terms = [hook.loss_term for hook in hooks if hook.loss_term]
-    passes: tuple[Forward, Forward] = (model_forward or model, _without_side_effects(model))
+    passes: tuple[Forward, Forward] = (model if model_forward is None else model_forward, _without_side_effects(model))
     forward, forward_apart = map(_autocast, passes) if precision == "bf16" else passes
 
     def logits_of(inputs: torch.Tensor) -> torch.Tensor:
