@@ -38,6 +38,7 @@ class Samples:
         inputs: uint8 pixels (n, channels, height, width), or float32 values (n, ...), or int64 tokens (n, length): a
             text's tokens first, then zeros up to the length.
         labels: int64 class indices, shape (n,). Given otherwise, as text for example, they are numbered when loaded.
+            Or (n, length), for tokens without padding: the next token at each position.
     """
 
     inputs: NDArray[np.generic]
@@ -71,6 +72,11 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input, such as (3, 32, 32)."""
         return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """The shape of a sample's labels: () for a class, (length,) for the next token at each position."""
+        return tuple(self.train.labels.shape[1:])
 
     def digest(self) -> str:
         """A digest of all inputs and labels."""
@@ -183,7 +189,10 @@ class RoundContext:
         return {name: tensor.norm().item() for name, tensor in self.initial().items() if tensor.is_floating_point()}
 
     def forward(self, weights: StateDict, inputs: torch.Tensor) -> torch.Tensor:
-        """The logits (n, classes) of the model with `weights` on normalised `inputs` (n, ...); no gradient flows."""
+        """The logits (n, classes) of the model with `weights` on normalised `inputs` (n, ...); no gradient flows.
+
+        Where a sample has the next token of each position as its labels, they are (n, classes, length).
+        """
         return self._functions.forward(weights, inputs)
 
     def block_outputs(

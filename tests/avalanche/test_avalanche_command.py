@@ -22,7 +22,7 @@ def command(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
     """Runs `warmstart-sim ARGUMENTS` in this process and an empty folder: (exit code, stderr). No report is written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(cli, "_report", lambda folder: None)
+    monkeypatch.setattr(cli, "_report", lambda folder, track: None)
 
     def run(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["warmstart-sim", *map(str, arguments)])

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -30,6 +31,7 @@ def arguments(images, npz, reviews, monkeypatch):
         options = {
             "image_folder": {"path": images, "size": 8},
             "arrays": {"path": npz()},
+            "text_file": {"path": Path(__file__).parents[2] / "LICENSE", "length": 16},
             "text_folder": {"path": reviews / "aclImdb" / "test", "min_count": 1},
             "synthetic": {"train_samples": 500, "test_samples": 100},
             "past": {"of": {"name": "digits"}, "order": 0, "samples": 400, "held_out": 0.2},

@@ -27,6 +27,7 @@ WEIGHTS_ALONE = {"name": "adam", "lr": 2**-9, "weight_decay": 0.125, "decay_bias
 PLAIN_SGD = {"name": "sgd", "lr": 2**-6, "weight_decay": 0.125}
 IMAGES = {"name": "synthetic", "train_samples": 40, "test_samples": 20}
 FEW_IMAGES = {"name": "synthetic", "train_samples": 24, "test_samples": 8}
+NEXT_SYMBOLS = {"name": "markov_text", "train_samples": 40, "test_samples": 20, "length": 8}
 TEXTS = {"name": "synthetic_text", "train_samples": 40, "test_samples": 20, "length": 9}
 
 
@@ -50,6 +51,7 @@ SHALLOW = {
     "mobilenet imagenet": ({"widths": [4, 8, 8], "stem": "imagenet"}, ADAM, "bf16",
                            {"start": "warm_start", "confidence_penalty": {"strength": 0.1}}),
     "vit": ({"width": 8, "depth": 1, "heads": 2}, ADAM, "float32", {"start": "head"}),
+    "decoder": ({"width": 8, "depth": 1, "heads": 2}, ADAM, "float32", {"start": "shrink_perturb"}),
     "vgg16": ({"width": 2, "dropout": 0.25}, ADAM, "bf16", {"start": "random_init", "self_distillation": {}}),
 }  # fmt: skip
 DEEP = {
@@ -77,6 +79,7 @@ def test_every_model_is_among_the_cases():
 @pytest.mark.parametrize("name", SHALLOW)
 def test_a_model_trains_and_restarts_as_on_the_cpu(name, tmp_path):
     data = {} if name in ("logistic_regression", "mlp", "small_cnn") else {"data": IMAGES}
+    data = {"data": NEXT_SYMBOLS} if name == "decoder" else data
     *settings, arm = SHALLOW[name]
     found = compared(scenario_of(name, *settings, strategies={"arm": arm}, **data), tmp_path)
     assert found.machine.captures >= 4  # steps on a full and on a partial batch, two evaluations

@@ -23,12 +23,17 @@ QUICK = {
     "preact_resnet18": {"width": 4},
     "mobilenet_v2": {"width": 4},
     "vit": {"width": 8, "depth": 2},
+    "decoder": {"width": 8, "heads": 2},
 }
 VOCABULARY = 20
 
 
 def make(name, shape, classes=7):
     return build(name, QUICK.get(name, {}), shape, classes, VOCABULARY if name in TOKENS else None)
+
+
+def label_shape(name, shape):
+    return shape if MODELS.has_trait(name, "next_token") else ()
 
 
 def example(name, shape, n):
@@ -42,9 +47,10 @@ def example(name, shape, n):
 def test_output_is_logits_in_both_modes(name, shape):
     model = make(name, shape)
     inputs = example(name, shape, 3)
-    assert model.train()(inputs).shape == (3, 7)
-    assert model.eval()(inputs).shape == (3, 7)
-    check_output(model, shape, 7, tokens=name in TOKENS)
+    of_labels = label_shape(name, shape)
+    assert model.train()(inputs).shape == (3, 7, *of_labels)
+    assert model.eval()(inputs).shape == (3, 7, *of_labels)
+    check_output(model, shape, 7, tokens=name in TOKENS, label_shape=of_labels)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +84,7 @@ def test_blocks_in_order_then_head_make_the_forward_pass(name):
         model.get_submodule(part).register_forward_hook(lambda *_, part=part: seen.append(part))
     logits = model(example(name, SHAPES[name][0], 1))
     assert seen == [*model.block_names, model.head_name]
-    assert logits.shape == (1, 7)
+    assert logits.shape == (1, 7, *label_shape(name, SHAPES[name][0]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,7 +116,7 @@ def test_options_have_a_schema_with_defaults_that_build(name):
     options = MODELS.schema(name)().model_dump()
     shape = SHAPES[name][0]
     model = build(name, {**options, **QUICK.get(name, {})}, shape, 3, VOCABULARY if name in TOKENS else None)
-    assert model(example(name, shape, 2)).shape == (2, 3)
+    assert model(example(name, shape, 2)).shape == (2, 3, *label_shape(name, shape))
 
 
 def test_names_schemas_and_summaries_are_known_without_torch():

@@ -31,7 +31,8 @@ def stackable(stepper: Stepper) -> bool:
         hook.loss_term or hook.attach or hook.before_step or hook.after_step or hook.state is not None
         for hook in stepper.hooks
     )
-    texts = stepper.samples is not None and stepper.samples.lengths is not None
+    samples = stepper.samples
+    texts = samples is not None and (samples.lengths is not None or samples.labels.ndim > 1)
     alone = stepper.compiles or stepper.trainable is not None or stepper.settings.precision == "bf16"
     return plain and not texts and not alone
 

@@ -41,10 +41,12 @@ def label_noise(labels: IntArray, pool: IntArray, share: float, seed: int) -> La
     >>> len(noise.corrupted), bool((noise.labels[500:] == np.arange(500, 1000) % 10).all())
     (100, True)
     """
+    count = round(share * len(pool))
+    if count == 0:
+        return LabelNoise(labels, pool[:0], pool[:0])
     generator = numpy_generator(seed, "label_noise")
     order = generator.permutation(pool)
     drawn = generator.choice(np.unique(labels), size=len(pool))
-    count = round(share * len(pool))
     noisy = labels.copy()
     noisy[order[:count]] = drawn[:count]
     return LabelNoise(noisy, np.sort(order[:count]), np.setdiff1d(labels[pool], noisy[pool]))

@@ -42,7 +42,7 @@ def past(
             random. Default none: its own test samples.
 
     Raises:
-        WarmstartError: There is no such data set, or it has fewer samples.
+        WarmstartError: There is no such data set, it has fewer samples, or `held_out` and no classes.
     """
     name, options = _component(of)
     whole = load(name, options, root, order or 0)
@@ -55,6 +55,10 @@ def past(
         arriving = np.arange(count)[:samples]
     train, test = _take(whole.train, arriving), whole.test
     if held_out is not None:
+        if whole.label_shape:
+            raise WarmstartError(
+                f"past: held_out: {name} has next tokens, and no classes to share out"
+            )
         kept, out = stratified_split(train.labels, held_out, numpy_generator(order or 0, "held_out"))
         train, test = _take(train, kept), _take(train, out)
     return Dataset("past", train, test, whole.classes, whole.vocabulary_size, whole.notes)

@@ -55,6 +55,8 @@ def with_numbered_labels(dataset: Dataset) -> Dataset:
         DataError: It is not clear which classes they mean.
     """
     train, test = dataset.train, dataset.test
+    if _are_next_tokens(dataset):
+        return dataset
     are_indices = all(
         isinstance(labels, np.ndarray) and labels.dtype == np.int64 and labels.ndim == 1
         for labels in (train.labels, test.labels)
@@ -71,6 +73,14 @@ def with_numbered_labels(dataset: Dataset) -> Dataset:
     )
 
 
+def _are_next_tokens(dataset: Dataset) -> bool:
+    """Whether the labels are the next token at each position, so that there is a class for each token."""
+    return dataset.classes == dataset.vocabulary_size and all(
+        isinstance(labels, np.ndarray) and labels.dtype == np.int64 and labels.shape == np.shape(inputs)
+        for inputs, labels in ((each.inputs, each.labels) for each in (dataset.train, dataset.test))
+    )
+
+
 def _with_checked_tokens(dataset: Dataset) -> Dataset:
     if dataset.vocabulary_size is None:
         largest = max(samples.inputs.max(initial=0) for samples in (dataset.train, dataset.test))
@@ -78,12 +88,12 @@ def _with_checked_tokens(dataset: Dataset) -> Dataset:
     size = dataset.vocabulary_size or 0
     for which, samples in (("training", dataset.train), ("test", dataset.test)):
         tokens = samples.inputs.astype(np.int64, copy=False)
-        faults = {
-            f"holds a token outside 0 to {size - 1}": ((tokens < 0) | (tokens >= size)).any(axis=1),
+        faults = {f"holds a token outside 0 to {size - 1}": ((tokens < 0) | (tokens >= size)).any(axis=1)}
+        padding = {
             "has padding (0) before its end": ((tokens[:, :-1] == 0) & (tokens[:, 1:] != 0)).any(axis=1),
             "has no tokens, only padding (0)": tokens[:, 0] == 0,
         }
-        for fault, samples_with_it in faults.items():
+        for fault, samples_with_it in (faults if dataset.label_shape else faults | padding).items():
             if samples_with_it.any():
                 raise DataError(f"{dataset.name}: {which} sample {samples_with_it.argmax()} {fault}")
     return dataset

@@ -88,7 +88,10 @@ class CellTrainer:
     def _model(self) -> nn.Module:
         """A model on the device, checked to take the data."""
         model = self._fresh_model(0)
-        models.check_output(model, self.dataset.input_shape, self.dataset.classes, tokens=self._tokens)
+        dataset = self.dataset
+        models.check_output(
+            model, dataset.input_shape, dataset.classes, tokens=self._tokens, label_shape=dataset.label_shape
+        )
         if models.takes_channels_last(model):
             model = model.to(memory_format=torch.channels_last)
         return model.to(self.device)
@@ -257,6 +260,17 @@ def set_up_torch(device: torch.device, settings: Training, deterministic: bool =
 
 def _check_inputs(cell: Cell, dataset: Dataset, tokens: bool) -> None:
     """Makes sure that texts meet a model for texts; a user's own model may take anything."""
-    if tokens and not cell.model.is_user_defined and not MODELS.has_trait(cell.model.name, "tokens"):
-        fitting = ", ".join(name for name in MODELS.names() if MODELS.has_trait(name, "tokens"))
-        raise WarmstartError(f"model.name: '{cell.model.name}' takes no texts, as {dataset.name} has; choose {fitting}")
+    if cell.model.is_user_defined or not tokens:
+        return
+    next_tokens = bool(dataset.label_shape)
+    fitting = [
+        name
+        for name in MODELS.names()
+        if MODELS.has_trait(name, "tokens") and MODELS.has_trait(name, "next_token") == next_tokens
+    ]
+    if cell.model.name not in fitting:
+        what = "predicts no next tokens" if next_tokens else "predicts no class of a text"
+        what = what if MODELS.has_trait(cell.model.name, "tokens") else "takes no texts"
+        raise WarmstartError(
+            f"model.name: '{cell.model.name}' {what}, as {dataset.name} has; choose {', '.join(fitting)}"
+        )

@@ -80,7 +80,14 @@ def build(
     return model
 
 
-def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *, tokens: bool = False) -> None:
+def check_output(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    classes: int,
+    *,
+    tokens: bool = False,
+    label_shape: tuple[int, ...] = (),
+) -> None:
     """Checks before training that a model accepts the inputs and returns logits of shape (n, classes).
 
     Where the logits are in a mapping, an object or a tuple, a forward hook makes the model return them alone.
@@ -93,6 +100,8 @@ def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *
         input_shape: The shape of one input.
         classes: The number of classes.
         tokens: Whether inputs are int64 tokens rather than float32 values.
+        label_shape: (length,) where labels are the next token at each position. Logits are then (n, classes, length),
+            and no text is shorter.
 
     Raises:
         WarmstartError: The model fails on these inputs, returns something else, or has no parameter to train.
@@ -103,7 +112,8 @@ def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *
 
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise WarmstartError("the model has no parameter that trains; set requires_grad_(True) on its head at least")
-    shapes = [input_shape, ((input_shape[0] + 1) // 2,)] if tokens else [input_shape]
+    shapes = [input_shape, ((input_shape[0] + 1) // 2,)] if tokens and not label_shape else [input_shape]
+    wanted = (2, classes, *label_shape)
     reader: ReadLogits | None = None
     for shape, training in itertools.product(shapes, (False, True)):
         try:
@@ -113,11 +123,11 @@ def check_output(model: nn.Module, input_shape: tuple[int, ...], classes: int, *
             raise WarmstartError(cannot_take(shape, error)) from error
         logits = output
         if not isinstance(output, torch.Tensor):
-            reader = logits_reader(output, (2, classes))
+            reader = logits_reader(output, wanted)
             logits = reader and reader.read(output)
-        if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
+        if not isinstance(logits, torch.Tensor) or logits.shape != wanted:
             raise WarmstartError(
-                f"the model must return logits of shape (2, {classes}) for two inputs, but it returned "
+                f"the model must return logits of shape {wanted} for two inputs, but it returned "
                 f"{describe(output)}{_HOW_TO_WRAP if not isinstance(output, torch.Tensor) else ''}"
             )
     if reader:

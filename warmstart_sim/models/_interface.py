@@ -91,7 +91,7 @@ class ReadLogits:
         return output if isinstance(output, torch.Tensor) else self.read(output)
 
 
-def logits_reader(output: Any, shape: tuple[int, int]) -> ReadLogits | None:
+def logits_reader(output: Any, shape: tuple[int, ...]) -> ReadLogits | None:
     """How to read logits of this shape from an output that is not a tensor; None if there is not exactly one reading.
 
     A mapping has the key "logits", an object the attribute, or only a tuple's first element has the shape.

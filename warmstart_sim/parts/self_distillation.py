@@ -108,7 +108,7 @@ def cached_logits(teacher: StateDict, context: RoundContext) -> torch.Tensor:
 
     first, *others = (context.train[start : start + CHUNK] for start in range(0, len(context.train), CHUNK))
     found = context.forward(teacher, context.samples(first)[0])
-    logits = found.new_zeros(int(context.train.max()) + 1, found.shape[1])
+    logits = found.new_zeros(int(context.train.max()) + 1, *found.shape[1:])
     logits[torch.from_numpy(first)] = found
     for indices in others:
         logits[torch.from_numpy(indices)] = context.forward(teacher, context.samples(indices)[0])

@@ -48,7 +48,7 @@ def margins(context: RoundContext, /, *, m: Annotated[int, Field(ge=1)] = 400) -
     found = []
     for start in range(0, len(context.train), BATCH):
         inputs, labels = context.samples(context.train[start : start + BATCH])
-        found.append(softmax_margins(context.forward(context.weights, inputs), labels))
+        found.append(softmax_margins(context.forward(context.weights, inputs), labels).flatten())
     smallest = torch.cat(found).sort().values[:m]
     quantiles = np.percentile(smallest.cpu().numpy(), QUANTILES)
     named = {f"margin_q{each}": float(value) for each, value in zip(QUANTILES, quantiles, strict=True)}
@@ -56,7 +56,7 @@ def margins(context: RoundContext, /, *, m: Annotated[int, Field(ge=1)] = 400) -
 
 
 def softmax_margins(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The probability of the label minus the largest other one, float64 (n,), for logits (n, classes).
+    """The probability of the label minus the largest other one, float64 (n, ...), for logits (n, classes, ...).
 
     >>> import torch
     >>> softmax_margins(torch.tensor([[0.7, 0.2, 0.1]]).log(), torch.tensor([1])).round(decimals=4)

@@ -122,13 +122,15 @@ def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
 
     Args:
         cell: Its settings and seed decide.
-        labels: All training labels.
+        labels: All training labels, (n,) or (n, length).
         test_count: The number of test samples.
 
     Raises:
         WarmstartError: The settings leave nothing to train on, or the stream does not fit the data.
     """
     settings, seed = cell.data_settings, cell.seed
+    if labels.ndim > 1:
+        _check_next_tokens(cell)
     pool, validation = split_validation(labels, settings.validation_fraction, seed)
     pool = random_subset(pool, settings.train_samples, seed, "train_samples")
     if len(pool) == 0:
@@ -145,6 +147,16 @@ def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
     if cell.pretraining:  # round 0 is the first phase
         rounds = [replace(each, index=each.index + 1) for each in rounds]
     return CellSplits(rounds, validation, test, label_noise(labels, pool, settings.label_noise or 0, seed))
+
+
+def _check_next_tokens(cell: Cell) -> None:
+    """Refuses what needs one label for each sample, where labels are the next tokens of a text."""
+    if cell.data_settings.label_noise:
+        raise WarmstartError(f"data.label_noise: {cell.data.name} has no classes, but next tokens; leave it out")
+    if cell.stream.options.get("order") == "balanced":
+        raise WarmstartError(
+            f"stream.order: balanced deals out classes, and {cell.data.name} has next tokens; choose random or given"
+        )
 
 
 def with_label_noise(dataset: Dataset, noise: LabelNoise) -> Dataset:

@@ -15,7 +15,7 @@ from warmstart_sim.registry import STRATEGIES
 from warmstart_sim.strategies.rescale import rescaled
 from warmstart_sim.strategies.subsets import chosen
 from warmstart_sim.strategies.upper_layers import blocks_of, entries_above
-from warmstart_sim.types import RoundContext, Start, StateDict, inserted_entries
+from warmstart_sim.types import Layout, RoundContext, Start, StateDict, inserted_entries
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -69,18 +69,25 @@ class Layerwise:
             raise ValueError("freeze and head_as_block exclude each other: above the head there is nothing to train")
         return self
 
+    def check_model(self, layout: Layout) -> None:
+        """Checks that the model has these blocks."""
+        self.block_of(0, self.tops(self._blocks(layout)))
+
     def prepare_first_round(self, fresh: StateDict, context: RoundContext) -> StateDict | Start:
         """The first start: with k = 1, or in the form of Zaidi et al. random init."""
         return fresh if self.above else self(fresh, fresh, context)
 
     def __call__(self, previous: StateDict, fresh: StateDict, context: RoundContext) -> StateDict | Start:
         """The start of a round, with the k of this round."""
-        blocks = blocks_of(context.layout, "layerwise")
-        if self.head_as_block:
-            blocks = (*blocks, context.layout.head)
+        blocks = self._blocks(context.layout)
         tops = self.tops(blocks)
         k = self.block_of(context.round - 1 if self.above else context.round, tops)
         return self.start(previous, fresh, context, blocks[: blocks.index(tops[k - 1]) + 1])
+
+    def _blocks(self, layout: Layout) -> tuple[str, ...]:
+        """The model's blocks, with the head where it counts as one."""
+        blocks = blocks_of(layout, "layerwise")
+        return (*blocks, layout.head) if self.head_as_block else blocks
 
     def tops(self, blocks: Sequence[str]) -> tuple[str, ...]:
         """The last of the model's blocks in each of the blocks 1 to K.

@@ -110,7 +110,8 @@ class DeviceSamples:
     Attributes:
         source: The samples in memory.
         lengths: For texts, the number of tokens of each, int64 (n,) on the CPU; a text without any keeps one padding.
-            None for other inputs.
+            None for other inputs, and for tokens without padding, whose labels are the next tokens.
+        labels_each: How many labels a sample has: 1, or the length where they are the next tokens.
     """
 
     def __init__(
@@ -119,7 +120,8 @@ class DeviceSamples:
         self.source = samples
         self.inputs = _as_tensor(samples.inputs).to(device)
         self.labels = _as_tensor(samples.labels).to(device)
-        texts = self.inputs.dtype == torch.int64
+        self.labels_each = self.labels[:1].numel() if len(self.labels) else 1
+        texts = self.inputs.dtype == torch.int64 and self.labels.ndim == 1
         self.lengths = (self.inputs != 0).sum(1).clamp(min=1).cpu() if texts else None
         self._format = torch.channels_last if channels_last and self.inputs.ndim == 4 else torch.preserve_format
         self._normalize = normalize and Normalization(

@@ -26,9 +26,16 @@ BatchMetrics = Callable[[torch.Tensor, int | None], torch.Tensor]
 
 
 def hits_and_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """(hits, sum of cross-entropies) as float64, shape (2,), over the samples in the bool `mask` (n,); None: all."""
+    """(hits, sum of cross-entropies) as float64, shape (2,), over the samples in the bool `mask` (n,); None: all.
+
+    Args:
+        logits: (n, classes), or (n, classes, length) for labels (n, length).
+        labels: Class indices.
+        mask: Which samples count.
+    """
     hits, losses = logits.argmax(1) == labels, F.cross_entropy(logits, labels, reduction="none").double()
     if mask is not None:
+        mask = mask.view(-1, *[1] * (labels.ndim - 1))
         hits, losses = hits & mask, losses.where(mask, 0.0)
     return torch.stack((hits.sum().double(), losses.sum()))
 
@@ -47,7 +54,7 @@ def batch_metrics(model: Callable[[torch.Tensor], torch.Tensor], samples: Device
 def evaluate(model: nn.Module, samples: DeviceSamples, indices: torch.Tensor) -> tuple[float, float]:
     """(accuracy, mean cross-entropy) over `indices`, in evaluation mode on clean inputs, in float32.
 
-    Accuracy is the share of samples, not a mean of batch accuracies. Without samples both are NaN. Modules return to
+    Accuracy is the share of labels, not a mean of batch accuracies. Without samples both are NaN. Modules return to
     the mode that they were in. Texts are batched by length, which needs little padding.
     """
     return run_to_end(evaluation_coroutine(model, batch_metrics(model, samples), samples, indices))
@@ -81,14 +88,16 @@ def evaluation_coroutine(
         for index, width in _batches(samples, samples.by_length(indices)):
             total += metrics(index, width)
         hits, loss = yield from wait_for_values(total)
-    return hits / len(indices), loss / len(indices)
+    labels = len(indices) * samples.labels_each
+    return hits / labels, loss / labels
 
 
 def train_accuracy_coroutine(
     model: nn.Module, metrics: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor, at_least: float | None
 ) -> TrainingCoroutine[float | None]:
     """`train_accuracy` as a coroutine; `metrics` evaluates the model on batches of `samples`."""
-    needed = -1 if at_least is None else fewest_correct(at_least, len(indices))
+    labels = len(indices) * samples.labels_each
+    needed = -1 if at_least is None else fewest_correct(at_least, labels)
     missed = 0
     with _evaluation_mode(model):
         results = (
@@ -99,11 +108,11 @@ def train_accuracy_coroutine(
             pending, size = under_way.popleft()
             if not pending.ready:
                 yield pending
-            missed += size - int(pending.values()[0])
-            if len(indices) - missed < needed:
+            missed += size * samples.labels_each - int(pending.values()[0])
+            if labels - missed < needed:
                 return None
             under_way.extend(itertools.islice(results, 1))
-    return (len(indices) - missed) / len(indices)
+    return (labels - missed) / labels
 
 
 def fewest_correct(threshold: float, count: int) -> int:

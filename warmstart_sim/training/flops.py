@@ -33,7 +33,7 @@ def training_flops(model: nn.Module, inputs: torch.Tensor, trainable: frozenset[
         freeze_all_but(replica, None, trainable)
     with plain_kernels(), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         logits = replica(inputs[:SAMPLES])
-        F.cross_entropy(logits, torch.zeros(SAMPLES, dtype=torch.int64, device=logits.device)).backward()
+        F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.int64)).backward()
     return int(counter.get_total_flops()) // SAMPLES
 
 

@@ -268,7 +268,8 @@ class RoundTraining:
             if hook.after_epoch:
                 hook.after_epoch(self.model, stepper.optimizer)
         correct, loss_sum = yield from wait_for_values(torch.stack((stepper.correct, stepper.loss_sum.double())))
-        return correct / count, loss_sum / count
+        labels = count * self._data.train.labels_each
+        return correct / labels, loss_sum / labels
 
     def _epoch_order(self) -> tuple[torch.Tensor, list[int]]:
         """Order and batch sizes of the next epoch; a `steps` rule may cut it short."""

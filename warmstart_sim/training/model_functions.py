@@ -96,7 +96,8 @@ class FunctionalModel:
             for index in self._on_device(indices).split(BATCH[self.device.type]):
                 inputs, labels = self._source.batch(index)
                 logits = functional_call(self._model, {**own, **parameters}, (inputs,))
-                loss = F.cross_entropy(logits.float(), labels, reduction="sum") / len(indices)
+                labels_each = labels[0].numel()
+                loss = F.cross_entropy(logits.float(), labels, reduction="sum") / (len(indices) * labels_each)
                 found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                 for name, gradient in zip(parameters, found, strict=True):
                     if gradient is not None:

@@ -92,8 +92,8 @@ class Stepper:
     Attributes:
         optimizer: After `begin`, as good as new.
         trainable: Names of the parameters that train in this round; None for all that train by default.
-        loss_sum: The sum of the losses of all samples since `clear_sums`, on the device.
-        correct: How many of these samples were classified correctly, on the device.
+        loss_sum: The sum of the losses of all labels since `clear_sums`, on the device.
+        correct: How many of these labels were predicted correctly, on the device.
         samples: The training samples of the round.
         hooks: The hooks of the arm's parts.
         generator: What transforms draw from.
@@ -349,7 +349,7 @@ class Stepper:
             for call in before_step:
                 call(model)
             optimizer.step()
-            self.loss_sum.add_(loss.detach(), alpha=len(labels))
+            self.loss_sum.add_(loss.detach(), alpha=labels.numel())
             self.correct.add_((logits.detach().argmax(1) == labels).sum())
 
         return step
