@@ -56,9 +56,7 @@ def past(
     train, test = _take(whole.train, arriving), whole.test
     if held_out is not None:
         if whole.label_shape:
-            raise WarmstartError(
-                f"past: held_out: {name} has next tokens, and no classes to share out"
-            )
+            raise WarmstartError(f"past: held_out: {name} has next tokens, and no classes to share out")
         kept, out = stratified_split(train.labels, held_out, numpy_generator(order or 0, "held_out"))
         train, test = _take(train, kept), _take(train, out)
     return Dataset("past", train, test, whole.classes, whole.vocabulary_size, whole.notes)
