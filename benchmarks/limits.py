@@ -11,12 +11,9 @@ recurrent operator counts as one launch, although it starts many kernels.
 from __future__ import annotations
 
 import argparse
-import functools
 import math
 import os
-import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,16 +21,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from document import Budget, Document, Row, Section, table
 from loops import BATCH, MODELS, Problem, our_training
+from rates import Rates, device_rates, seconds_per_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from warmstart_sim.acceleration.graph_capture import CudaGraphCapture, graph_capture
+from warmstart_sim.acceleration.graph_capture import graph_capture
 from warmstart_sim.experiment.cell_trainer import set_up_torch
-from warmstart_sim.training.flops import training_flops
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.step_time import timed
 
-BLOCKS, BLOCK_SECONDS = 5, 0.1
 PROFILED_STEPS = 3
 aten = torch.ops.aten
 NO_KERNEL = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten._unsafe_view}
@@ -81,58 +76,6 @@ def _bytes(tree: Any) -> int:
     )
 
 
-@dataclass(frozen=True)
-class Rates:
-    """The device's measured rates.
-
-    Attributes:
-        flops: FLOP/s of a large float32 matrix product.
-        bytes: Bytes/s of a large copy, read and written.
-        launch: Seconds to start a kernel as in our training steps: in a CUDA graph, or one by one on a CPU.
-        eager_launch: Seconds to start a single kernel.
-    """
-
-    flops: float
-    bytes: float
-    launch: float
-    eager_launch: float
-
-
-@functools.cache
-def device_rates(device: torch.device) -> Rates:
-    """Measures the rates with this process's number of threads and precision."""
-    cuda = device.type == "cuda"
-    side, size = (8192, 2**28) if cuda else (1024, 2**25)
-    matrices = [torch.rand(side, side, device=device) for _ in range(3)]
-    product = seconds_per_call(lambda: torch.mm(matrices[0], matrices[1], out=matrices[2]), device)
-    source, target = (torch.ones(size, device=device) for _ in range(2))
-    copy = seconds_per_call(lambda: target.copy_(source), device)
-    number, count = torch.zeros(1, device=device), 1000
-
-    def tiny() -> None:
-        for _ in range(count):
-            number.add_(1.0)
-
-    one_by_one = seconds_per_call(tiny, device) / count
-    launch = seconds_per_call(CudaGraphCapture(device)(tiny, []), device) / count if cuda else one_by_one
-    return Rates(2 * side**3 / product, 2 * 4 * size / copy, launch, one_by_one)
-
-
-def seconds_per_call(work: Callable[[], object], device: torch.device) -> float:
-    """Returns the median over a few blocks of calls, each timed from idle device to idle device."""
-
-    def block(repeats: int) -> float:
-        with timed(device) as clock:
-            for _ in range(repeats):
-                work()
-        return clock.seconds / repeats
-
-    block(1)
-    once = block(1)
-    blocks = BLOCKS if once < 1 else 2  # if a step takes seconds, the noise is relatively small
-    return statistics.median(block(max(1, int(BLOCK_SECONDS / once))) for _ in range(blocks))
-
-
 def traffic(step: Callable[[], None]) -> Traffic:
     """Counts the memory traffic and launches of a training step, which must run eagerly; it runs twice."""
     step()  # creates the optimiser's state
@@ -147,7 +90,8 @@ def section(names: Sequence[str], device: torch.device) -> Section:
     eager = f" (one by one {1e6 * rates.eager_launch:.2f} us)" if device.type == "cuda" else ""
     note = (
         f"One of our steps on a batch of {BATCH}, beside the time of its parts alone at the rates measured here: "
-        f"float32 matrix products {rates.flops / 1e9:,.0f} GFLOP/s, copies {rates.bytes / 1e9:,.0f} GB/s, "
+        f"matrix products {rates.flops / 1e9:,.0f} GFLOP/s in float32 and {rates.bf16_flops / 1e9:,.0f} in bf16, "
+        f"copies {rates.bytes / 1e9:,.0f} GB/s, "
         f"{1e6 * rates.launch:.2f} us to start a kernel{eager}. Memory traffic counts every tensor that an operator "
         "reads or writes, as if there were no caches; launches are operators."
     )
@@ -163,7 +107,7 @@ def section(names: Sequence[str], device: torch.device) -> Section:
 
 def rows(problem: Problem, rates: Rates) -> Iterator[Row]:
     counted = traffic(one_step(problem, captured=False))
-    flops = flops_of_step(problem)
+    flops = problem.step_flops
     seconds = seconds_per_call(one_step(problem, captured=True), problem.device)
     bounds = flops / rates.flops, counted.bytes / rates.bytes, counted.launches * rates.launch
     products, moved, launches = (f"{1e3 * bound:.3f}" for bound in bounds)
@@ -172,11 +116,6 @@ def rows(problem: Problem, rates: Rates) -> Iterator[Row]:
         f"{moved} ({counted.bytes / 1e6:,.1f} MB)", f"{launches} ({counted.launches})",
         f"{max(bounds) / seconds:.0%}", f"{flops / seconds / 1e9:,.1f}",
     ]  # fmt: skip
-
-
-def flops_of_step(problem: Problem) -> int:
-    inputs, _ = problem.on_device()
-    return BATCH * training_flops(problem.network(channels_last=True), problem.normalized(inputs[:2]))
 
 
 def one_step(problem: Problem, *, captured: bool) -> Callable[[], None]:

@@ -4,6 +4,7 @@
     captured    the bare step replayed as a CUDA graph (CUDA only): the limit there; on a CPU the limit is `bare`
     compiled    the bare step, on CUDA the captured one, with the model compiled by torch.compile (with --compile)
     ours        warmstart_sim: order, gathering, normalising, step, running accuracy and loss
+    ours, bf16  the same with `precision: bf16`; on a CPU with --compile also with `compile: true`, in both precisions
     eager       the same written by hand on device tensors: default Adam, sums with .item() after each step
     DataLoader  torchvision's transforms on PIL images (texts: tokens) in two loader processes
     Avalanche   its Naive strategy on tensors, without an evaluator
@@ -16,6 +17,7 @@ extra `benchmarks`; where they are not installed, they are left out.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import statistics
 import threading
@@ -27,6 +29,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from document import Budget, Row, Section
+from rates import device_rates
 from torch import nn
 from torch.nn import functional as F
 
@@ -36,6 +39,7 @@ from warmstart_sim.registry import MODELS as REGISTERED
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.training.captures import GraphCapture
+from warmstart_sim.training.flops import training_flops
 from warmstart_sim.training.loop import RoundData, RoundTraining
 from warmstart_sim.training.optimizers import make_optimizer
 from warmstart_sim.training.settings import Optimizer, Training
@@ -97,6 +101,12 @@ class Problem:
         if self.texts:
             return Samples(generator.integers(1, VOCABULARY, (count, TOKENS)), labels)
         return Samples(generator.integers(0, 256, (count, *IMAGE), dtype=np.uint8), labels)
+
+    @cached_property
+    def step_flops(self) -> int:
+        """Floating-point operations of one step."""
+        inputs, _ = self.on_device()
+        return BATCH * training_flops(self.network(channels_last=True), self.normalized(inputs[:2]))
 
     def on_device(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All inputs, as stored, and labels."""
@@ -171,19 +181,19 @@ def bare_step(model: nn.Module, *, capturable: bool) -> Callable[[torch.Tensor, 
     return step
 
 
-def ours(problem: Problem) -> Epoch:
-    training = our_training(problem, graph_capture(problem.device))
+def ours(problem: Problem, **settings: object) -> Epoch:
+    training = our_training(problem, graph_capture(problem.device), **settings)
     return lambda: training.run_epoch() and None
 
 
-def our_training(problem: Problem, record: GraphCapture | None) -> RoundTraining:
+def our_training(problem: Problem, record: GraphCapture | None, **settings: object) -> RoundTraining:
     """A round's training without an end."""
     model = problem.network(channels_last=True)
     normalize = normalization("train", problem.samples.inputs)
     samples = DeviceSamples(problem.samples, normalize, problem.device, models.takes_channels_last(model))
     everything = torch.arange(len(samples), device=problem.device)
     nothing = everything[:0]
-    stepper = Stepper(model, Training(batch_size=BATCH, until={"epochs": 10**9}), record)
+    stepper = Stepper(model, Training(batch_size=BATCH, until={"epochs": 10**9}, **settings), record)
     return RoundTraining(stepper, RoundData(samples, everything, nothing, samples, nothing), seed=0, round_index=0)
 
 
@@ -341,27 +351,30 @@ def skorch(problem: Problem) -> Epoch:
 
 
 LOOPS = {
-    "captured": captured, "bare": bare, "compiled": compiled, "ours": ours, "eager": eager, "DataLoader": dataloader,
-    "Avalanche": avalanche, "Lightning": lightning, "skorch": skorch,
+    "captured": captured, "bare": bare, "compiled": compiled, "ours": ours,
+    "ours, bf16": functools.partial(ours, precision="bf16"), "ours, compiled": functools.partial(ours, compile=True),
+    "ours, compiled, bf16": functools.partial(ours, compile=True, precision="bf16"),
+    "eager": eager, "DataLoader": dataloader, "Avalanche": avalanche, "Lightning": lightning, "skorch": skorch,
 }  # fmt: skip
 
 
 def section(
     names: Sequence[str], device: torch.device, *, repeats: int, steps: int | None = None, with_compiled: bool = False
 ) -> Section:
-    """Compares ours with all other loops, one model per row."""
-    left_out = {loop for loop in ("lightning", "skorch") if importlib.util.find_spec(loop) is None}
-    left_out |= {*(("captured",) if device.type != "cuda" else ()), *(() if with_compiled else ("compiled",))}
-    loops = [loop for loop in LOOPS if loop.lower() not in left_out]
+    """Compares all loops with the limit, one model per row."""
+    cuda = device.type == "cuda"
+    left_out = {loop for loop in ("Lightning", "skorch") if importlib.util.find_spec(loop.lower()) is None}
+    left_out |= {loop for loop in LOOPS if "compiled" in loop and (not with_compiled or (cuda and "ours" in loop))}
+    loops = [loop for loop in LOOPS if loop not in left_out and (cuda or loop != "captured")]
     limit = loops[0]
-    others = [loop for loop in loops if loop not in (limit, "ours")]
     note = (
-        f"One model trained alone: samples/s of ours divided by those of each other loop (described in "
-        f"benchmarks/loops.py). `{limit}` is the limit. The loops take turns; a ratio is the median of the ratios per "
-        f"turn, with the lowest and the highest in brackets. Batch {BATCH}, Adam, {CLASSES} classes; 3x32x32 images, "
-        f"or texts of {TOKENS} tokens for bilstm."
+        f"One model trained alone: samples/s of each loop (described in benchmarks/loops.py) divided by those of "
+        f"`{limit}`, the limit in float32 without compiling. The loops take turns; a ratio is the median of the ratios "
+        f"per turn, for ours with the lowest and the highest in brackets. Behind the samples/s of `{limit}` and behind "
+        f"the best loop of ours is the share of the FLOP/s that a large matrix product reaches in float32. Batch "
+        f"{BATCH}, Adam, {CLASSES} classes; 3x32x32 images, or texts of {TOKENS} tokens for bilstm."
     )
-    head = ["model", "ours, samples/s", f"ours / {limit}", *(f"ours / {loop}" for loop in others), "turns"]
+    head = ["model", f"{limit}, samples/s (of the peak)", *loops[1:], "best of ours, of the peak", "turns"]
 
     def piece(name: str) -> Callable[[Budget], Iterator[Row]]:
         return lambda budget: rows(Problem(name, device, steps), loops, repeats, budget)
@@ -372,15 +385,20 @@ def section(
 def rows(problem: Problem, loops: Sequence[str], repeats: int, budget: Budget) -> Iterator[Row]:
     epochs, errors = warmed_up(problem, loops)
     times = take_turns(epochs, problem.device, repeats, budget)
-    mine = times["ours"]
-    ratios = {loop: [other / own for own, other in zip(mine, times[loop], strict=True)] for loop in times}
-    middle = {loop: f"{statistics.median(each):.2f}" for loop, each in ratios.items()}
-    limit, *others = (loop for loop in loops if loop != "ours")
-    if limit in ratios:
-        each = ratios[limit]
-        middle[limit] = f"{statistics.median(each):.3f} ({min(each):.2f}-{max(each):.2f})"
-    rate = len(problem.samples) / statistics.median(mine)
-    yield [problem.model, f"{rate:,.0f}", *(middle.get(loop, "failed") for loop in (limit, *others)), str(len(mine))]
+    limit, *others = loops
+    if limit not in times:
+        raise RuntimeError("; ".join(errors))
+    ratios = {loop: [base / own for base, own in zip(times[limit], times[loop], strict=True)] for loop in times}
+    middle = {loop: statistics.median(each) for loop, each in ratios.items()}
+    shown = {loop: f"{each:.2f}" for loop, each in middle.items()}
+    shown["ours"] = f"{middle['ours']:.3f} ({min(ratios['ours']):.2f}-{max(ratios['ours']):.2f})"
+    rate = len(problem.samples) / statistics.median(times[limit])
+    share = rate / BATCH * problem.step_flops / device_rates(problem.device).flops
+    best = max(each for loop, each in middle.items() if loop.startswith("ours"))
+    yield [
+        problem.model, f"{rate:,.0f} ({share:.0%})", *(shown.get(loop, "failed") for loop in others),
+        f"{best * share:.0%}", str(len(times[limit])),
+    ]  # fmt: skip
     if errors:
         raise RuntimeError("; ".join(errors))
 

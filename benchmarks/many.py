@@ -8,6 +8,7 @@ The cells are equal, and only as large as their steps require: steps are timed, 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import math
 import multiprocessing
@@ -24,13 +25,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from document import Budget, Document, Row, Section
-from limits import device_rates, traffic
+from limits import traffic
 from loops import BATCH, MODELS
+from rates import device_rates
 
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.execution.throughput import COUNTS, MODES, Rate, rates
 from warmstart_sim.experiment.cell_trainer import CellTrainer, set_up_torch
 from warmstart_sim.experiment.settings import ExecutionSettings
+from warmstart_sim.results.environment import usable_cores
 from warmstart_sim.scenario import Cell, plan
 from warmstart_sim.scenario.splits import load_dataset
 from warmstart_sim.training.loop import RoundTraining
@@ -182,28 +185,33 @@ def bytes_of_step(case: str, device: torch.device) -> int:
     return traffic(lambda: trainer.stepper.step(index, None)).bytes
 
 
+PRODUCT, COPY = "a matrix product", "a copy in memory"  # what the cores may share, beside the models
+PRODUCT_SIDE, COPIED_BYTES = 1024, 2**27
+
+
 def cores_section(models: Sequence[str], turns: int) -> Section:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     note = (
         f"Samples/s of {cores} single-threaded processes, each training one cell, divided by those of one such process "
-        "while the other cores are idle. Both take turns."
+        "while the other cores are idle. Both take turns. The same for a large float32 matrix product (GFLOP/s), which "
+        "needs the cores alone, and for a large copy (GB/s, read and written), which needs the memory they share."
     )
     head = ["model", "one process, samples/s", f"all {cores} / one", "turns"]
 
     def piece(case: str) -> Callable[[Budget], Iterator[Row]]:
         return lambda budget: core_rows(case, cores, turns, budget)
 
-    return Section("All cores", note, head, {case: piece(case) for case in cases(models)})
+    return Section("All cores", note, head, {case: piece(case) for case in (*cases(models), PRODUCT, COPY)})
 
 
 def core_rows(case: str, cores: int, turns: int, budget: Budget) -> Iterator[Row]:
     context = multiprocessing.get_context("spawn")
     pairs = []
     with ProcessPoolExecutor(cores, context, _get_ready, (case, context.Barrier(cores))) as pool:
-        list(pool.map(_train_for, [0.0] * cores))
+        list(pool.map(_work_for, [0.0] * cores))
         for _ in range(turns):
-            (alone,) = pool.map(_train_for, [CORE_SECONDS])
-            pairs.append((alone, sum(pool.map(_train_for, [CORE_SECONDS] * cores))))
+            (alone,) = pool.map(_work_for, [CORE_SECONDS])
+            pairs.append((alone, sum(pool.map(_work_for, [CORE_SECONDS] * cores))))
             if budget.over:
                 break
     ratios = [together / alone for alone, together in pairs]
@@ -214,25 +222,50 @@ def core_rows(case: str, cores: int, turns: int, budget: Budget) -> Iterator[Row
 
 
 def _get_ready(case: str, barrier: Any) -> None:
-    """Creates this process's training, and waits until all processes have created theirs."""
-    global _training
-    trainer = CellTrainer(cell_of(case), settings_on("cpu"))
-    _, _training = trainer.begin(trainer.rounds[0], None)
-    _training.run_epoch()
+    """Creates this process's work, and waits until all processes have created theirs."""
+    global _work
+    _work = _work_of(case)
+    _work()
     barrier.wait()
 
 
-_training: RoundTraining
+_work: Callable[[], float]  # does some work, and returns how much: samples, 10^9 operations, 10^9 bytes
 
 
-def _train_for(seconds: float) -> float:
-    """Trains whole epochs, at least one, and returns samples/s."""
-    started, before = time.perf_counter(), _training.samples_seen
+def _work_of(case: str) -> Callable[[], float]:
+    torch.set_num_threads(1)
+    if case == PRODUCT:
+        return functools.partial(_multiply, *(torch.rand(PRODUCT_SIDE, PRODUCT_SIDE) for _ in range(3)))
+    if case == COPY:
+        return functools.partial(_copy, *(torch.ones(COPIED_BYTES // 4) for _ in range(2)))
+    trainer = CellTrainer(cell_of(case), settings_on("cpu"))
+    return functools.partial(_train_epoch, trainer.begin(trainer.rounds[0], None)[1])
+
+
+def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> float:
+    torch.mm(left, right, out=out)
+    return 2 * PRODUCT_SIDE**3 / 1e9
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor) -> float:
+    target.copy_(source)
+    return 2 * COPIED_BYTES / 1e9
+
+
+def _train_epoch(training: RoundTraining) -> float:
+    before = training.samples_seen
+    training.run_epoch()
+    return training.samples_seen - before
+
+
+def _work_for(seconds: float) -> float:
+    """Works for so long, at least once, and returns the amount of work per second."""
+    started, done = time.perf_counter(), 0.0
     while True:
-        _training.run_epoch()
+        done += _work()
         elapsed = time.perf_counter() - started
         if elapsed >= seconds:
-            return (_training.samples_seen - before) / elapsed
+            return done / elapsed
 
 
 def main() -> None:

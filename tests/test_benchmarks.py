@@ -42,8 +42,8 @@ def sections_of(document: str) -> dict[str, list[list[str]]]:
 def test_speed_prints_a_row_for_the_model_in_every_table(tmp_path, benchmark, quick_workers, monkeypatch, capsys):
     out = tmp_path / "speed.md"
     model = "logistic_regression"
-    speed, limits, many = map(benchmark, ("speed", "limits", "many"))
-    monkeypatch.setattr(limits, "BLOCK_SECONDS", 0.01)
+    speed, rates, many = map(benchmark, ("speed", "rates", "many"))
+    monkeypatch.setattr(rates, "BLOCK_SECONDS", 0.01)
     monkeypatch.setattr(many, "CORE_SECONDS", 0.1)
     arguments = ["--models", model, "--steps", "1", "--repeats", "1", "--most", "2", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["speed.py", "--device", "cpu", *arguments])
@@ -56,12 +56,13 @@ def test_speed_prints_a_row_for_the_model_in_every_table(tmp_path, benchmark, qu
         "One cell at a time": [model],
         "What bounds a step": [model],
         "Many cells at once": [f"{model}, 1x8x8"],
-        "All cores": [f"{model}, 1x8x8"],
+        "All cores": [f"{model}, 1x8x8", "a matrix product", "a copy in memory"],
     }
-    _, samples_per_second, *ratios, turns = sections["One cell at a time"][0]
+    _, samples_per_second, *ratios, share, turns = sections["One cell at a time"][0]
     assert turns == "1"
-    assert len(ratios) == 4, "ours over bare, eager, DataLoader and Avalanche"
+    assert len(ratios) == 5, "ours, in float32 and bf16, eager, DataLoader and Avalanche, over bare"
     assert all(float(number.split()[0].replace(",", "")) > 0 for number in (samples_per_second, *ratios))
+    assert share.endswith("%")
     assert "(0.02 GFLOP)" in sections["What bounds a step"][0][2], "6 x 3,072 x 10 for each of 128 images"
     assert f"torch {torch.__version__.partition('+')[0]}" in output
     assert out.read_text() in output
@@ -74,7 +75,11 @@ def test_speed_lists_what_it_skipped_when_the_time_is_used_up(benchmark, monkeyp
     assert ended.value.code == 0
     output = capsys.readouterr().out
     assert not any(sections_of(output).values())
-    for names in ("mlp, bilstm", "mlp, 1x8x8 (stacked), mlp, 3x32x32 (stacked)", "mlp, 1x8x8, mlp, 3x32x32"):
+    for names in (
+        "mlp, bilstm",
+        "mlp, 1x8x8 (stacked), mlp, 3x32x32 (stacked)",
+        "mlp, 1x8x8, mlp, 3x32x32, a matrix product, a copy in memory",
+    ):
         assert f"\nSkipped, because the time was used up: {names}." in output
 
 
