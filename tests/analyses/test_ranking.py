@@ -13,6 +13,7 @@ from tests.analyses.conftest import stored_run
 from tests.report.fake_runs import write_run
 from warmstart_sim.analyses.ranking import ranking
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.report.analysis_tables import analysis_table
 from warmstart_sim.report.ranking_plot import ranking_figures
 from warmstart_sim.results.ranking import accuracy_at, critical_difference, groups_of, rank_arms, time_to
 from warmstart_sim.results.tables import load
@@ -115,6 +116,32 @@ def test_settings_are_ranked_one_by_one_and_failed_cells_left_out(tmp_path):
     assert {row["seeds"] for row in rows} == {3}
     for value in (16, 64):
         assert sorted(row["rank"] for row in rows if row["training_batch_size"] == value) == [1, 2, 3]
+
+
+def test_a_cell_without_a_usable_time_has_that_of_its_steps_in_other_seeds(tmp_path):
+    """One cell of warm start has an estimate far above what was measured, which is therefore not used."""
+    cell = ("warm_start", 2)
+    folder = write_run(tmp_path / "run", seeds=8, estimated=lambda cell: True)
+    before = {row["strategy"]: row for row in ranking(stored_run(folder))}
+    rounds = pd.read_csv(folder / "rounds.csv")
+    mine = (rounds["strategy"] == cell[0]) & (rounds["seed"] == cell[1])
+    rounds["estimated_isolated_seconds"] = rounds["estimated_isolated_seconds"].mask(mine, 1e6)
+    rounds.to_csv(folder / "rounds.csv", index=False)
+    after = {row["strategy"]: row for row in ranking(stored_run(folder))}
+    assert {row["seeds"] for row in after.values()} == {8}
+    others = rounds[(rounds["strategy"] == cell[0]) & ~mine]
+    step = others["estimated_isolated_seconds"].sum() / others["steps"].sum()
+    total = (others["estimated_isolated_seconds"].sum() + step * rounds.loc[mine, "steps"].sum()) / 8
+    assert after["warm_start"]["equal_seconds"] == pytest.approx(total)
+    assert before["warm_start"]["equal_seconds"] == pytest.approx(total, rel=0.1)
+
+
+def test_a_table_has_the_ends_of_intervals_in_brackets():
+    rows = pd.DataFrame(
+        {"strategy": ["a", "b"], "gap": [0.0123, 0.2], "gap_low": [0.01, np.nan], "gap_high": [0.5, np.nan]}
+    )
+    table, _ = analysis_table(rows, {"gap": "fraction", "gap_low": "fraction", "gap_high": "fraction"}, 10)
+    assert (table.head, table.rows) == (["strategy", "gap"], [["a", "1.2 % [1.0, 50.0]"], ["b", "20.0 %"]])
 
 
 def test_the_report_draws_each_setting_in_the_order_of_the_table(tmp_path):

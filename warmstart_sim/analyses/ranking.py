@@ -17,8 +17,8 @@ from warmstart_sim.results.columns import Row
     "ranking",
     columns={
         "mean_rank": "rank", "accuracy": "fraction", "difference": "fraction", "difference_low": "fraction",
-        "difference_high": "fraction", "p_holm": "0 to 1", "time_rank": "rank", "time_ratio": "ratio",
-        "time_ratio_low": "ratio", "time_ratio_high": "ratio", "time_p_holm": "0 to 1", "reached": "seeds",
+        "difference_high": "fraction", "p_holm": "p", "time_rank": "rank", "time_ratio": "ratio",
+        "time_ratio_low": "ratio", "time_ratio_high": "ratio", "time_p_holm": "p", "reached": "seeds",
         "seeds": "seeds", "final_accuracy": "fraction", "equal_seconds": "s", "equal_accuracy": "fraction",
     },
 )  # fmt: skip
@@ -32,7 +32,8 @@ def ranking(
 ) -> Iterator[Row]:
     """Arms by their accuracy at equal time and their time at equal accuracy, with paired tests against the reference.
 
-    A cell has a point (train seconds so far, accuracy) at the end of each round. Its accuracy at a time lies on the
+    A cell has a point (train seconds so far, accuracy) at the end of each round; without a usable estimate of its
+    seconds, its steps count what a step of the arm takes in other seeds. Its accuracy at a time lies on the
     line through these points, and so does the time at which it first reaches an accuracy. Over the n seeds that all k
     arms completed, an arm's difference from the reference has a paired t-test, adjusted for all arms by Holm's method:
     gain and loss are p_holm < 0.05, all else is noise. Within a seed the arms are ranked by accuracy at equal time;
@@ -68,8 +69,11 @@ def ranking(
     rounds = counted_seconds(tables.rounds)
     rounds = rounds[~rounds["shared"].astype(bool)].merge(complete, on=keys)
     rounds = rounds.assign(
-        strategy=rounds["strategy"].astype(str), seconds=rounds["compared_seconds"], accuracy=rounds[tables.metric]
+        strategy=rounds["strategy"].astype(str), accuracy=rounds[tables.metric], seconds=rounds["compared_seconds"]
     )
+    timed = rounds.assign(steps=rounds["steps"].where(rounds["seconds"].notna()))
+    of_arm = timed.groupby(keys[:-1], dropna=False, observed=True)[["seconds", "steps"]].transform("sum")
+    rounds["seconds"] = rounds["seconds"].fillna(rounds["steps"] * of_arm["seconds"] / of_arm["steps"])
     settings = (
         rounds.groupby(list(tables.axes), dropna=False, observed=True, sort=False) if tables.axes else [((), rounds)]
     )

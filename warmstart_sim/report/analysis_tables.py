@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from warmstart_sim.registry import ANALYSES
-from warmstart_sim.report.wording import Table, format_value, is_empty, percent, readable
+from warmstart_sim.report.wording import Table, format_value, is_empty, p_value, percent, readable
 from warmstart_sim.results.tables import Run
+
+ROUNDED = ("0 to 1", "ratio", "rank", "s")  # units of numbers that are shown with three digits
 
 
 def tables_without_figure(run: Run, most_rows: int) -> Iterator[tuple[str, Table, int]]:
@@ -28,6 +30,8 @@ def tables_without_figure(run: Run, most_rows: int) -> Iterator[tuple[str, Table
 def analysis_table(rows: pd.DataFrame, measured: Mapping[str, str], most_rows: int) -> tuple[Table, int]:
     """The table of an analysis: a row for each combination of the columns that were not measured, means over seeds.
 
+    The ends of an interval, in the columns NAME_low and NAME_high, stand in brackets behind NAME.
+
     Args:
         rows: The table.
         measured: The columns of measured numbers, and their units; a table of a user's own analysis is shown as it is.
@@ -41,9 +45,27 @@ def analysis_table(rows: pd.DataFrame, measured: Mapping[str, str], most_rows: i
         rows = rows.groupby(keys, sort=False, dropna=False, observed=True)[list(measured)].mean().reset_index()
 
     def text(column: str, value: Any) -> str:
-        return "–" if is_empty(value) else percent(value) if measured.get(column) == "fraction" else format_value(value)
+        unit = measured.get(column)
+        if is_empty(value):
+            return "–"
+        if unit == "fraction":
+            return percent(value)
+        if unit == "p":
+            return p_value(value)
+        return format_value(float(f"{value:.3g}") if unit and unit in ROUNDED else value)
 
-    shown = rows.head(most_rows)
-    table = [[text(str(name), value) for name, value in row.items()] for row in shown.to_dict("records")]
-    head = [readable(str(column)) for column in rows]
-    return Table(head, table, numbers=len(rows.columns) - len(measured)), len(rows) - len(shown)
+    def cell(column: str, row: Mapping[str, Any]) -> str:
+        ends = [f"{column}_low", f"{column}_high"]
+        if not set(ends) <= row.keys() or is_empty(row[ends[0]]):
+            return text(column, row[column])
+        low, high = (text(end, row[end]).removesuffix(" %") for end in ends)
+        return f"{text(column, row[column])} [{low}, {high}]"
+
+    columns = [str(column) for column in rows]
+    names = [name for name in columns if name.removesuffix("_low").removesuffix("_high") not in {*columns} - {name}]
+    shown: list[dict[Any, Any]] = rows.head(most_rows).to_dict("records")
+    table = [[cell(name, row) for name in names] for row in shown]
+    numbers = sum(name not in measured for name in names)
+    return Table([readable(name) for name in names], table, numbers=numbers if measured else len(names)), len(
+        rows
+    ) - len(shown)
