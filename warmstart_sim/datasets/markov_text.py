@@ -77,7 +77,7 @@ def stationary(chances: Floats) -> Floats:
 def entropy_rate(chances: Floats) -> float:
     """The entropy of a symbol given those before it, in nats.
 
-    >>> round(entropy_rate(np.full((4, 4), 0.25)) / np.log(4), 6)
+    >>> round(float(entropy_rate(np.full((4, 4), 0.25)) / np.log(4)), 6)
     1.0
     """
     logarithms = np.log(chances, out=np.zeros_like(chances), where=chances > 0)
