@@ -4,7 +4,7 @@
     python benchmarks/speed.py --minutes 6              as much as fits, with a list of what was skipped
     python benchmarks/speed.py --device cuda --out speed.md
     python benchmarks/speed.py --only cells --models mlp,small_cnn --neighbour
-    python benchmarks/speed.py --compile --models logistic_regression,mlp,small_cnn,resnet18_w16 --repeats 9 \
+    python benchmarks/speed.py --compile --models logistic_regression,mlp,small_cnn,resnet18_w16 --repeats 9 \\
         --out results/speed_cpu.md                      the tables of results/, with the README's; half an hour
 
 Sections: `cells` compares one cell with other training loops (loops.py), `limits` shows what limits a step (limits.py),
