@@ -24,7 +24,7 @@ from warmstart_sim.parts.augment import Augment
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.evaluation import evaluate
-from warmstart_sim.training.optimizers import state_by_index, state_by_name
+from warmstart_sim.training.optimizers import keep_state, state_by_name
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.types import Batch, Hooks, Samples
@@ -338,7 +338,7 @@ def test_a_new_round_may_keep_the_optimisers_state(optimizer):
             kept = state_by_name(stepper.model, stepper.optimizer)
             stepper.begin(stepper.samples, ())
             assert not any(value.any() for value in moments(stepper).values())
-            stepper.load_optimizer(state_by_index(stepper.model, stepper.optimizer, kept))
+            keep_state(stepper.model, stepper.optimizer, kept)
     assert all(value.any() for value in moments(trained[0].stacked).values())
     advance(stack, trained, range(6, 12))
     assert_equal(trained)

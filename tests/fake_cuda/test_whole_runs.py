@@ -229,3 +229,12 @@ def test_a_users_own_parts_and_starts(tmp_path, own_parts_registered):
         "doubled": {"start": own_parts.doubled},
     }
     compared(scenario(strategies=arms), tmp_path, slots=4, batching="streams")
+
+
+def test_what_rounds_hand_on_is_as_on_the_cpu(tmp_path):
+    """The optimiser's state, also of parameters that did not train, and the annealing after a round."""
+    infinite = {"name": "infinite", "epochs": 3, "constant_lr": 2**-10, "anneal": 1, "min_lr": 2**-12}
+    training = {"optimizer": ADAM, "batch_size": 16, "until": {"epochs": 2}, "schedule": infinite}
+    arms = {"warm_start": {}, "last_layer": {"rounds": 1}}
+    raw = scenario(training={**training, "optimizer_state": "keep"}, strategies=arms)
+    compared(raw, tmp_path)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tests.training.test_loop import fresh, training
 from warmstart_sim.scenario.section_checks import SectionChecker
 from warmstart_sim.training.loop import Carried, RoundTraining, train
-from warmstart_sim.training.optimizers import make_optimizer, restore_optimizer, state_by_index, state_by_name
+from warmstart_sim.training.optimizers import keep_state, make_optimizer, state_by_name
 from warmstart_sim.training.schedules import Schedule
 from warmstart_sim.training.settings import Optimizer, Training
 
@@ -115,7 +115,7 @@ def test_a_kept_state_belongs_to_parameters_by_name_and_one_that_did_not_train_g
     model.requires_grad_(True)
     # Two groups in another order than the parameters': what decays, and biases.
     optimizer = make_optimizer(model, Optimizer(weight_decay=0.1, decay_biases=False))
-    restore_optimizer(optimizer, state_by_index(model, optimizer, kept))
+    keep_state(model, optimizer, kept)
     named = state_by_name(model, optimizer)
     assert named.keys() == dict(model.named_parameters()).keys()
     for name, state in named.items():

@@ -14,7 +14,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 @PROBES.register(
     "perplexity",
     "ignores_previous",
-    columns={f"{split}_perplexity": "perplexity" for split in SPLITS},
+    columns={f"{split}_perplexity": "" for split in SPLITS},
     cost="a forward pass over the training, validation and test sets",
 )
 def perplexity(context: RoundContext, /) -> Mapping[str, float | None]:

@@ -16,7 +16,7 @@ from warmstart_sim.training import part_state
 from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucket_by_length, epoch_order
 from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end, wait_for_values
 from warmstart_sim.training.evaluation import evaluation_coroutine, train_accuracy_coroutine
-from warmstart_sim.training.optimizers import NamedState, state_by_index, state_by_name
+from warmstart_sim.training.optimizers import NamedState, keep_state, state_by_name
 from warmstart_sim.training.plateau_drops import PlateauDrops
 from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.training.stop_rules import Status, StopRule
@@ -153,7 +153,7 @@ class RoundTraining:
         self._annealing: Annealing | None = None  # once it has begun
         stepper.begin(data.train, hooks, trainable)
         if carried and carried.optimizer:
-            stepper.load_optimizer(state_by_index(self.model, stepper.optimizer, carried.optimizer))
+            keep_state(self.model, stepper.optimizer, carried.optimizer)
 
     @property
     def outcome(self) -> TrainingOutcome:

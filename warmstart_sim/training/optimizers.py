@@ -76,26 +76,29 @@ def state_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> NamedSt
     }
 
 
-def state_by_index(model: nn.Module, optimizer: torch.optim.Optimizer, named: NamedState) -> dict[str, Any]:
-    """The state for `restore_optimizer` from that of an earlier round, whose optimiser may have held other parameters.
+def keep_state(model: nn.Module, optimizer: torch.optim.Optimizer, named: NamedState) -> None:
+    """Gives an optimiser that is as good as new the state of the last round, in place where it has tensors.
 
-    A parameter that did not train in that round gets zeros, which is a new state.
+    The last round's may have held other parameters. One that did not train then gets zeros, which is a new state.
+
+    Args:
+        model: Its parameters have names.
+        optimizer: Of some of them.
+        named: From `state_by_name`; not empty.
     """
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    held = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    return {"state": {index: named.get(name) or _zeros(model, name, named) for index, name in enumerate(held)}}
-
-
-def _zeros(model: nn.Module, name: str, named: NamedState) -> dict[str, torch.Tensor]:
-    """A new state of a parameter, with the entries that those of `named` have."""
-    parameter = model.get_parameter(name)
-    other, values = next(iter(named.items()))
-    shape = model.get_parameter(other).shape
-    tensors = {key: value for key, value in values.items() if isinstance(value, torch.Tensor)}
-    return {
-        key: torch.zeros_like(parameter if value.shape == shape else value, dtype=value.dtype)
-        for key, value in tensors.items()
-    }
+    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    some = next(iter(named.values()))
+    for name, parameter in model.named_parameters():
+        if parameter not in held:
+            continue
+        own = optimizer.state[parameter]
+        tensors = {key: value for key, value in named.get(name, some).items() if isinstance(value, torch.Tensor)}
+        for key, value in tensors.items():
+            if own.get(key) is None:  # fused kernels need state that is laid out like the weights
+                like = parameter if value.ndim else value  # Adam's count of steps is a scalar
+                own[key] = torch.zeros_like(like, dtype=value.dtype, device=parameter.device)
+            if name in named:
+                own[key].copy_(value)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
