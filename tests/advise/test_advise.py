@@ -1,6 +1,7 @@
 """Advice from end to end on small data: answer, files, resuming, interrupts, budgets that are too small."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -53,6 +54,9 @@ def test_the_answer_is_three_sentences_in_every_file(advised):
     page = (advised.folder / "report.html").read_text()
     assert '<div class="finding">\n<p>Start with ' in page
     assert advised.code.splitlines()[0] in page
+    links = re.findall(r'href="([^"#:]+)"', page)
+    assert links
+    assert [link for link in links if not (advised.folder / link).exists()] == []
 
 
 def test_the_check_has_other_seeds_and_samples_than_choosing(advised):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -249,5 +250,6 @@ def _write_page(
 ) -> None:
     """Writes the check's report with the answer at its top, here and in the check's folder."""
     RunFolder(check_folder).note(advice={"answer": answer, "tried": tried, "code": code})
-    page = report.write(check_folder, margin)
-    write_text(folder / "report.html", page.read_text(encoding="utf-8"))
+    page = report.write(check_folder, margin).read_text(encoding="utf-8")
+    of_check = re.sub(r'href="(?!#|[a-z]+:)', f'href="{check_folder.name}/', page)  # the files that the page links to
+    write_text(folder / "report.html", of_check)
