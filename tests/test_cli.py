@@ -112,6 +112,12 @@ def test_check_says_how_much_work_it_is(command, scenario):
     assert "18 rounds" not in command("check", scenario, "--set", "stream.rounds=1").out
 
 
+def test_check_says_what_bf16_means_on_this_machine(command, scenario, monkeypatch):
+    monkeypatch.setattr("warmstart_sim.execution.speed_notes.bf16_instructions", lambda: "AMX")
+    line = "note: training.precision: bf16: the processor has AMX, so large layers are faster than in float32\n"
+    assert command("check", scenario, "--set", "training.precision=bf16").out.endswith(line)
+
+
 def test_check_resolved_prints_a_scenario_that_describes_the_same_cells(command, scenario, tmp_path):
     (tmp_path / "resolved.yaml").write_text(command("check", scenario, "--resolved").out)
     assert command("check", "resolved.yaml", "--resolved").out == (tmp_path / "resolved.yaml").read_text()

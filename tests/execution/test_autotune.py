@@ -163,6 +163,15 @@ def test_what_cannot_be_stacked_has_no_rate_of_a_stack(tiny_scenario, execution)
     assert [rate.batching for rate in rates(cell, execution, most=4)] == ["separate"]
 
 
+def test_compiled_cells_are_not_measured_in_slots(tiny_scenario, execution, monkeypatch):
+    tiny_scenario["training"]["compile"] = True
+    cell = scenarios.plan(tiny_scenario, "scenario")[1][0]
+    monkeypatch.setattr(throughput, "_rate", lambda cell, execution, batching, slots: Rate(batching, slots, 1e3))
+    for counts in (None, (4,)):
+        assert [rate.slots for rate in rates(cell, execution, 4, counts)] == [1]
+    assert [rate.slots for rate in rates(cell, execution, 4, (4,), "separate")] == [1, 4]
+
+
 class Branching(torch.nn.Linear):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         values = super().forward(inputs.flatten(1))

@@ -40,7 +40,7 @@ def test_compiling_is_for_cpus_without_texts_and_stacks():
     assert list(speed_notes.speed_notes(on, "cpu")) == []
     (cuda,) = speed_notes.speed_notes(on, "cuda:0")
     assert "it is for CPUs and changes nothing here" in cuda
-    (stacked,) = speed_notes.speed_notes(on, "cpu", "stacked")
+    (stacked,) = speed_notes.speed_notes(on, "cpu", slots=True)
     assert "not stacked" in stacked
     (texts,) = speed_notes.speed_notes(cells("training.compile=true", "model=bilstm", "data=synthetic_text"), "cpu")
     assert "texts are not compiled" in texts

@@ -96,7 +96,8 @@ def run_scenario(raw: Mapping[str, Any], where: str, options: RunOptions) -> Run
         workers = min(options.workers or room, len(cells))
         to_train = [cell for cell in unfinished if cell.copy_of is None]
         if cluster is None:
-            say(list(speed_notes(to_train, device, options.batching)))
+            slots = options.slots not in (None, 1) and options.batching != "separate"
+            say(list(speed_notes(to_train, device, slots=slots)))
         execution = _choose_execution(to_train, run, data_root, device, workers, options, cluster)
         about = environment(
             "cpu" if cluster else device,  # this machine need not have the cluster's device

@@ -15,13 +15,13 @@ from warmstart_sim.training.settings import Training
 LONG_RUN = 10**8
 
 
-def speed_notes(cells: Sequence[Cell], device: str, batching: str = "auto") -> Iterator[str]:
+def speed_notes(cells: Sequence[Cell], device: str, *, slots: bool = False) -> Iterator[str]:
     """What `precision: bf16` and `compile` mean on this machine's device, where cells ask for them.
 
     Args:
         cells: The cells to train.
         device: Such as "cpu" or "cuda:0".
-        batching: Of `--batching`.
+        slots: Whether several cells are to train in a process, stacked if possible.
     """
     cuda = device.startswith("cuda")
     if not cuda and any(each.precision == "bf16" for cell in cells for each in _settings(cell)):
@@ -38,8 +38,8 @@ def speed_notes(cells: Sequence[Cell], device: str, batching: str = "auto") -> I
         return
     if any(MODELS.has_trait(cell.model.name, "tokens") for cell in compiled):
         yield "training.compile: models for texts are not compiled, because the lengths of batches differ"
-    if batching == "stacked":
-        yield "training.compile: compiled cells are not stacked; each makes its own steps in its slot"
+    if slots:
+        yield "training.compile: compiled cells are not stacked; each worker trains one at a time"
 
 
 def check_notes(cells: Sequence[Cell], steps: int) -> list[str]:

@@ -102,7 +102,8 @@ def rates(
     alone = _rate(cell, execution, "separate", 1)
     yield alone
     too_long = 1 / alone.steps_per_second > LONGEST_STEP[device]
-    if counts is None and (too_long or (device == "cpu" and cell.arm.training.compile)):  # compiled steps do not stack
+    compiled = device == "cpu" and cell.arm.training.compile and batching != "separate"  # such steps are not stacked
+    if compiled or (counts is None and too_long):
         return
     for kind in MODES[device] if batching == "auto" else (batching,):
         best = 0.0
