@@ -33,7 +33,7 @@ from warmstart_sim.training.coroutine import run_to_end
 from warmstart_sim.training.evaluation import evaluate, evaluation_coroutine, train_accuracy, train_accuracy_coroutine
 from warmstart_sim.training.loop import RoundData, RoundTraining
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.step_time import seconds_per_call, step_request
+from warmstart_sim.training.step_time import seconds_per_call, step_requests
 from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.types import Batch, Hooks, Samples
 
@@ -242,10 +242,10 @@ def test_replayed_evaluation_equals_the_plain_one():
         indices = torch.arange(count, device=CUDA)
         accuracy, loss = evaluate(stepper.model, samples, indices)
         metrics = stepper.batch_metrics(samples)
-        replayed = run_to_end(evaluation_coroutine(stepper.model, metrics, samples, indices))
+        replayed = run_to_end(evaluation_coroutine(metrics, samples, indices))
         assert replayed == pytest.approx((accuracy, loss), rel=1e-4)
         for threshold in (0.1, 0.5, 0.99):
-            decision = run_to_end(train_accuracy_coroutine(stepper.model, metrics, samples, indices, threshold))
+            decision = run_to_end(train_accuracy_coroutine(metrics, samples, indices, threshold))
             plain = train_accuracy(stepper.model, samples, indices, threshold)
             assert (decision is None) == (plain is None)
 
@@ -354,7 +354,7 @@ def test_channels_last_is_not_much_slower_than_channels_first(precision):
     for memory_format in (torch.channels_last, torch.contiguous_format):
         training = training_of("resnet18", True, precision=precision)
         training.stepper.model.to(memory_format=memory_format)
-        request = step_request(training.stepper, training.stepper.samples, torch.arange(300, device=CUDA), 64)
+        (request,) = step_requests(training.stepper, training.stepper.samples, torch.arange(300, device=CUDA), 64)
         seconds.append(seconds_per_call(request.run, CUDA, 5, 0.1))
     assert seconds[0] < 1.3 * seconds[1]
 

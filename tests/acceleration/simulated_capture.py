@@ -49,10 +49,12 @@ class SimulatedCapture:
         self.captures = 0
         self.replays = 0
 
-    def __call__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
+    def __call__(
+        self, work: Callable[[], None], generators: Sequence[torch.Generator], warm_up: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
         """See `GraphCapture`."""
         for _ in range(WARM_UPS):
-            work()
+            (warm_up or work)()
         log = CallLog(generators)
         with _Logging(log):
             work()

@@ -343,6 +343,38 @@ def test_other_samples_are_captured_again_and_those_of_before_are_released():
     assert_same_weights(captured.model, rounds(None).model)
 
 
+class CountsModes(nn.Module):
+    """Remembers the modes that it was put into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = fresh("small_cnn")
+        self.modes: list[bool] = []
+
+    def train(self, mode: bool = True) -> nn.Module:
+        self.modes.append(mode)
+        return super().train(mode)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.network(inputs)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_modes_are_set_where_something_is_captured_or_runs_eagerly_not_for_replays(captured):
+    seen: set[bool] = set()
+    hooks = [Hooks(after_step=lambda model, optimizer: seen.add(model.training))]
+    model = CountsModes()
+    stepper = Stepper(model, settings(), SimulatedCapture() if captured else None)
+    training = begun(stepper, hooks=hooks)
+    for _ in range(2):
+        training.run_epoch()
+    model.modes.clear()
+    for _ in range(3):
+        training.run_epoch()
+    assert model.modes == ([] if captured else 3 * [True, False])
+    assert seen == {True}
+
+
 # What a capture leaves as it was.
 
 
@@ -378,7 +410,7 @@ def test_a_capture_changes_nothing(trained, fails):
         stepper.begin(TRAIN, [*hooks, Hooks(loss_term=waits)])
         train(RoundTraining(stepper, round_data(), [*hooks, Hooks(loss_term=waits)], seed=5, round_index=1))
     before, captures = everything(stepper), capture.captures
-    stepper.prepare({(7, None)})
+    stepper.prepare({(7, None, 1)})
     assert capture.captures == captures + (not fails)
     after = everything(stepper)
     new = after.keys() - before.keys()
@@ -391,7 +423,7 @@ def test_a_captured_evaluation_changes_nothing():
     train(begun(stepper))
     others = DeviceSamples(Samples(IMAGES, LABELS), NORMALIZE, CPU)
     before = everything(stepper)
-    run_to_end(train_accuracy_coroutine(stepper.model, stepper.batch_metrics(others), others, torch.arange(80), None))
+    run_to_end(train_accuracy_coroutine(stepper.batch_metrics(others), others, torch.arange(80), None))
     after = everything(stepper)
     assert [name for name in after if not torch.equal(before[name], after[name])] == []
 
@@ -498,9 +530,9 @@ def test_a_captured_criterion_decides_as_a_plain_one_for_any_number_of_samples(c
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(evaluation.BATCH, "cpu", min(CAPTURED_EVALUATION_BATCH, -(-count // batches)))
         count_hits = CAPTURED.batch_metrics(SCORED)
-        accuracy, loss = run_to_end(evaluation.evaluation_coroutine(model, count_hits, SCORED, indices))
+        accuracy, loss = run_to_end(evaluation.evaluation_coroutine(count_hits, SCORED, indices))
         for at_least in (None, threshold, train_accuracy(model, SCORED, indices)):
-            found = run_to_end(train_accuracy_coroutine(model, count_hits, SCORED, indices, at_least))
+            found = run_to_end(train_accuracy_coroutine(count_hits, SCORED, indices, at_least))
             assert found == train_accuracy(model, SCORED, indices, at_least)
     expected = (SCORED.inputs[indices].argmax(1) == SCORED.labels[indices]).double().mean().item()
     assert accuracy == pytest.approx(expected, abs=1e-12)
@@ -552,9 +584,7 @@ def test_captured_texts_are_cut_to_multiples_and_train_alike(monkeypatch):
     for key, tensor in plain.model.state_dict().items():
         torch.testing.assert_close(stepper.model.state_dict()[key], tensor, rtol=1e-4, atol=1e-5)
     assert evaluate(stepper.model, TEXTS, torch.arange(70)) == pytest.approx(
-        run_to_end(
-            evaluation.evaluation_coroutine(stepper.model, stepper.batch_metrics(TEXTS), TEXTS, torch.arange(70))
-        ),
+        run_to_end(evaluation.evaluation_coroutine(stepper.batch_metrics(TEXTS), TEXTS, torch.arange(70))),
         rel=1e-6,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +15,8 @@ from warmstart_sim.execution.autotune import Parallelism, choose_parallelism
 from warmstart_sim.execution.throughput import MIN_SPEEDUP, Rate, fastest, rates, step_times
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
+from warmstart_sim.training import loop
+from warmstart_sim.training.batches import epoch_order
 from warmstart_sim.training.step_time import StepTime
 
 
@@ -155,6 +159,17 @@ class Fragile(torch.nn.Linear):
 
 def that_fails_in_training(input_shape, classes):
     return torch.nn.Sequential(Fragile(64, classes))
+
+
+def test_a_rate_counts_what_an_epoch_costs_beside_its_steps(mlp_cells, execution, monkeypatch):
+    def slow_order(*arguments: int) -> torch.Tensor:
+        time.sleep(0.02)
+        return epoch_order(*arguments)
+
+    monkeypatch.setattr(loop, "epoch_order", slow_order)
+    monkeypatch.setattr(throughput, "BLOCK_SECONDS", 0.0)  # one step in an epoch
+    for rate in rates(mlp_cells[0], execution, most=2, counts=(2,)):
+        assert rate.steps_per_second < 1 / 0.02
 
 
 def test_what_cannot_be_stacked_has_no_rate_of_a_stack(tiny_scenario, execution):

@@ -82,7 +82,7 @@ class FakeStepper:
     name: str
     fails: bool = False
 
-    def step(self, index: torch.Tensor, width: int | None) -> None:
+    def step(self, index: torch.Tensor, width: int | None, steps: int = 1) -> None:
         if self.fails:
             raise ZeroDivisionError(self.name)
 

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import itertools
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -263,11 +264,19 @@ class Event:
         self.clock = Clock()
         self._machine = machine
         self._asked = 0
+        self._recorded = 0.0
 
     def record(self, stream: Stream | None = None) -> None:
         """In the current stream of the current device, wherever the tensors of interest are."""
         self.clock = self._machine.clock(stream or self._machine.stream())
         self._asked = 0
+        self._recorded = time.perf_counter()
+
+    def elapsed_time(self, later: Event) -> float:
+        """Milliseconds; both events must have happened."""
+        if not (self._machine.is_done(self.clock) and self._machine.is_done(later.clock)):
+            raise RuntimeError("CUDA error: device not ready")
+        return (later._recorded - self._recorded) * 1000
 
     def query(self) -> bool:
         """Whether it has happened; at first it has not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,14 +17,16 @@ from warmstart_sim import models
 from warmstart_sim.acceleration.device_cache import KEPT_STEPPERS, DeviceCache
 from warmstart_sim.acceleration.graph_capture import CudaGraphCapture, graph_capture
 from warmstart_sim.acceleration.stacking import Stack
-from warmstart_sim.execution import throughput
+from warmstart_sim.execution import interleaved, throughput
 from warmstart_sim.execution.autotune import Parallelism, choose_parallelism
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training import step_time
+from warmstart_sim.training import stepper as stepper_module
 from warmstart_sim.training.batches import DeviceSamples
+from warmstart_sim.training.loop import RoundData, RoundTraining
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.types import Batch, Hooks, Samples
@@ -56,7 +59,7 @@ def index(size: int = 16) -> torch.Tensor:
 
 
 def make_step(stepper: Stepper, size: int = 16) -> None:
-    stepper.prepare({(size, None)})
+    stepper.prepare({(size, None, 1)})
     stepper.step(index(size), None)
 
 
@@ -108,11 +111,13 @@ class Scarce:
         self.failures = failures
         self._capture = CudaGraphCapture(HERE)
 
-    def __call__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
+    def __call__(
+        self, work: Callable[[], None], generators: Sequence[torch.Generator], warm_up: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
         if self.failures:
             self.failures -= 1
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return self._capture(work, generators)
+        return self._capture(work, generators, warm_up)
 
 
 def test_a_capture_without_memory_is_tried_again_after_some_was_freed(machine):
@@ -144,6 +149,44 @@ def test_steppers_of_many_kinds_are_not_kept_for_ever(machine):
     assert cache.borrow(1, Training(), network) is lent[1]
 
 
+def test_idle_steppers_that_hold_too_much_memory_are_dropped(machine, monkeypatch):
+    alive: weakref.WeakSet[Stepper] = weakref.WeakSet()
+    total = torch.cuda.mem_get_info()[1]
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: len(alive) * total // 4)
+    cache = DeviceCache("cuda:0")
+    for kinds in ((0, 1), (2,)):
+        lent = [cache.borrow(kind, Training(), network) for kind in kinds]
+        alive.update(lent)
+        while lent:
+            cache.give_back(lent.pop(0))
+    assert sorted(stepper.kind[0] for stepper in alive) == [1, 2]
+
+
+def test_stacks_that_hold_too_much_memory_are_dropped(tmp_path, monkeypatch):
+    made: list[weakref.ref[Stack]] = []
+
+    class Counted(Stack):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    def full(execution: ExecutionSettings, cells: Sequence[Cell], stored: RunFolder) -> ExecutionSettings:
+        total = torch.cuda.mem_get_info()[1]
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: total)
+        return execution
+
+    alive: list[int] = []
+    monkeypatch.setattr(interleaved, "Stack", Counted)
+    step = interleaved.StackedStep.__call__
+    monkeypatch.setattr(interleaved.StackedStep, "__call__", lambda self, tasks: (
+        step(self, tasks), alive.append(sum(each() is not None for each in made))
+    ))  # fmt: skip
+    raw = scenario(vary={"model.widths": [[8], [9]]}, seeds=[0, 1])
+    run(raw, tmp_path, slots=4, batching="stacked", prepare=full)
+    assert len(made) >= 2
+    assert max(alive) == 1
+
+
 def test_measuring_leaves_no_memory_of_the_device_behind(tmp_path, monkeypatch):
     released = []
     for module in (throughput, step_time):
@@ -157,7 +200,39 @@ def test_measuring_leaves_no_memory_of_the_device_behind(tmp_path, monkeypatch):
     assert released
 
 
-# How often something is captured
+# How often the host waits, and something is captured
+
+
+def test_an_epoch_waits_for_the_device_once(machine):
+    """The next order is on its way before, and the criterion is queued behind the steps."""
+    stepper = Stepper(network(), Training(batch_size=16, until={"train_accuracy": 1.0}), graph_capture(HERE))
+    samples, everything = DeviceSamples(IMAGES, None, HERE), torch.arange(40, device=HERE)
+    training = RoundTraining(
+        stepper, RoundData(samples, everything, everything[:0], samples, everything[:0]), seed=0, round_index=0
+    )
+    training.run_epoch()
+    machine.waits.clear()
+    for _ in range(3):
+        training.run_epoch()
+    assert list(machine.waits.values()) == [3], machine.waits
+
+
+@pytest.mark.parametrize("options", [{}, {"slots": 2, "batching": "streams"}], ids=["alone", "streams"])
+def test_steps_of_small_models_are_captured_several_at_a_time(options, tmp_path, monkeypatch):
+    """Rounds of 60 and 120 samples: three and seven full batches, and a partial one each; a part draws numbers."""
+    monkeypatch.setattr(stepper_module, "RUNS", (4, 2, 1))
+    arms = {"plain": {"start": "warm_start"}, "crops": {"start": "warm_start", "augment": ["random_crop"]}}
+    raw = scenario(
+        data={"name": "noisy_digits", "train_samples": 120, "test_samples": 20},
+        stream={"name": "online", "chunk_size": 60},
+        model={"name": "mlp", "widths": [8]} | ({} if options else {"dropout": 0.25}),
+        strategies=arms,
+    )
+    found = run(raw, tmp_path / "cuda", **options)
+    assert_same_results(found, run(raw, tmp_path / "cpu", "cpu"))
+    assert not found.machine.reports
+    # Steps on 16 samples, four, two and one at a time, on 12 and on 8, for each arm; evaluations of each model.
+    assert found.machine.captures == 2 * 5 + (4 if options else 2)
 
 
 def test_hooks_that_take_turns_are_captured_once(machine):
@@ -180,7 +255,7 @@ class Brighter:
 
 def test_a_step_outside_a_stack_is_captured_when_it_is_first_made(machine):
     stepper = begun(captures_steps=False)
-    stepper.prepare({(16, None), (8, None)})
+    stepper.prepare({(16, None, 1), (8, None, 1)})
     assert machine.captures == 0
     for _ in range(2):
         stepper.step(index(), None)
@@ -270,7 +345,7 @@ def test_a_device_that_is_lost_ends_the_process_not_the_next_cells(tmp_path, mon
         def lost(device: Any = None) -> None:
             raise RuntimeError(asserted)
 
-        def step(self: Stepper, index: torch.Tensor, width: int | None) -> None:
+        def step(self: Stepper, *request: Any) -> None:
             monkeypatch.setattr(torch.cuda, "synchronize", lost)
             raise RuntimeError(asserted)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.fake_cuda import fake_cuda
-from tests.fake_cuda.runs import SGD, assert_same_results, run, scenario
+from tests.fake_cuda.runs import SGD, Run, assert_same_results, run, scenario
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.acceleration.graph_capture import CudaGraphCapture
 from warmstart_sim.training import optimizers, stepper
@@ -74,7 +74,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "nobody waits for the values": (PendingValues, "ready", lambda: property(lambda self: True), {}),
     "the index is not copied to where the graph reads it": (
-        Stepper, "_captured", lambda: rewritten(Stepper._captured, "static.copy_(index)", "pass"), {},
+        Stepper, "_captured", lambda: rewritten(Stepper._captured, "static.copy_(index.view(steps, size))", "pass"), {},
     ),
     "the learning rate is on the host": (
         stepper, "make_optimizer",
@@ -106,12 +106,19 @@ FAULTS: dict[str, Fault] = {
 }  # fmt: skip
 
 
-def faults_seen(folder: Path, **options: Any) -> list[str]:
-    """What the simulated device says of a run with a schedule, augmentation and two seeds."""
-    training = {"batch_size": 16, "until": {"epochs": 3}, "optimizer": SGD, "schedule": SCHEDULE}
-    raw = scenario(training=training, strategies={"warm_start": {"augment": ["random_crop"]}}, seeds=[0, 1])
-    expected = run(raw, folder / "cpu", "cpu")
-    found = run(raw, folder / "cuda", **options)
+TRAINING = {"batch_size": 16, "until": {"epochs": 3}, "optimizer": SGD, "schedule": SCHEDULE}
+RAW = scenario(training=TRAINING, strategies={"warm_start": {"augment": ["random_crop"]}}, seeds=[0, 1])
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> Run:
+    """A run with a schedule, augmentation and two seeds, without a fault."""
+    return run(RAW, tmp_path_factory.mktemp("cpu"), "cpu")
+
+
+def faults_seen(expected: Run, folder: Path, **options: Any) -> list[str]:
+    """What the simulated device says of that run."""
+    found = run(RAW, folder, **options)
     seen = [*found.machine.reports, *found.failures.values()]
     try:
         assert_same_results(found, expected)
@@ -121,16 +128,16 @@ def faults_seen(folder: Path, **options: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [{}, STREAMS], ids=["alone", "streams"])
-def test_without_a_fault_nothing_is_seen(options, tmp_path, recwarn):
-    assert faults_seen(tmp_path, **options) == []
+def test_without_a_fault_nothing_is_seen(options, expected, tmp_path, recwarn):
+    assert faults_seen(expected, tmp_path, **options) == []
     assert not recwarn
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_seen(fault, tmp_path, monkeypatch, recwarn):
+def test_a_planted_fault_is_seen(fault, expected, tmp_path, monkeypatch, recwarn):
     owner, name, value, options = FAULTS[fault]
     monkeypatch.setattr(owner, name, value())
-    seen = faults_seen(tmp_path, **options)
+    seen = faults_seen(expected, tmp_path, **options)
     assert seen or any("cannot be captured" in str(each.message) for each in recwarn)
 
 

@@ -106,6 +106,7 @@ def _torch_cuda(machine: Machine) -> dict[str, Any]:
         "empty_cache": lambda: None,
         "mem_get_info": lambda device=None: (memory, memory),
         "memory_allocated": lambda device=None: 0,
+        "memory_reserved": lambda device=None: 0,
         "max_memory_allocated": lambda device=None: 0,
         "reset_peak_memory_stats": lambda device=None: None,
     }

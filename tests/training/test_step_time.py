@@ -43,7 +43,8 @@ class Machine:
         self.widths: list[int | None] = []
         self._step, self._sample, self._warming, self._disturbed = step, sample, warming, disturbed
 
-    def steps(self, stepper: Stepper, index: torch.Tensor, width: int | None) -> None:
+    def steps(self, stepper: Stepper, index: torch.Tensor, width: int | None, steps: int = 1) -> None:
+        assert steps == 1
         assert stepper.model.training
         self.sizes.append(len(index))
         self.widths.append(width)
@@ -114,7 +115,7 @@ def test_quick_steps_are_repeated_and_slow_ones_are_not():
 
 def test_smaller_batches_that_took_longer_leave_all_of_the_time_to_the_step():
     class Odd(Machine):
-        def steps(self, stepper: Stepper, index: torch.Tensor, width: int | None) -> None:
+        def steps(self, stepper: Stepper, index: torch.Tensor, width: int | None, steps: int = 1) -> None:
             super().steps(stepper, index, width)
             self.now += 0.01 if len(index) < 32 else 0.0
 

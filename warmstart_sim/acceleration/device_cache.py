@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Hashable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from warmstart_sim.types import Samples
 T = TypeVar("T")
 
 KEPT_STEPPERS = 32  # idle ones, of all kinds together; those that were given back first are dropped
+BUDGET = 0.5  # of a GPU's memory: if torch has reserved more, what has been idle for longest is dropped
 KEPT_SAMPLE_SETS = 2  # stay on the device when no cell uses them: a training and a test set
 
 
@@ -83,10 +84,26 @@ class DeviceCache:
         """Takes back a stepper that `borrow` lent, for the next cell."""
         if stepper.graph_capture is not None:
             self._idle.append(stepper)
+            self.keep_to_budget(self._idle)
 
     def free_memory(self) -> None:
         """Drops the idle steppers, with their graphs, and returns the memory that torch keeps for later."""
         self._idle.clear()
+        self._release()
+
+    def keep_to_budget(self, kept: deque[Any] | OrderedDict[Any, Any]) -> None:
+        """Drops the oldest of some things on the device, but not the last, while they hold too much of its memory."""
+        while len(kept) > 1 and self._is_over_budget():
+            kept.popleft() if isinstance(kept, deque) else kept.popitem(last=False)
+            self._release()
+
+    def _is_over_budget(self) -> bool:
+        if self.device.type != "cuda":
+            return False
+        _, total = torch.cuda.mem_get_info(self.device)
+        return torch.cuda.memory_reserved(self.device) > BUDGET * total
+
+    def _release(self) -> None:
         gc.collect()  # steppers and their captured steps refer to each other
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -29,14 +29,16 @@ class CudaGraphCapture:
         self._stream = torch.cuda.Stream(device)
         self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()  # that are still in use
 
-    def __call__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
+    def __call__(
+        self, work: Callable[[], None], generators: Sequence[torch.Generator], warm_up: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
         """See `GraphCapture`."""
         with torch.cuda.device(self._device):
             self._stream.wait_stream(torch.cuda.current_stream())
             try:
                 with torch.cuda.stream(self._stream):
                     for _ in range(WARM_UPS):
-                        work()
+                        (warm_up or work)()
             finally:  # also where a warm-up fails: the caller then puts back what it has changed
                 torch.cuda.current_stream().wait_stream(self._stream)
             if not self._graphs:  # a pool of dead graphs cannot be used again while anything holds memory in it

@@ -7,6 +7,7 @@ next step (on a CPU), or while the steps of the others are still running (on a G
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -145,18 +146,9 @@ def _run_interleaved(
             if not running:
                 stop_if_requested()
                 return
-            ended = [each for each in running if _advance_to_step(each, source, wait=not use_streams)]
-            for each in ended:
+            for each in step_together(running, step, source, wait=not use_streams):
                 running.remove(each)
                 free_streams.append(each.stream)
-            if ended:
-                continue  # the next tasks make their first step together with the others
-            if ready := [each for each in running if isinstance(each.request, StepRequest)]:
-                step(ready)
-                for each in ready:
-                    each.request = None
-            elif running and isinstance(running[0].request, PendingValues):
-                running[0].request.run()
 
 
 def find_engine(name: EngineName) -> Engine | None:
@@ -166,6 +158,32 @@ def find_engine(name: EngineName) -> Engine | None:
     from warmstart_sim.avalanche.engine import avalanche_engine
 
     return avalanche_engine
+
+
+def step_together(
+    running: Sequence[RunningTask],
+    step: Callable[[Sequence[RunningTask]], None],
+    source: TaskSource,
+    wait: bool,
+) -> list[RunningTask]:
+    """Continues all tasks to their next steps, and makes these unless tasks have ended; returns those.
+
+    Args:
+        running: The tasks.
+        step: Makes the steps of several tasks.
+        source: Gets the events of tasks that have ended.
+        wait: Whether to wait for pending values of the device; if not, a task stays where it is until they are there.
+    """
+    ended = [each for each in running if _advance_to_step(each, source, wait)]
+    if ended:
+        return ended  # the next tasks make their first step together with the others
+    if ready := [each for each in running if isinstance(each.request, StepRequest)]:
+        step(ready)
+        for each in ready:
+            each.request = None
+    elif running and isinstance(running[0].request, PendingValues):
+        running[0].request.run()
+    return []
 
 
 def _advance_to_step(running: RunningTask, source: TaskSource, wait: bool) -> bool:
@@ -215,7 +233,7 @@ class StackedStep:
 
     def __init__(self, cache: DeviceCache) -> None:
         self._cache = cache
-        self._stacks: dict[Hashable, Stack] = {}
+        self._stacks: OrderedDict[Hashable, Stack] = OrderedDict()
         self.unstackable: set[Hashable] = set()
 
     def __call__(self, tasks: Sequence[RunningTask]) -> None:
@@ -247,8 +265,9 @@ class StackedStep:
         """
         requests = {id(task.request.stepper): task.request for task in group if isinstance(task.request, StepRequest)}
         stack = self._stacks.pop(kind, None)
+        is_new = stack is None or {id(stepper) for stepper in stack.steppers} != requests.keys()
         try:
-            if stack is None or {id(stepper) for stepper in stack.steppers} != requests.keys():
+            if is_new:
                 steppers = [request.stepper for request in requests.values()]
                 stack = Stack(steppers, self._cache.graph_capture())
             stack.step([requests[id(stepper)] for stepper in stack.steppers])
@@ -260,8 +279,10 @@ class StackedStep:
         except Exception:  # from a user's part in one of the tasks
             return False
         self._stacks[kind] = stack  # as the most recent one
-        while len(self._stacks) > KEPT_STACKS:
-            del self._stacks[next(iter(self._stacks))]
+        if is_new:
+            if len(self._stacks) > KEPT_STACKS:
+                self._stacks.popitem(last=False)
+            self._cache.keep_to_budget(self._stacks)
         return True
 
 

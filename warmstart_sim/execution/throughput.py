@@ -13,14 +13,17 @@ import torch
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.acceleration.stacked_layers import Unstackable
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.execution.interleaved import RunningTask, StackedStep, separate_steps
+from warmstart_sim.execution.interleaved import RunningTask, StackedStep, separate_steps, step_together
+from warmstart_sim.execution.progress import ProgressEvent
 from warmstart_sim.execution.tasks import Task
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.settings import Batching, ExecutionSettings
 from warmstart_sim.scenario import Cell
 from warmstart_sim.training import step_time
+from warmstart_sim.training.batches import batch_sizes
 from warmstart_sim.training.coroutine import TrainingCoroutine
-from warmstart_sim.training.step_time import StepTime, seconds_per_call, step_request
+from warmstart_sim.training.loop import RoundTraining
+from warmstart_sim.training.step_time import StepTime, seconds_per_call, step_requests, timed, training_on
 from warmstart_sim.training.stepper import StepRequest
 
 MODES: dict[str, tuple[Batching, ...]] = {"cpu": ("stacked",), "cuda": ("streams", "stacked")}
@@ -29,6 +32,7 @@ MIN_SPEEDUP = 1.15  # slots must be this much faster than one cell at a time
 # A CPU gains from slots only if a step is so short that launching its kernels takes much of it.
 LONGEST_STEP = {"cpu": 0.02, "cuda": float("inf")}
 BLOCKS, BLOCK_SECONDS = 3, 0.15
+MOST_STEPS = 64  # of an epoch that is timed: what it costs beside its steps hardly counts in a longer one
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ def rates(
 ) -> Iterator[Rate]:
     """Measures the speed of cells like this one: one alone, then with more and more slots in each kind of batching.
 
-    A kind of batching is given up as soon as more slots are not faster, and skipped if it cannot pay.
+    Whole epochs are timed, with what they cost beside their steps. A kind of batching is given up as soon as more slots
+    are not faster, and skipped if it cannot pay.
 
     Args:
         cell: An example.
@@ -172,30 +177,57 @@ def _prepared_trainer(
 def _full_batch_request(trainer: CellTrainer) -> StepRequest:
     """A step on a batch of the full size."""
     indices = torch.from_numpy(trainer.rounds[-1].train).to(trainer.device)
-    return step_request(trainer.stepper, trainer.train_samples, indices, trainer.stepper.settings.batch_size)
+    size = trainer.stepper.settings.batch_size
+    (request,) = step_requests(trainer.stepper, trainer.train_samples, indices, size)
+    return request
 
 
 def _rate(cell: Cell, execution: ExecutionSettings, batching: Batching, count: int) -> Rate:
     gc.collect()  # the last call's steppers and their captured graphs refer to each other and would keep their memory
     cache = DeviceCache(execution.device, captures_steps=batching != "stacked")
-    stream = torch.cuda.Stream if batching == "streams" else lambda device: None
-    tasks = []
-    for _ in range(count):
-        request = _full_batch_request(_prepared_trainer(cell, execution, cache))
-        tasks.append(RunningTask(Task(cell), _no_training(), stream(cache.device), request))
+    streams = [torch.cuda.Stream(cache.device) if batching == "streams" else None for _ in range(count)]
+    trainers = [_prepared_trainer(cell, execution, cache) for _ in range(count)]
+    indices = _short_epoch(trainers[0], count)
+    trainings = [training_on(trainer.stepper, trainer.train_samples, indices) for trainer in trainers]
     step = StackedStep(cache) if batching == "stacked" else separate_steps
 
-    def step_all() -> None:
-        step(tasks)
-        for task in tasks:
-            if task.error:
-                raise task.error
+    def epochs() -> None:
+        running = [
+            RunningTask(Task(cell), _epoch(training), stream)
+            for training, stream in zip(trainings, streams, strict=True)
+        ]
+        while running:
+            for task in step_together(running, step, _Nobody(), wait=batching != "streams"):
+                running.remove(task)
         if isinstance(step, StackedStep) and step.unstackable:
             raise Unstackable("or too large for the memory")
 
-    return Rate(batching, count, count / seconds_per_call(step_all, cache.device, BLOCKS, BLOCK_SECONDS))
+    steps = count * len(batch_sizes(len(indices), trainers[0].stepper.settings.batch_size))
+    with torch.random.fork_rng(devices=[cache.device] if cache.device.type == "cuda" else []):  # as `run_slots` does
+        return Rate(batching, count, steps / seconds_per_call(epochs, cache.device, BLOCKS, BLOCK_SECONDS))
 
 
-def _no_training() -> TrainingCoroutine[str | None]:
-    yield from ()
+def _epoch(training: RoundTraining) -> TrainingCoroutine[str | None]:
+    yield from training.train_epoch()
     return None
+
+
+def _short_epoch(trainer: CellTrainer, count: int) -> torch.Tensor:
+    """The training samples of the last round, or so many that an epoch of all slots takes no longer than a block."""
+    request = _full_batch_request(trainer)
+    request.run()
+    with timed(trainer.device) as clock:
+        request.run()
+    steps = min(MOST_STEPS, max(1, int(BLOCK_SECONDS / (count * max(clock.seconds, 1e-9)))))
+    indices = torch.from_numpy(trainer.rounds[-1].train).to(trainer.device)
+    return indices[: steps * trainer.stepper.settings.batch_size]
+
+
+class _Nobody:
+    """A `TaskSource` without tasks, to which nobody listens."""
+
+    def take(self, idle: bool) -> Task | None:
+        return None
+
+    def report(self, event: ProgressEvent) -> None:
+        pass

@@ -175,9 +175,7 @@ class CellTrainer:
             samples, indices = self.samples_of(split, round_)
             measured: tuple[float | None, float | None] = (None, None)
             if len(indices):
-                measured = yield from evaluation_coroutine(
-                    self.model, self.stepper.batch_metrics(samples), samples, indices
-                )
+                measured = yield from evaluation_coroutine(self.stepper.batch_metrics(samples), samples, indices)
             row[f"{split}_accuracy"], row[f"{split}_loss"] = measured
         return row
 

@@ -15,12 +15,15 @@ Replay = Callable[[], None]
 class GraphCapture(Protocol):
     """Captures work that takes nothing and returns nothing; `acceleration.graph_capture` implements it."""
 
-    def __call__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Replay:
-        """Runs `work` a few times, captures it, and returns a function that replays it.
+    def __call__(
+        self, work: Callable[[], None], generators: Sequence[torch.Generator], warm_up: Callable[[], None] | None = None
+    ) -> Replay:
+        """Warms up, captures `work`, and returns a function that replays it.
 
         Args:
             work: It reads and writes tensors that outlive the capture.
             generators: Generators that `work` draws from, beside the device's default one; every replay draws anew.
+            warm_up: Runs a few times before the capture: all kinds of kernels of `work`; None for `work` itself.
 
         Raises:
             RuntimeError: The work cannot be captured, for example because it waits for the device.

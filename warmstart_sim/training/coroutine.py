@@ -57,9 +57,8 @@ class PendingValues:
         return values
 
 
-def wait_for_values(tensor: torch.Tensor) -> TrainingCoroutine[list[float]]:
-    """Waits for the values of a one-dimensional tensor."""
-    pending = PendingValues(tensor)
+def arrived(pending: PendingValues) -> TrainingCoroutine[list[float]]:
+    """Waits for pending values, and returns them."""
     if not pending.ready:
         yield pending
     return pending.values()

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from warmstart_sim.training.batches import DeviceSamples
-from warmstart_sim.training.coroutine import PendingValues, TrainingCoroutine, run_to_end, wait_for_values
+from warmstart_sim.training.coroutine import PendingValues, TrainingCoroutine, arrived, run_to_end
 
 # A CPU's cache holds the activations of small batches only: ResNet-18 needs 1.8 times as long for a sample in batches
 # of 1,024 as in batches of 128. Smaller batches also let an early exit happen earlier.
@@ -41,7 +41,10 @@ def hits_and_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
 
 
 def batch_metrics(model: Callable[[torch.Tensor], torch.Tensor], samples: DeviceSamples) -> BatchMetrics:
-    """Returns a function that computes `hits_and_loss` for a batch of `samples`; `model` may be compiled."""
+    """Returns a function that computes `hits_and_loss` for a batch of `samples`, in the mode that the model is in.
+
+    `model` may be compiled.
+    """
 
     def metrics(index: torch.Tensor, width: int | None) -> torch.Tensor:
         inputs, labels = samples.batch(index, width)
@@ -57,7 +60,8 @@ def evaluate(model: nn.Module, samples: DeviceSamples, indices: torch.Tensor) ->
     Accuracy is the share of labels, not a mean of batch accuracies. Without samples both are NaN. Modules return to
     the mode that they were in. Texts are batched by length, which needs little padding.
     """
-    return run_to_end(evaluation_coroutine(model, batch_metrics(model, samples), samples, indices))
+    with _evaluation_mode(model):
+        return run_to_end(evaluation_coroutine(batch_metrics(model, samples), samples, indices))
 
 
 def train_accuracy(
@@ -74,44 +78,42 @@ def train_accuracy(
         indices: int64 on the device, shape (n,), n at least 1.
         at_least: The threshold that matters, in [0, 1]; None for a full pass.
     """
-    return run_to_end(train_accuracy_coroutine(model, batch_metrics(model, samples), samples, indices, at_least))
+    with _evaluation_mode(model):
+        return run_to_end(train_accuracy_coroutine(batch_metrics(model, samples), samples, indices, at_least))
 
 
 def evaluation_coroutine(
-    model: nn.Module, metrics: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor
+    metrics: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor
 ) -> TrainingCoroutine[tuple[float, float]]:
-    """`evaluate` as a coroutine; `metrics` evaluates the model on batches of `samples`."""
+    """`evaluate` as a coroutine; `metrics` evaluates a model on batches of `samples`, in evaluation mode."""
     if len(indices) == 0:
         return math.nan, math.nan
     total = torch.zeros(2, dtype=torch.float64, device=indices.device)
-    with _evaluation_mode(model):
-        for index, width in _batches(samples, samples.by_length(indices)):
-            total += metrics(index, width)
-        hits, loss = yield from wait_for_values(total)
+    for index, width in _batches(samples, samples.by_length(indices)):
+        total += metrics(index, width)
+    hits, loss = yield from arrived(PendingValues(total))
     labels = len(indices) * samples.labels_each
     return hits / labels, loss / labels
 
 
 def train_accuracy_coroutine(
-    model: nn.Module, metrics: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor, at_least: float | None
+    metrics: BatchMetrics, samples: DeviceSamples, indices: torch.Tensor, at_least: float | None
 ) -> TrainingCoroutine[float | None]:
-    """`train_accuracy` as a coroutine; `metrics` evaluates the model on batches of `samples`."""
+    """`train_accuracy` as a coroutine; `metrics` evaluates a model on batches of `samples`, in evaluation mode."""
     labels = len(indices) * samples.labels_each
     needed = -1 if at_least is None else fewest_correct(at_least, labels)
     missed = 0
-    with _evaluation_mode(model):
-        results = (
-            (PendingValues(metrics(index, width)), len(index)) for index, width in _batches(samples, indices.flip(0))
-        )
-        under_way = deque(itertools.islice(results, 1 + AHEAD[indices.device.type]))
-        while under_way:
-            pending, size = under_way.popleft()
-            if not pending.ready:
-                yield pending
-            missed += size * samples.labels_each - int(pending.values()[0])
-            if labels - missed < needed:
-                return None
-            under_way.extend(itertools.islice(results, 1))
+    results = (
+        (PendingValues(metrics(index, width)), len(index)) for index, width in _batches(samples, indices.flip(0))
+    )
+    under_way = deque(itertools.islice(results, 1 + AHEAD[indices.device.type]))
+    while under_way:
+        pending, size = under_way.popleft()
+        hits, _ = yield from arrived(pending)
+        missed += size * samples.labels_each - int(hits)
+        if labels - missed < needed:
+            return None
+        under_way.extend(itertools.islice(results, 1))
     return (labels - missed) / labels
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +13,12 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.seeding import scoped_torch_seed, torch_generator
 from warmstart_sim.training import part_state
 from warmstart_sim.training.batches import DeviceSamples, batch_sizes, bucket_by_length, epoch_order
-from warmstart_sim.training.coroutine import TrainingCoroutine, run_to_end, wait_for_values
+from warmstart_sim.training.coroutine import PendingValues, TrainingCoroutine, arrived, run_to_end
 from warmstart_sim.training.evaluation import evaluation_coroutine, train_accuracy_coroutine
+from warmstart_sim.training.moments import Moment
 from warmstart_sim.training.optimizers import NamedState, keep_state, state_by_name
 from warmstart_sim.training.plateau_drops import PlateauDrops
-from warmstart_sim.training.stepper import Stepper, StepRequest
+from warmstart_sim.training.stepper import Stepper
 from warmstart_sim.training.stop_rules import Status, StopRule
 from warmstart_sim.types import Hooks, StateDict
 
@@ -94,6 +94,21 @@ class RoundData:
     test_indices: torch.Tensor
 
 
+@dataclass(frozen=True)
+class EpochBatches:
+    """The batches of an epoch.
+
+    Attributes:
+        indices: The samples of all batches, one batch after another, int64 on the device.
+        sizes: The sizes of the batches.
+        widths: The length to which the texts of each batch are cut; None for other inputs.
+    """
+
+    indices: torch.Tensor
+    sizes: list[int]
+    widths: list[int | None]
+
+
 class RoundTraining:
     """Trains the stepper's model in place, one epoch at each call of `run_epoch`, until `status` is set.
 
@@ -148,6 +163,8 @@ class RoundTraining:
         self._round_index = round_index
         self._measure = measure_each_epoch
         self._device = data.train_indices.device
+        self._train_indices = data.train_indices.cpu()
+        self._next_batches: EpochBatches | None = None
         self._sizes = batch_sizes(len(data.train_indices), settings.batch_size)
         self._epochs_before = carried.epochs if carried else 0
         self._annealing: Annealing | None = None  # once it has begun
@@ -181,15 +198,17 @@ class RoundTraining:
 
         Accuracies in the row are fractions; None was not measured (or, for train accuracy, is too low to matter).
         """
-        rate, running_accuracy, running_loss, train_seconds = yield from self.train_epoch()
-
         started = self._now()
+        rate = self._set_learning_rate()
+        sums, count = yield from self._train()
+        trained = self._now()
+        # What follows is queued right behind the steps; the first values to arrive bring the sums along.
         train_accuracy = yield from self._check_train_accuracy()
-        criterion_seconds = self._now() - started
-
-        started = self._now()
+        checked = self._now()
         validation_accuracy, test_accuracy = yield from self._evaluate_held_out()
-        evaluation_seconds = self._now() - started
+        evaluated = self._now()
+        correct, loss_sum = yield from arrived(sums)
+        running_accuracy, running_loss = correct / count, loss_sum / count
 
         self._apply_stop_rule(running_accuracy, running_loss, train_accuracy, validation_accuracy)
         return {
@@ -201,18 +220,19 @@ class RoundTraining:
             "train_accuracy": train_accuracy,
             "validation_accuracy": validation_accuracy,
             "test_accuracy": test_accuracy,
-            "train_seconds": train_seconds,
-            "criterion_seconds": criterion_seconds,
-            "evaluation_seconds": evaluation_seconds,
+            "train_seconds": started.seconds_until(trained),
+            "criterion_seconds": trained.seconds_until(checked),
+            "evaluation_seconds": checked.seconds_until(evaluated),
         }
 
-    def train_epoch(self) -> TrainingCoroutine[tuple[float, float, float, float]]:
-        """The training of an epoch, without checks: (learning rate, running accuracy, mean loss, seconds)."""
+    def train_epoch(self) -> TrainingCoroutine[float]:
+        """The training of an epoch, without checks; its seconds. A rule `steps` counts from here."""
+        self.steps = 0
         started = self._now()
-        requests = self._step_requests()
-        rate = self._set_learning_rate()
-        running_accuracy, running_loss = yield from self._train_on(requests)
-        return rate, running_accuracy, running_loss, self._now() - started
+        self._set_learning_rate()
+        sums, _ = yield from self._train()
+        yield from arrived(sums)
+        return started.seconds_until(self._now())
 
     def _apply_stop_rule(
         self, running_accuracy: float, running_loss: float, train: float | None, validation: float | None
@@ -242,46 +262,47 @@ class RoundTraining:
         weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         optimizer = state_by_name(self.model, self.stepper.optimizer)
         self._annealing, self.status = Annealing(self.status, self.epochs, weights, optimizer), None
+        self._next_batches = None  # a `steps` rule may have cut it short
 
-    def _step_requests(self) -> list[StepRequest]:
-        """The steps of the next epoch; captures those whose shape is new."""
-        order, sizes = self._epoch_order()
-        indices = self._data.train_indices[order.to(self._device)]
-        widths = [self.stepper.width(width) for width in self._data.train.widths(indices, sizes)]
-        requests = [StepRequest(self.stepper, *each) for each in zip(indices.split(sizes), widths, strict=True)]
-        self.stepper.prepare(set(zip(sizes, widths, strict=True)))
-        return requests
-
-    def _train_on(self, requests: Sequence[StepRequest]) -> TrainingCoroutine[tuple[float, float]]:
-        """Trains on one pass; its running (accuracy, mean loss). It waits for the device at the end only."""
+    def _train(self) -> TrainingCoroutine[tuple[PendingValues, int]]:
+        """Trains on one pass without waiting for the device: (correct predictions, sum of losses), and the labels."""
         stepper = self.stepper
+        batches = self._next_batches or self._batches()
+        requests = stepper.requests(batches.indices, batches.sizes, batches.widths)
         stepper.clear_sums()
         stepper.seed_augmentation(self._seed, self._round_index, self.epochs)
         stepper.train_mode()
         with scoped_torch_seed(self._seed, "dropout", self._round_index, self.epochs, device=self._device):
             yield from requests
-        count = sum(len(each.index) for each in requests)
+        count = len(batches.indices)
         self.epochs += 1
-        self.steps += len(requests)
+        self.steps += len(batches.sizes)
         self.samples_seen += count
         for hook in self._hooks:
             if hook.after_epoch:
                 hook.after_epoch(self.model, stepper.optimizer)
-        correct, loss_sum = yield from wait_for_values(torch.stack((stepper.correct, stepper.loss_sum.double())))
-        labels = count * self._data.train.labels_each
-        return correct / labels, loss_sum / labels
+        # A CPU has no time to spare while it trains, and this may have been the last epoch.
+        self._next_batches = self._batches() if self._device.type == "cuda" else None
+        sums = PendingValues(torch.stack((stepper.correct, stepper.loss_sum.double())))
+        return sums, count * self._data.train.labels_each
 
-    def _epoch_order(self) -> tuple[torch.Tensor, list[int]]:
-        """Order and batch sizes of the next epoch; a `steps` rule may cut it short."""
-        indices, lengths = self._data.train_indices, self._data.train.lengths
-        order, sizes = epoch_order(len(indices), self._seed, self._round_index, self.epochs), self._sizes
+    def _batches(self) -> EpochBatches:
+        """The batches of the next epoch; a `steps` rule may cut it short."""
+        lengths = self._data.train.lengths
+        order, sizes = epoch_order(len(self._train_indices), self._seed, self._round_index, self.epochs), self._sizes
         if self._settings.bucketing is not None:
             assert lengths is not None  # checked by the constructor
             generator = torch_generator(self._seed, "bucketing", self._round_index, self.epochs)
-            order, sizes = bucket_by_length(order, sizes, lengths[indices.cpu()], self._settings.bucketing, generator)
+            order, sizes = bucket_by_length(
+                order, sizes, lengths[self._train_indices], self._settings.bucketing, generator
+            )
         if self._settings.until.steps is not None and self._annealing is None:
             sizes = sizes[: self._settings.until.steps - self.steps]
-        return order[: sum(sizes)], sizes
+        indices = self._train_indices[order[: sum(sizes)]]
+        widths = [self.stepper.width(width) for width in self._data.train.widths(indices, sizes)]
+        if self._device.type == "cuda":
+            indices = indices.pin_memory()
+        return EpochBatches(indices.to(self._device, non_blocking=True), sizes, widths)
 
     def _set_learning_rate(self) -> float:
         settings, drops, annealing = self._settings, self.drops.drops if self.drops else 0, self._annealing
@@ -299,11 +320,7 @@ class RoundTraining:
             return None
         at_least = None if self._measure or self.epochs >= self._settings.until.cap else self.rule.threshold
         samples, indices = self._data.train, self._data.train_indices
-        return (
-            yield from train_accuracy_coroutine(
-                self.model, self.stepper.batch_metrics(samples), samples, indices, at_least
-            )
-        )
+        return (yield from train_accuracy_coroutine(self.stepper.batch_metrics(samples), samples, indices, at_least))
 
     def _evaluate_held_out(self) -> TrainingCoroutine[tuple[float | None, float | None]]:
         data = self._data
@@ -317,14 +334,12 @@ class RoundTraining:
     def _accuracy(self, samples: DeviceSamples, indices: torch.Tensor) -> TrainingCoroutine[float | None]:
         if len(indices) == 0:
             return None
-        accuracy, _ = yield from evaluation_coroutine(self.model, self.stepper.batch_metrics(samples), samples, indices)
+        accuracy, _ = yield from evaluation_coroutine(self.stepper.batch_metrics(samples), samples, indices)
         return accuracy
 
-    def _now(self) -> float:
-        """Seconds, not counting graph capture, once this training's own work on the device is done."""
-        if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()
-        return time.perf_counter() - self.stepper.capture_seconds
+    def _now(self) -> Moment:
+        """When this training's work so far is done; seconds between two moments do not count captures."""
+        return Moment(self._device, self.stepper.capture_seconds)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed round needs, between two epochs; generators are seeded again."""
@@ -348,6 +363,7 @@ class RoundTraining:
             self.drops = replace(self.drops, **state["drops"])
         self.best_state, self.best_epoch, self.best_validation = state["best"]
         self.epochs, self.steps, self.samples_seen = state["counters"]
+        self._next_batches = None
         if state.get("annealing"):  # checkpoints of earlier versions have none
             self._annealing = Annealing(**state["annealing"])
         for hook, saved in zip(self._hooks, state["parts"], strict=True):

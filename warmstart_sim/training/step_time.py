@@ -13,7 +13,7 @@ import torch
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.coroutine import run_to_end
 from warmstart_sim.training.loop import RoundData, RoundTraining
-from warmstart_sim.training.stepper import Stepper, StepRequest
+from warmstart_sim.training.stepper import RUNS, Stepper, StepRequest
 
 BLOCKS = 5  # timed blocks of steps; their median is the result
 BLOCK_SECONDS = 0.05  # about, of a block; a block has at least two steps
@@ -67,29 +67,35 @@ def measure(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor) -> 
 
 def _epoch_seconds(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor) -> float:
     """The median time of an epoch of one step."""
+    training = training_on(stepper, samples, indices)
+    run_to_end(training.train_epoch())
+    return statistics.median(run_to_end(training.train_epoch()) for _ in range(EPOCHS))
+
+
+def training_on(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor) -> RoundTraining:
+    """A training on these samples as the stepper has begun it, for `train_epoch`; it has nothing to evaluate."""
     data = RoundData(samples, indices, indices[:0], samples, indices[:0])
-
-    def epoch() -> float:
-        training = RoundTraining(stepper, data, stepper.hooks, seed=0, round_index=0, trainable=stepper.trainable)
-        *_, seconds = run_to_end(training.train_epoch())
-        return seconds
-
-    epoch()
-    return statistics.median(epoch() for _ in range(EPOCHS))
+    return RoundTraining(stepper, data, stepper.hooks, seed=0, round_index=0, trainable=stepper.trainable)
 
 
 def _seconds(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor, size: int) -> float:
-    request = step_request(stepper, samples, indices, size)
+    steps = max(1, min(len(indices) // stepper.settings.batch_size, RUNS[0])) if stepper.makes_runs else 1
+    requests = step_requests(stepper, samples, indices, size, steps)
     stepper.train_mode()
-    return seconds_per_call(request.run, indices.device, BLOCKS, BLOCK_SECONDS)
+
+    def make_steps() -> None:
+        for request in requests:
+            request.run()
+
+    return seconds_per_call(make_steps, indices.device, BLOCKS, BLOCK_SECONDS) / steps
 
 
-def step_request(stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor, size: int) -> StepRequest:
-    """A step on a batch of `size` of the samples, repeated if they are fewer; captured if steps are captured."""
-    index = indices[torch.arange(size, device=indices.device) % len(indices)]
-    width = stepper.width(samples.mean_length)
-    stepper.prepare({(size, width)})
-    return StepRequest(stepper, index, width)
+def step_requests(
+    stepper: Stepper, samples: DeviceSamples, indices: torch.Tensor, size: int, steps: int = 1
+) -> list[StepRequest]:
+    """Steps on batches of `size` of the samples, repeated if they are fewer; captured if steps are captured."""
+    index = indices[torch.arange(size * steps, device=indices.device) % len(indices)]
+    return stepper.requests(index, [size] * steps, [stepper.width(samples.mean_length)] * steps)
 
 
 def seconds_per_call(call: Callable[[], object], device: torch.device, blocks: int, block_seconds: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
@@ -26,31 +27,35 @@ from warmstart_sim.training.starts import freeze_all_but, train_mode, trains_by_
 from warmstart_sim.types import Hooks
 
 Step = Callable[[torch.Tensor, int | None], None]  # the batch's indices, and the length to which its texts are cut
-Shape = tuple[int, int | None]  # a batch's size, and that length
+Shape = tuple[int, int | None, int]  # a batch's size, that length, and the number of steps on such batches in a row
 
 CAPTURED_EVALUATION_BATCH = BATCH["cuda"]  # samples of a captured evaluation batch; shorter ones are padded
 KEPT_COMPOSITIONS = 3  # of hooks: cells of several arms take turns on a stepper
 UNCAPTURABLE_STATE = "a part replaces tensors or changes numbers in its state; change tensors in place"
+RUNS = (64, 8, 1)  # steps of a small model that are captured together
+SMALL = 16  # tensors of parameters: a larger model keeps a GPU busy for longer than the launch of its step takes
 TEXT_STEP = 32  # captured steps cut texts to multiples of this: each width needs a graph
 
 
 @dataclass(frozen=True, slots=True)
 class StepRequest:
-    """A training step that a training coroutine asks for.
+    """A training step that a training coroutine asks for, or several in a row.
 
     Attributes:
-        stepper: Makes the step.
-        index: The batch's indices into the training samples, int64 on the device.
-        width: The number of tokens to which its texts are cut; None for other inputs.
+        stepper: Makes the steps.
+        index: The indices of their batches into the training samples, one batch after another, int64 on the device.
+        width: The number of tokens to which texts are cut; None for other inputs.
+        steps: Their number, with batches of one size.
     """
 
     stepper: Stepper
     index: torch.Tensor
     width: int | None
+    steps: int = 1
 
     def run(self) -> None:
-        """Makes the step alone."""
-        self.stepper.step(self.index, self.width)
+        """Makes the steps, without those of other models."""
+        self.stepper.step(self.index, self.width, self.steps)
 
 
 @dataclass(eq=False)
@@ -128,6 +133,8 @@ class Stepper:
         self.trains_by_default = trains_by_default(model)
         self._precision = usable_precision(model, settings.precision)
         self._forward = compiled(model) if settings.compile and self.device.type == "cpu" else None
+        self._modules = list(model.modules())
+        self._training_modes: list[bool] = []  # of these modules; empty before they are known
         self._attached: list[RemovableHandle] = []  # forward hooks of the round's parts
         self._captures_steps = captures_steps
         self._free_memory = free_memory
@@ -184,13 +191,21 @@ class Stepper:
     def _set_trainable(self, trainable: frozenset[str] | None) -> None:
         """Freezes the other parameters, and makes an optimiser that holds the trainable ones only."""
         self.trainable = trainable
+        self._training_modes = []
         freeze_all_but(self.model, trainable, self.trains_by_default)
         self.model.zero_grad()  # gradients of frozen parameters would stay around for ever
         self.optimizer = make_optimizer(self.model, self.settings.optimizer, captured=self.graph_capture is not None)
 
     def train_mode(self) -> None:
-        """Puts the model into training mode; frozen BatchNorm stays in evaluation mode."""
-        train_mode(self.model)
+        """Puts the model into training mode unless it is; frozen BatchNorm stays in evaluation mode."""
+        if self._training_modes != [module.training for module in self._modules]:
+            train_mode(self.model)
+            self._training_modes = [module.training for module in self._modules]
+
+    def evaluation_mode(self) -> None:
+        """Puts the model into evaluation mode unless it is; the next `train_mode` ends it."""
+        if any(module.training for module in self._modules):
+            self.model.eval()
 
     def set_learning_rate(self, rate: float) -> None:
         """Sets the rate of the next steps."""
@@ -212,8 +227,33 @@ class Stepper:
         assert self.samples is not None
         return min(-(-width // TEXT_STEP) * TEXT_STEP, self.samples.inputs.shape[1])
 
+    def requests(self, indices: torch.Tensor, sizes: Sequence[int], widths: Sequence[int | None]) -> list[StepRequest]:
+        """The steps on some batches, in their order, after capturing those whose shape is new.
+
+        Args:
+            indices: The samples of all batches, concatenated.
+            sizes: The sizes of the batches.
+            widths: The length to which the texts of each are cut.
+        """
+        shapes: list[Shape] = []
+        for (size, width), alike in itertools.groupby(zip(sizes, widths, strict=True)):
+            left = len(list(alike))
+            for steps in RUNS if self.makes_runs else (1,):
+                count, left = divmod(left, steps)
+                shapes += [(size, width, steps)] * count
+        self.prepare(set(shapes))
+        parts = indices.split([size * steps for size, _, steps in shapes])
+        return [StepRequest(self, index, *shape[1:]) for index, shape in zip(parts, shapes, strict=True)]
+
+    @property
+    def makes_runs(self) -> bool:
+        """Whether steps are captured several at a time: nothing of the host's comes between two, and they are short."""
+        captures = self.graph_capture is not None and self._captures_steps and self._composition.capturable
+        alone = not self._composition.after_step and self.samples is not None and self.samples.lengths is None
+        return captures and alone and len(list(self.model.parameters())) <= SMALL
+
     def prepare(self, shapes: set[Shape]) -> None:
-        """Captures or compiles the steps for batches of new shapes among these; the training does not change."""
+        """Captures or compiles the steps of new shapes among these; the training does not change."""
         now = self._composition
         outdated = now.watch.changed()  # by a part's `after_epoch`, or because the round was resumed
         if outdated and self.graph_capture is not None:
@@ -223,9 +263,9 @@ class Stepper:
             for shape in sorted(shapes - now.steps.keys(), key=str):
                 self._new_step(shape)
 
-    def step(self, index: torch.Tensor, width: int | None) -> None:
-        """Trains on one batch."""
-        shape = len(index), width
+    def step(self, index: torch.Tensor, width: int | None, steps: int = 1) -> None:
+        """Trains on one batch, or on several of one size, one after another."""
+        shape = len(index) // steps, width, steps
         step = self._composition.steps.get(shape) or self._new_step(shape)
         step(index, width)
         for call in self._composition.after_step:
@@ -234,24 +274,26 @@ class Stepper:
     def _new_step(self, shape: Shape) -> Step:
         if self.graph_capture is not None and self._composition.capturable:
             step = self._captured(shape)
-        elif self.compiles and shape == (self.settings.batch_size, None):
+        elif self.compiles and shape == (self.settings.batch_size, None, 1):
             step = self._compiled_step()
         else:
-            step = self._eager_step(shape[0])
+            step = self._eager_steps(shape)
         self._composition.steps[shape] = step
         return step
 
-    def _eager_step(self, size: int) -> Step:
-        """The step for batches of a size, kernel by kernel."""
+    def _eager_steps(self, shape: Shape) -> Step:
+        """The steps of a shape, kernel by kernel."""
         step = self._composition.eager_step
-        if self.device.type != "cuda" or size != self.settings.batch_size:
+        size, _, steps = shape
+        if steps == 1 and (self.device.type != "cuda" or size != self.settings.batch_size):
             return step
 
-        def full_step(index: torch.Tensor, width: int | None) -> None:
-            with cudnn_benchmark(self.device, True):
-                step(index, width)
+        def eager_steps(index: torch.Tensor, width: int | None) -> None:
+            with cudnn_benchmark(self.device, size == self.settings.batch_size):
+                for batch in index.view(steps, size):
+                    step(batch, width)
 
-        return full_step
+        return eager_steps
 
     @property
     def compiles(self) -> bool:
@@ -271,8 +313,7 @@ class Stepper:
         index = torch.zeros(BATCH["cpu"], dtype=torch.int64)
         if width is not None or len(samples) < len(index) or self._forward is None:
             return plain
-        full = batch_metrics(self._forward, samples)
-        self.model.eval()
+        full = self._evaluating(batch_metrics(self._forward, samples))
         if not self._is_compiled(lambda: full(index, None)):
             return plain
         return lambda index, width: (full if len(index) == BATCH["cpu"] else plain)(index, width)
@@ -289,8 +330,11 @@ class Stepper:
         return self._forward is not None
 
     def batch_metrics(self, samples: DeviceSamples) -> BatchMetrics:
-        """A function that counts hits and losses of a batch, replayed or compiled as steps are."""
-        plain = batch_metrics(self.model, samples)
+        """A function that counts hits and losses of a batch, replayed or compiled as steps are.
+
+        It may leave the model in evaluation mode.
+        """
+        plain = self._evaluating(batch_metrics(self.model, samples))
         if self.graph_capture is None and not self.compiles:
             return plain
         make = self._compiled_metrics if self.graph_capture is None else self._captured_metrics
@@ -302,6 +346,13 @@ class Stepper:
             return self._metrics[key](index, width)
 
         return quick
+
+    def _evaluating(self, metrics: BatchMetrics) -> BatchMetrics:
+        def evaluated(index: torch.Tensor, width: int | None) -> torch.Tensor:
+            self.evaluation_mode()
+            return metrics(index, width)
+
+        return evaluated
 
     def load_optimizer(self, state: dict[str, object]) -> None:
         """Restores the state of an interrupted round. Its tensors are new, so captured steps are captured again."""
@@ -355,20 +406,24 @@ class Stepper:
         return step
 
     def _captured(self, shape: Shape) -> Step:
-        size, width = shape
-        static = torch.zeros(size, dtype=torch.int64, device=self.device)
+        size, width, steps = shape
+        static = torch.zeros(steps, size, dtype=torch.int64, device=self.device)
         step = self._composition.eager_step
 
+        def first() -> None:
+            step(static[0], width)
+
         def work() -> None:
-            step(static, width)
+            for batch in static:
+                step(batch, width)
 
         self.train_mode()
-        replay = self._replay(work, "training step", full=size == self.settings.batch_size)
+        replay = self._replay(work, "training step", full=size == self.settings.batch_size, warm_up=first)
         if replay is None:
-            return self._eager_step(size)
+            return self._eager_steps(shape)
 
         def replayed(index: torch.Tensor, width: int | None) -> None:
-            static.copy_(index)
+            static.copy_(index.view(steps, size))
             replay()
 
         return replayed
@@ -383,7 +438,7 @@ class Stepper:
                 inputs, labels = samples.batch(static, width)
                 result.copy_(hits_and_loss(self.model(inputs), labels, counts))
 
-        self.model.eval()
+        self.evaluation_mode()
         replay = self._replay(work, "evaluation", full=True)
         if replay is None:
             return plain
@@ -396,22 +451,24 @@ class Stepper:
 
         return replayed
 
-    def _replay(self, work: Callable[[], None], what: str, *, full: bool) -> Replay | None:
+    def _replay(
+        self, work: Callable[[], None], what: str, *, full: bool, warm_up: Callable[[], None] | None = None
+    ) -> Replay | None:
         """Captures work, or warns and returns None; `full` says whether batches of this size are most of them."""
         started = time.perf_counter()
         try:
             return capture_or_warn(
-                lambda: self._capture(work), what, self.device, frequent=full, free_memory=self._free_memory
+                lambda: self._capture(work, warm_up), what, self.device, frequent=full, free_memory=self._free_memory
             )
         finally:
             self.capture_seconds += time.perf_counter() - started
 
-    def _capture(self, work: Callable[[], None]) -> Replay:
+    def _capture(self, work: Callable[[], None], warm_up: Callable[[], None] | None) -> Replay:
         assert self.graph_capture is not None
         now = self._composition
         watch = part_state.Watch(now.watch.states)
         with self.preserve_state():
-            replay = self.graph_capture(work, [self.generator])
+            replay = self.graph_capture(work, [self.generator], warm_up)
             if watch.changed():
                 now.capturable = False
                 raise RuntimeError(UNCAPTURABLE_STATE)
