@@ -44,7 +44,7 @@ def main(device: str = "cpu") -> None:
             trainer = CellTrainer(cell, ExecutionSettings(Path(), device=device))
             trainer.begin(trainer.rounds[1], trainer.fresh_weights(7))
             index = torch.from_numpy(trainer.rounds[1].train[:BATCH]).to(device)
-            trainer.stepper.prepare({(BATCH, None)})
+            trainer.stepper.prepare({(BATCH, None, 1)})
             trainer.stepper.train_mode()
             steps[cell.arm.label] = lambda stepper=trainer.stepper, index=index: stepper.step(index, None)
         seconds = {label: [] for label in steps}

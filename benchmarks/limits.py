@@ -124,7 +124,7 @@ def one_step(problem: Problem, *, captured: bool) -> Callable[[], None]:
     index = torch.arange(BATCH, device=problem.device)
     assert stepper.samples is not None
     width = stepper.width(stepper.samples.mean_length)
-    stepper.prepare({(BATCH, width)})
+    stepper.prepare({(BATCH, width, 1)})
     return lambda: stepper.step(index, width)
 
 

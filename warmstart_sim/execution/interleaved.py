@@ -264,10 +264,11 @@ class StackedStep:
             OutOfMemoryError: There is too little memory on the device.
         """
         requests = {id(task.request.stepper): task.request for task in group if isinstance(task.request, StepRequest)}
-        stack = self._stacks.pop(kind, None)
-        is_new = stack is None or {id(stepper) for stepper in stack.steppers} != requests.keys()
+        found = self._stacks.pop(kind, None)
         try:
-            if is_new:
+            if found is not None and {id(stepper) for stepper in found.steppers} == requests.keys():
+                stack = found
+            else:
                 steppers = [request.stepper for request in requests.values()]
                 stack = Stack(steppers, self._cache.graph_capture())
             stack.step([requests[id(stepper)] for stepper in stack.steppers])
@@ -279,7 +280,7 @@ class StackedStep:
         except Exception:  # from a user's part in one of the tasks
             return False
         self._stacks[kind] = stack  # as the most recent one
-        if is_new:
+        if stack is not found:
             if len(self._stacks) > KEPT_STACKS:
                 self._stacks.popitem(last=False)
             self._cache.keep_to_budget(self._stacks)
