@@ -182,7 +182,7 @@ def test_stacks_that_hold_too_much_memory_are_dropped(tmp_path, monkeypatch):
         step(self, tasks), alive.append(sum(each() is not None for each in made))
     ))  # fmt: skip
     raw = scenario(vary={"model.widths": [[8], [9]]}, seeds=[0, 1], stream={"name": "static"})
-    raw["training"] |= {"until": {"epochs": 1}}
+    raw["training"] |= {"until": {"epochs": 1}, "batch_size": 64}  # a step each
     run(raw, tmp_path, slots=4, batching="stacked", prepare=full)
     assert len(made) >= 2
     assert max(alive) == 1
