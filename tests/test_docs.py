@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 REGISTRIES = (
     registry.STRATEGIES, registry.PARTS, registry.PROBES, registry.ANALYSES, registry.DATASETS, registry.STREAMS,
-    registry.MODELS,
+    registry.CHANGES, registry.MODELS,
 )  # fmt: skip
 CHANGES = ("set_", "strategies", "seeds", "rehearse")  # options of a command that change the scenario
 MINIMAL = {"name": "fragment", "data": "digits", "strategies": {"random_init": {}}}
@@ -147,6 +147,7 @@ def test_examples_of_new_modules_train_in_a_scenario(documented_modules, tiny_sc
     """Each example is one file and no other change: a scenario names it, and its cells train and measure."""
     monkeypatch.setattr("warmstart_sim.report.write", lambda folder: None)
     tiny_scenario |= {
+        "stream": {"name": "online", "chunk_size": 50, "changes": {"fade": {"per_round": 0.2}}},
         "model": {"name": "two_layers", "units": 12},
         "strategies": {
             "random_init": {},
@@ -212,7 +213,8 @@ def test_every_column_and_every_name_is_explained():
     assert {name for name in names if f"\n## `{name}`" not in text["strategies_and_parts"]} == set()
     listed = [(registry.PROBES, "strategies_and_parts"), (registry.ANALYSES, "results_and_report")]
     assert {name for each, page in listed for name in each.names() if f"\n| `{name}` |" not in text[page]} == set()
-    names = {name for each in (registry.DATASETS, registry.STREAMS, registry.MODELS) for name in each.names()}
+    in_scenarios = (registry.DATASETS, registry.STREAMS, registry.CHANGES, registry.MODELS)
+    names = {name for each in in_scenarios for name in each.names()}
     assert {name for name in names if f"`{name}`" not in text["scenarios"]} == set()
     options = {
         option
@@ -221,12 +223,7 @@ def test_every_column_and_every_name_is_explained():
         for option in fields(each, name)
     }
     assert {option for option in options if f"`{option}`" not in text["strategies_and_parts"]} == set()
-    options = {
-        option
-        for each in (registry.DATASETS, registry.STREAMS, registry.MODELS)
-        for name in each.names()
-        for option in fields(each, name)
-    }
+    options = {option for each in in_scenarios for name in each.names() for option in fields(each, name)}
     assert {option for option in options if f"`{option}`" not in text["scenarios"]} == set()
 
 

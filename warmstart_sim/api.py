@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from warmstart_sim.execution.status import Status
     from warmstart_sim.results.tables import Run
+    from warmstart_sim.scenario.splits import RoundSize
     from warmstart_sim.training.settings import Training
 
 
@@ -137,6 +138,7 @@ class Size:
     """The size of a scenario. Rounds and steps are those that are trained: shared first phases once, copies never.
 
     Attributes:
+        streams: The sizes of the rounds of each stream: several, where its settings are varied.
         budgets: Where stages share a budget, the epochs and the steps of a cell of each arm. Cells of an arm differ
             where stages do not divide the budget, arms also where their batch sizes differ.
         notes: What the settings of its speed mean on this machine.
@@ -149,6 +151,7 @@ class Size:
     first_phases: int
     rounds: int
     steps: int
+    streams: tuple[tuple[RoundSize, ...], ...] = ()
     budgets: Mapping[str, tuple[Range, Range]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -159,21 +162,24 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
     Raises:
         WarmstartError: Something is wrong with the scenario, or its stream does not fit its data.
     """
-    from warmstart_sim.scenario.splits import checked_training_sizes
+    from warmstart_sim.scenario.splits import checked_round_sizes
 
     scenario, cells = scenarios.plan(raw, where)
     phases = scenarios.first_phases(cells)
     rounds = steps = 0
     spent: dict[str, list[tuple[int, int]]] = {}
     work = [*phases, *cells]
-    for cell, sizes in zip(work, checked_training_sizes(work, find_data_root(data_root), where), strict=True):
+    streams: dict[tuple[RoundSize, ...], None] = {}
+    for cell, sizes in zip(work, checked_round_sizes(work, find_data_root(data_root), where), strict=True):
+        if cell.seed == scenario.header.seeds[0] and not cell.is_first_phase:
+            streams[tuple(sizes)] = None
         if cell.copy_of:
             continue
         first = 1 if cell.first_phase or cell.pretraining else 0
         if cell.shares_first_round:
             del sizes[0]
         rounds += len(sizes)
-        of_rounds = [_most(cell.arm.training.in_round(first + n), count) for n, count in enumerate(sizes)]
+        of_rounds = [_most(cell.arm.training.in_round(first + n), each.train) for n, each in enumerate(sizes)]
         total = sum(epochs for epochs, _ in of_rounds), sum(steps for _, steps in of_rounds)
         steps += total[1]
         shares = STREAMS.has_trait(cell.stream.name, "shares_budget")
@@ -186,7 +192,7 @@ def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> S
         for epochs, of_steps in [tuple(zip(*each, strict=True))]
     }
     arms, seeds, notes = len(scenario.arms), len(scenario.header.seeds), check_notes(work, steps)
-    return Size(len(cells), copies, arms, seeds, len(phases), rounds, steps, budgets, notes)
+    return Size(len(cells), copies, arms, seeds, len(phases), rounds, steps, tuple(streams), budgets, notes)
 
 
 def _most(training: Training, samples: int) -> tuple[int, int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from warmstart_sim.execution.launch import RunOutcome
+    from warmstart_sim.scenario.splits import RoundSize
 
 # Newer versions of typer bundle click, older ones import it; both give access to its errors through this class.
 UsageError: Any = typer.BadParameter.__base__
@@ -417,6 +419,10 @@ def check(
     phases = f", {_count(size.first_phases, 'first phase')}" if size.first_phases else ""
     cells += f", {size.copies:,} of them copied" if size.copies else ""
     print(f"{where}: valid; {cells}{phases}, {_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}")
+    for sizes in size.streams[:MAX_STREAMS_SHOWN]:
+        print(_sizes(sizes))
+    if len(size.streams) > MAX_STREAMS_SHOWN:
+        print(f"and {_count(len(size.streams) - MAX_STREAMS_SHOWN, 'more stream')}")
     budgets = {
         arm: f"{_span(*epochs, 'epoch')}, {_span(*steps, 'step')}" for arm, (epochs, steps) in size.budgets.items()
     }
@@ -428,10 +434,28 @@ def check(
         print(f"note: {note}")
 
 
+def _sizes(rounds: Sequence[RoundSize]) -> str:
+    """The sizes of a stream's rounds, and how many samples each has in common with the round before."""
+    train, new = (_listed([getattr(each, name) for each in rounds]) for name in ("train", "new"))
+    text = f"rounds of {train} training samples, {new} of them new"
+    kept = [each.again / before.train for before, each in itertools.pairwise(rounds)]
+    if not kept or min(kept) >= 1:
+        return text + ("; each has all samples of the round before" if kept else "")
+    least, most = (round(100 * share) for share in (min(kept), max(kept)))
+    return f"{text}; each has {least}{f' to {most}' if most > least else ''} % of the samples of the round before"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Numbers with thousands separators; of many, the first four and the last."""
+    shown = [f"{number:,}" for number in numbers]
+    return ", ".join(shown if len(shown) <= 6 else [*shown[:4], f"... {shown[-1]}"])
+
+
 def _span(least: int, most: int, noun: str) -> str:
     return _count(most, noun) if least == most else f"{least:,} to {_count(most, noun)}"
 
 
+MAX_STREAMS_SHOWN = 4  # by `check`
 PARTS_CHANGE = ("inputs", "the loss", "weights", "hidden units", "training")  # in this order in `list`
 
 
@@ -458,6 +482,7 @@ def list_(traceback: Traceback = False) -> None:
         "Data sets": registry.DATASETS,
         "Models": registry.MODELS,
         "Streams": registry.STREAMS,
+        "Changes of a stream": registry.CHANGES,
     }
     groups |= {title: summaries(each, each.names()) for title, each in others.items()}
     groups["Scenario files"] = {name: headline(path) for name, path in bundled_scenarios().items()}

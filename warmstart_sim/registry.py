@@ -1,4 +1,6 @@
-"""Registries of strategies, parts, probes, analyses, data sets, streams and models, filled by importing packages.
+"""Registries of strategies, parts, probes, analyses, data sets, streams, their changes and models.
+
+They are filled by importing packages.
 
 To add one, write a function (or a frozen dataclass) in a file of the package and put `@NAME.register("its_name")` above
 it; nothing else has to change. Its keyword-only parameters (or fields) are its options: their annotations are the
@@ -158,5 +160,7 @@ PROBES: Registry[Any] = Registry("probe", "warmstart_sim.probes")
 ANALYSES: Registry[Any] = Registry("analysis", "warmstart_sim.analyses")
 DATASETS: Registry[Any] = Registry("data set", "warmstart_sim.datasets")
 STREAMS: Registry[Any] = Registry("stream", "warmstart_sim.streams")
+CHANGES: Registry[Any] = Registry("change of a stream", "warmstart_sim.streams.changes")
 MODELS: Registry[Any] = Registry("model", "warmstart_sim.models")
-REGISTRIES = {registry.kind: registry for registry in (STRATEGIES, PARTS, PROBES, ANALYSES, DATASETS, STREAMS, MODELS)}
+ALL = (STRATEGIES, PARTS, PROBES, ANALYSES, DATASETS, STREAMS, CHANGES, MODELS)
+REGISTRIES = {registry.kind: registry for registry in ALL}

@@ -6,7 +6,7 @@ Importing this module never imports torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -93,13 +93,21 @@ class Round:
 
     Attributes:
         index: 0 for the first round.
-        train: Indices of all samples to train on, into the training set, the newest last.
+        train: Indices of all samples to train on, into the training set, the newest last. A duplicate is there twice.
         new: Indices of the samples that arrived with this round; a subset of `train`.
+        classes: The classes that arrive with this round, if classes arrive one after another; else None.
+        validation: Indices of the round's validation samples, into the training set; None for all that are held out.
+        test: Indices of the test samples of the round's test accuracy, into the test set; None for all.
+        like_new: Indices of the test samples that are like the round's new samples; None if all rounds have the same.
     """
 
     index: int
     train: IntArray
     new: IntArray
+    classes: IntArray | None = None
+    validation: IntArray | None = None
+    test: IntArray | None = None
+    like_new: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class ModelFunctions(Protocol):
     def block_inputs(self, weights: StateDict, block: str, inputs: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
     def gradients(self, weights: StateDict, indices: IntArray) -> dict[str, torch.Tensor]: ...  # noqa: D102
     def samples(self, indices: IntArray) -> tuple[torch.Tensor, torch.Tensor]: ...  # noqa: D102
-    def evaluate(self, weights: StateDict, split: Split) -> tuple[float | None, float | None]: ...  # noqa: D102
+    def evaluate(self, weights: StateDict, split: Split | int) -> tuple[float | None, float | None]: ...  # noqa: D102
 
 
 Split = Literal["train", "validation", "test"]
@@ -160,6 +168,8 @@ class RoundContext:
         trainable: For parts and probes, names of the parameters that train in the round; None for all.
         weights: For probes, the weights now: the model's own tensors, which must not be changed.
         epoch: For probes, how many epochs of the round are over.
+        tested_rounds: Indices of all rounds of the cell, if they have test samples of their own; else empty.
+        rows: For probes, the cell's rows of rounds.csv so far.
         functions: Evaluates the model for the methods below; None where there is no model, as in an example.
     """
 
@@ -176,6 +186,8 @@ class RoundContext:
     trainable: Collection[str] | None = None
     weights: StateDict | None = None
     epoch: int = 0
+    tested_rounds: tuple[int, ...] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
     functions: ModelFunctions | None = None
 
     @cached_property
@@ -224,8 +236,11 @@ class RoundContext:
         """Normalised inputs (n, ...) and labels (n,) of training samples, on the device."""
         return self._functions.samples(indices)
 
-    def evaluate(self, weights: StateDict, split: Split) -> tuple[float | None, float | None]:
-        """Accuracy and mean cross-entropy on the round's "train", the "validation" or the "test" set; None if empty."""
+    def evaluate(self, weights: StateDict, split: Split | int) -> tuple[float | None, float | None]:
+        """Accuracy and mean cross-entropy on the round's "train", "validation" or "test" samples; None if empty.
+
+        With the index of one of `tested_rounds` it is on the test samples that are like that round's new samples.
+        """
         return self._functions.evaluate(weights, split)
 
     def step_generator(self, purpose: str, step: int, device: str | torch.device = "cpu") -> torch.Generator:

@@ -52,8 +52,10 @@ def context_of(name: str = "small_cnn", model: nn.Module | None = None, new: int
     context = round_context(
         model, models.layout(model), source, Round(1, everything, everything[COUNT - new :]), seed=0, previous=state,
         fresh=state, initial=lambda: state, evaluation_sets=lambda split: (source, torch.arange(COUNT)),
+        tested_rounds=(0, 1, 2),
     )  # fmt: skip
-    return RoundContext(**{**vars(context), "start": state, "weights": dict(model.state_dict()), **changes})
+    measured = {"weights": dict(model.state_dict()), "epoch": 1, "rows": [{"round": 0, "present_accuracy": 0.5}]}
+    return RoundContext(**{**vars(context), "start": state, **measured, **changes})
 
 
 @pytest.mark.parametrize("probe", PROBES.names())

@@ -13,7 +13,7 @@ inf, nan = float("inf"), float("nan")
 SECTIONS = f"(allowed here: {', '.join(parsing.SECTIONS)})"
 DATA = "(allowed here: name, validation_fraction, normalize, train_samples, test_samples, label_noise"
 DATA_KEYS, ARRAYS_KEYS = f"{DATA})", f"{DATA}, path, classes, test_fraction, arrival)"
-CHUNK_KEYS = "(allowed here: name, rounds, chunk_size, order)"
+CHUNK_KEYS = "(allowed here: name, rounds, changes, chunk_size, order)"
 TRAINING_KEYS = (
     "(allowed here: optimizer, schedule, batch_size, bucketing, until, precision, compile, threads, report, "
     "optimizer_state, later_rounds)"

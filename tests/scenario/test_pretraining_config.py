@@ -46,7 +46,10 @@ def phases(raw: dict[str, Any]) -> set[str]:
 def checked(raw: dict[str, Any]) -> list[list[int]]:
     """The training sizes of all first phases and cells, as `check` and `run` find them out."""
     found = cells(raw)
-    return splits.checked_training_sizes([*scenarios.first_phases(found), *found], NOWHERE, "f.yaml")
+    return [
+        [each.train for each in sizes]
+        for sizes in splits.checked_round_sizes([*scenarios.first_phases(found), *found], NOWHERE, "f.yaml")
+    ]
 
 
 # What cells share.
@@ -141,8 +144,8 @@ def test_with_the_targets_normalisation_there_is_a_first_phase_for_each_target(p
 
 def test_fraction_same_takes_the_targets_share_of_the_source(pretrained):
     raw = pretrained({"stream.source.fraction": "same", "vary": {"stream.fraction": [0.25, 0.5]}, "seeds": [0]})
-    sizes = {cell.first_phase.id: splits.training_sizes(cell.first_phase, NOWHERE) for cell in cells(raw)}
-    assert list(sizes.values()) == [[round(0.25 * 1198)], [599]]
+    sizes = {cell.first_phase.id: splits.round_sizes(cell.first_phase, NOWHERE)[0].train for cell in cells(raw)}
+    assert list(sizes.values()) == [round(0.25 * 1198), 599]
 
 
 def test_a_checkpoint_has_no_first_phase_and_is_part_of_the_id(pretrained):
@@ -331,15 +334,16 @@ SOURCE_KEYS = (
         (
             "stream.sorce=svhn",
             "stream.sorce: unknown key; did you mean 'source'? (allowed here: name, rounds, "
-            "first_phase_epochs, checkpoint, weights, head, source, fraction, order)",
+            "changes, first_phase_epochs, checkpoint, weights, head, source, fraction, order)",
         ),
         (
             "stream={name: online, source: digits}",
-            "stream.source: unknown key (allowed here: name, rounds, chunk_size, order)",
+            "stream.source: unknown key (allowed here: name, rounds, changes, chunk_size, order)",
         ),
         (
             "stream={name: split, checkpoint: w.pt}",
-            "stream.checkpoint: unknown key (allowed here: name, rounds, first_phase_epochs, fraction, order, repeats)",
+            "stream.checkpoint: unknown key (allowed here: name, rounds, changes, first_phase_epochs, fraction, order, "
+            "repeats)",
         ),
         (
             "stream.source.name=a:b:c",

@@ -14,7 +14,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.rehearsal import INCLUDED, MAX_CELLS, MAX_ROUNDS, rehearsal
 from warmstart_sim.scenario.resolved import resolved_scenario
-from warmstart_sim.scenario.splits import training_sizes
+from warmstart_sim.scenario.splits import round_sizes
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 
@@ -25,7 +25,7 @@ def rehearsed(raw):
     stored = yaml.safe_load(yaml.safe_dump(resolved_scenario(small, scenario), sort_keys=False))
     assert [cell.id for cell in scenarios.plan(stored, "scenario.yaml")[1]] == [cell.id for cell in cells]
     for cell in cells:
-        assert len(training_sizes(cell, Path("no-such-folder"))) <= MAX_ROUNDS
+        assert len(round_sizes(cell, Path("no-such-folder"))) <= MAX_ROUNDS
     assert len(cells) <= MAX_CELLS
     return small, cells
 

@@ -15,6 +15,10 @@ def first_cell(raw):
     return scenarios.plan(raw, "f.yaml")[1][0]
 
 
+def training_sizes(cell, data_root):
+    return [each.train for each in splits.round_sizes(cell, data_root)]
+
+
 def test_held_out_and_dealt_out_samples_are_apart_and_together_all(edited):
     cell = first_cell(edited({"data.validation_fraction": 0.25}))
     dealt = splits.split_rounds(cell, np.arange(1000) % 10, 77)
@@ -39,7 +43,7 @@ def test_arms_of_a_seed_are_dealt_the_same_and_other_seeds_are_not(edited):
 
 
 def test_rounds_are_capped(edited):
-    assert splits.training_sizes(first_cell(edited({"stream.rounds": 2})), None) == [300, 600]
+    assert training_sizes(first_cell(edited({"stream.rounds": 2})), None) == [300, 600]
 
 
 @pytest.mark.parametrize("name", ["digits", "noisy_digits"])
@@ -48,17 +52,17 @@ def test_the_sizes_that_are_known_without_the_data_are_those_of_the_data(edited,
     dataset = splits.load_dataset(cell, tmp_path)
     known = IMAGE_SETS[name]
     assert (len(dataset.train), len(dataset.test)) == (known.train_samples, known.test_samples)
-    assert splits.training_sizes(cell, tmp_path) == [300, 600, 900, 1198]
+    assert training_sizes(cell, tmp_path) == [300, 600, 900, 1198]
 
 
 def test_sizes_of_photo_sets_are_known_without_them(edited, tmp_path):
     cell = first_cell(edited({"data": {"name": "birds2010", "size": 64}, "stream": "static", "model": "mlp"}))
-    assert splits.training_sizes(cell, tmp_path) == [3_000]
+    assert training_sizes(cell, tmp_path) == [3_000]
 
 
 def test_an_option_that_changes_the_size_is_heeded(edited, tmp_path):
     cell = first_cell(edited({"data": {"name": "noisy_digits", "test_fraction": 0.5}}))
-    assert splits.training_sizes(cell, tmp_path)[-1] == 899
+    assert training_sizes(cell, tmp_path)[-1] == 899
 
 
 def test_a_stream_that_does_not_fit_the_data_is_one_line_with_the_file(edited, tmp_path):
@@ -66,13 +70,13 @@ def test_a_stream_that_does_not_fit_the_data_is_one_line_with_the_file(edited, t
     with pytest.raises(
         WarmstartError, match=r"^f.yaml: stream.chunk_size: 5000 is more than the 1198 available training samples"
     ):
-        splits.checked_training_sizes(cells, tmp_path, "f.yaml")
+        splits.checked_round_sizes(cells, tmp_path, "f.yaml")
 
 
 def test_data_that_are_not_there_keep_their_exit_code(edited, tmp_path):
     _, cells = scenarios.plan(edited({"data": {"name": "arrays", "path": str(tmp_path / "x.npz")}}), "f.yaml")
     with pytest.raises(DataError, match=r"^f.yaml: arrays: there is no file"):
-        splits.checked_training_sizes(cells, tmp_path, "f.yaml")
+        splits.checked_round_sizes(cells, tmp_path, "f.yaml")
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from torch.utils.data import TensorDataset
 
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.registry import STREAMS
 from warmstart_sim.scenario import plan
 from warmstart_sim.scenario.overrides import prepare_scenario
-from warmstart_sim.scenario.splits import load_component, split_rounds, with_label_noise
+from warmstart_sim.scenario.splits import load_component, prepared_data
 from warmstart_sim.training.batches import DeviceSamples, normalization
 from warmstart_sim.types import Dataset, IntArray, Round, Samples
 
@@ -68,12 +69,13 @@ def to_benchmark(
             f"{where}: starts from another data set or from weights, which one benchmark cannot represent; make one "
             "benchmark for each data set, with a stream such as static"
         )
-    if len({repr((each.data, each.data_settings, each.stream, each.rounds)) for each in cells}) > 1:
+    if STREAMS.has_trait(cell.stream.name, "model_chooses"):
+        raise WarmstartError(f"{where}: the model chooses what arrives, so that rounds are not known before training")
+    if len({repr((each.data, each.data_settings, each.stream, each.rounds, each.changes)) for each in cells}) > 1:
         raise WarmstartError(f"{where}: varies settings that change its rounds; choose a value with set=['KEY=VALUE']")
     dataset = load_component(cell.data, seed, find_data_root(Path(data_root) if data_root else None))
-    splits = split_rounds(cell, dataset.train.labels, len(dataset.test))
-    dataset = with_label_noise(dataset, splits.noise)
     normalize = normalization(cell.data_settings.normalize, dataset.train.inputs)
+    dataset, splits = prepared_data(cell, dataset)
     cpu = torch.device("cpu")
     train, test = (as_avalanche(DeviceSamples(each, normalize, cpu)) for each in (dataset.train, dataset.test))
     subsets = [each.train if accumulate else each.new for each in splits.rounds]

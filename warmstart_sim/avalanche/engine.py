@@ -23,8 +23,9 @@ from warmstart_sim.avalanche.stopwatch import Stopwatch
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.experiment.cell_trainer import CellTrainer, set_up_torch
 from warmstart_sim.experiment.engine import RoundListener, RoundTrainer
-from warmstart_sim.registry import MODELS, PARTS, STRATEGIES
+from warmstart_sim.registry import MODELS, PARTS, STRATEGIES, STREAMS
 from warmstart_sim.scenario import Cell
+from warmstart_sim.scenario.changed_data import changes_test_data
 from warmstart_sim.seeding import derive_seed
 from warmstart_sim.training.batches import batch_sizes, epoch_order
 from warmstart_sim.training.coroutine import run_to_end
@@ -43,6 +44,8 @@ def check_supported(cells: Iterable[Cell]) -> None:
         training, later = cell.arm.training.in_round(0), cell.arm.training.in_round(1)
         texts = not cell.model.is_user_defined and MODELS.has_trait(cell.model.name, "tokens")
         beyond = [
+            *(["samples that the model chooses"] if STREAMS.has_trait(cell.stream.name, "model_chooses") else []),
+            *(["drift in `stream.changes`"] if changes_test_data(cell.changes) else []),
             *(f"part '{part.name}'" for part in cell.arm.parts if not PARTS.has_trait(part.name, "plain_loss_term")),
             *(["precision: bf16"] if "bf16" in (training.precision, later.precision) else []),
             *(["compile: true"] if training.compile or later.compile else []),
@@ -81,7 +84,8 @@ class _Rounds:
         rounds = {round_.index: round_ for round_ in trainer.rounds}
         self._experiences = dict(zip(rounds, benchmark.train_stream, strict=True))
         self._stopping = ConvergencePlugin(
-            until=settings.until, validation=data.subset(trainer.validation_indices.cpu())
+            until=settings.until,
+            validation=data.subset(trainer.samples_of("validation", trainer.rounds[0])[1].cpu()),
         )
         self._seconds = TrainSeconds()
         self._starting = StrategyPlugin(

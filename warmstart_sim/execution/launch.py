@@ -204,10 +204,10 @@ def _unfinished(cells: Sequence[scenarios.Cell], run: RunFolder, fresh: bool) ->
 
 def _check(cells: Sequence[scenarios.Cell], data_root: Path, where: str, options: RunOptions) -> None:
     """Checks a user's own modules, that the stream fits the data, and that the engine can train the cells."""
-    from warmstart_sim.scenario.splits import checked_training_sizes
+    from warmstart_sim.scenario.splits import checked_round_sizes
 
     import_user_modules(cells, where)
-    checked_training_sizes(cells, data_root, where)
+    checked_round_sizes(cells, data_root, where)
     if options.engine == "avalanche":
         if options.slots not in (None, 1) or options.batching not in ("auto", "separate"):
             raise WarmstartError("--engine avalanche: trains one cell at a time; leave --slots and --batching out")

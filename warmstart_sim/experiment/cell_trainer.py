@@ -19,7 +19,7 @@ from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.registry import MODELS, PARTS, STRATEGIES
 from warmstart_sim.results.columns import Row
 from warmstart_sim.scenario import Cell
-from warmstart_sim.scenario.splits import load_component, load_dataset, split_rounds, with_label_noise
+from warmstart_sim.scenario.splits import load_component, load_dataset, prepared_data
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, Normalization
 from warmstart_sim.training.coroutine import TrainingCoroutine
@@ -51,8 +51,7 @@ class CellTrainer:
         self.execution = execution
         self.device = torch.device(execution.device)
         dataset = load_dataset(cell, execution.data_root)
-        splits = split_rounds(cell, dataset.train.labels, len(dataset.test))
-        self.dataset = with_label_noise(dataset, splits.noise)
+        self.dataset, splits = prepared_data(cell, dataset)
         self.rounds = splits.rounds
         self._tokens = np.issubdtype(self.dataset.train.inputs.dtype, np.signedinteger)
         _check_inputs(cell, self.dataset, self._tokens)
@@ -65,8 +64,8 @@ class CellTrainer:
         normalize = self._normalization(dataset)
         self.train_samples = self._cache.samples(self.dataset.train, normalize, channels_last)
         self.test_samples = self._cache.samples(self.dataset.test, normalize, channels_last)
-        self.validation_indices = self._on_device(splits.validation)
-        self.test_indices = self._on_device(splits.test)
+        self.pool = splits.pool
+        self._held_out: dict[Split, IntArray] = {"validation": splits.validation, "test": splits.test}
         self.flops()  # counted as setup; later calls look it up
         idle = without_gradient(self.model, self._two_inputs(), self.stepper.trains_by_default)
         self.never_trained = never_trained(self.model, idle)
@@ -110,14 +109,18 @@ class CellTrainer:
 
     def round_context(self, round_: Round, previous: StateDict | None) -> RoundContext:
         """The context of a round, for strategy, parts and probes; `previous` is on the device."""
+        tested = {each.index: each.like_new for each in self.rounds if each.like_new is not None}
 
-        def evaluation_set(split: Split) -> tuple[DeviceSamples, torch.Tensor]:
+        def evaluation_set(split: Split | int) -> tuple[DeviceSamples, torch.Tensor]:
+            if isinstance(split, int):
+                return self.test_samples, self._on_device(tested[split])
             return self.samples_of(split, round_)
 
         return round_context(
             self.model, self.layout, self.train_samples, round_, seed=self.cell.seed, previous=previous,
             fresh=self.fresh_weights(round_.index), initial=lambda: self.fresh_weights(0),
             arrived=(each.new for each in self.rounds if each.index <= round_.index), evaluation_sets=evaluation_set,
+            tested_rounds=tuple(tested),
         )  # fmt: skip
 
     def begin(
@@ -143,9 +146,10 @@ class CellTrainer:
         context = replace(context, start=start.weights, trainable=start.trainable)
         hooks = [part.make(PARTS)(previous or context.fresh, context.fresh, context) for part in arm.parts]
         self.model.load_state_dict(start.weights)
+        validation = self.samples_of("validation", round_)[1]
         training = RoundTraining(
             self.stepper,
-            RoundData(*self.samples_of("train", round_), self.validation_indices, self.test_samples, self.test_indices),
+            RoundData(*self.samples_of("train", round_), validation, *self.samples_of("test", round_)),
             hooks,
             seed=self.cell.seed,
             round_index=round_.index,
@@ -181,9 +185,11 @@ class CellTrainer:
 
     def samples_of(self, split: Split, round_: Round) -> tuple[DeviceSamples, torch.Tensor]:
         """The samples that hold a split, and its indices into them."""
-        if split == "test":
-            return self.test_samples, self.test_indices
-        return self.train_samples, self._on_device(round_.train) if split == "train" else self.validation_indices
+        if split == "train":
+            return self.train_samples, self._on_device(round_.train)
+        own = round_.validation if split == "validation" else round_.test
+        indices = self._on_device(self._held_out[split] if own is None else own)
+        return self.test_samples if split == "test" else self.train_samples, indices
 
     def weights(self) -> StateDict:
         """A copy of the model's state."""

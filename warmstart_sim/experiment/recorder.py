@@ -214,7 +214,8 @@ class RoundRecorder:
         if not probes:
             return {}
         assert self._context is not None
-        context = replace(self._context, weights=self.trainer.model.state_dict(), epoch=epoch)
+        weights = self.trainer.model.state_dict()
+        context = replace(self._context, weights=weights, epoch=epoch, rows=self.history.rounds)
         return self.probing.row(probes, context, table, suffix)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from warmstart_sim.acceleration.device_cache import DeviceCache
 from warmstart_sim.errors import DeviceLost, WarmstartError, error_summary
+from warmstart_sim.experiment.active_learning import choose_next, model_chooses, restore_choices
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.experiment.copies import first_phase_rows
 from warmstart_sim.experiment.engine import Engine
@@ -83,6 +84,8 @@ def cell_coroutine(
             )
             unfinished = checkpoint["training"]
             history.carried = Carried(**checkpoint.get("carried", {}))  # those of earlier versions have none
+            if "arrived" in checkpoint:
+                restore_choices(trainer, checkpoint["arrived"])
         probing = Probing(cell.measure, checkpoint["columns"] if checkpoint else {})
         over = {row["round"] for row in history.rounds}
         started = time.perf_counter()
@@ -109,6 +112,9 @@ def cell_coroutine(
             history.weights = next_weights
             recorder.close(row)
             if round_ is not trainer.rounds[-1]:
+                if model_chooses(trainer):
+                    choose_next(trainer, round_, next_weights)
+                    folder.save_arrival([each.new.tolist() for each in trainer.rounds[: round_.index + 2]])
                 _save_checkpoint(folder, recorder, None)
             recorder.report(row)
         assert history.weights is not None
@@ -227,10 +233,11 @@ def _train(training: RoundTraining, recorder: RoundRecorder, folder: CellFolder)
 
 
 def _save_checkpoint(folder: CellFolder, recorder: RoundRecorder, unfinished: dict[str, Any] | None) -> None:
-    history = recorder.history
-    folder.save_checkpoint(
-        {
-            "weights": history.weights, "rounds": history.rounds, "epochs": history.epochs, "training": unfinished,
-            "columns": recorder.probing.columns, "carried": vars(history.carried),
-        }
-    )  # fmt: skip
+    history, trainer = recorder.history, recorder.trainer
+    state: dict[str, Any] = {
+        "weights": history.weights, "rounds": history.rounds, "epochs": history.epochs, "training": unfinished,
+        "columns": recorder.probing.columns, "carried": vars(history.carried),
+    }  # fmt: skip
+    if model_chooses(trainer):
+        state["arrived"] = [each.new.tolist() for each in trainer.rounds]
+    folder.save_checkpoint(state)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from warmstart_sim.errors import WarmstartError
+
 if TYPE_CHECKING:
     from warmstart_sim.experiment.settings import ExecutionSettings
     from warmstart_sim.experiment.stored_cell import StoredCell
@@ -31,8 +33,13 @@ class StoredRun:
     execution: ExecutionSettings
 
     def cells(self) -> Iterator[StoredCell]:
-        """The complete cells that have not diverged, one after another; each is valid until the next one."""
+        """The complete cells that have not diverged, one after another; each is valid until the next one.
+
+        Raises:
+            WarmstartError: The samples that a cell's model has chosen were not kept.
+        """
         from warmstart_sim.acceleration.device_cache import DeviceCache
+        from warmstart_sim.experiment.active_learning import model_chooses, restore_choices
         from warmstart_sim.experiment.cell_trainer import CellTrainer
         from warmstart_sim.experiment.stored_cell import StoredCell
 
@@ -42,5 +49,11 @@ class StoredRun:
             if result is None or result["rounds"][-1]["status"] == "diverged":
                 continue
             trainer = CellTrainer(cell, self.execution, cache)
+            if model_chooses(trainer):
+                if (chunks := cell.folder(self.folder).arrival()) is None:
+                    raise WarmstartError(
+                        f"{cell.folder(self.folder).path} lacks arrival.csv, the samples of each round"
+                    )
+                restore_choices(trainer, chunks)
             yield StoredCell(self.folder, trainer, result["rounds"][-1])
             trainer.close()

@@ -71,6 +71,22 @@ class CellFolder:
         """Stores the weights after so many epochs, beside those at the end."""
         self._save(self._weights_file(after_epochs).name, weights)
 
+    def save_arrival(self, chunks: Sequence[Sequence[int]]) -> None:
+        """Writes arrival.csv: the samples that a model has chosen, as (round, index in the training set)."""
+        lines = [f"{index},{sample}" for index, chunk in enumerate(chunks) for sample in chunk]
+        write_text(self.path / "arrival.csv", "\n".join(["round,index", *lines, ""]))
+
+    def arrival(self) -> list[list[int]] | None:
+        """The samples that arrived with each round, from arrival.csv; None if it cannot be read."""
+        try:
+            rows = (self.path / "arrival.csv").read_text(encoding="utf-8").split()[1:]
+            chunks: dict[int, list[int]] = {}
+            for index, sample in (map(int, row.split(",")) for row in rows):
+                chunks.setdefault(index, []).append(sample)
+        except (OSError, ValueError):
+            return None
+        return list(chunks.values()) or None
+
     def _weights_file(self, after_epochs: int | None) -> Path:
         return self.path / ("weights.pt" if after_epochs is None else f"weights_epoch{after_epochs}.pt")
 

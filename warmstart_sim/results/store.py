@@ -4,7 +4,7 @@
     RUN/data.json  speed.json  digests of the data, and the measured speed of the machine
     RUN/label_noise/       the training labels that are noise, a table for each data set, share and seed
     RUN/cells/ID/          weights.pt and result.json when it is complete, before that checkpoint.pt and rows.json
-                           (its finished rounds); error.json
+                           (its finished rounds); error.json; arrival.csv, the samples that a model has chosen
     RUN/first_phases/ID/   the same, for a first phase that several cells share, settings.json, and
                            weights_epoch20.pt where cells start from the weights after 20 epochs
     lost.json in either    why workers that trained the cell died

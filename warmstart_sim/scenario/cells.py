@@ -57,6 +57,7 @@ class Cell:
         rounds: Maximum number of rounds; None for all.
         model: The model.
         measure: The probes.
+        changes: Changes of the stream, such as windows and drift.
         pretraining: The pretraining before the first round; None for most streams.
         target: For a first phase on another data set, the data set that is trained on after it.
         first_phase_epochs: The cell starts from its first phase as it was after so many epochs; None for its end.
@@ -74,6 +75,7 @@ class Cell:
     rounds: int | None
     model: Component
     measure: Measure
+    changes: tuple[Component, ...] = ()
     pretraining: Pretraining | None = None
     target: Target | None = None
     first_phase_epochs: int | None = None
@@ -98,6 +100,8 @@ class Cell:
         }
         if self.measure.each_round:
             settings["each_round"] = [_probe_settings(each) for each in self.measure.each_round]
+        if self.changes:
+            settings["changes"] = {change.name: dict(change.options) for change in self.changes}
         extra = {"pretraining": self.pretraining, "target": self.target}
         return settings | {name: written for name, each in extra.items() if each and (written := each.to_dict())}
 
@@ -145,6 +149,7 @@ class Cell:
             data_settings=source.settings,
             stream=Component("pretrain", {"fraction": source.fraction, "order": "random"}),
             rounds=1,
+            changes=(),
             pretraining=None,
             first_phase_epochs=None,
             copy_of=None,
@@ -181,6 +186,8 @@ class Cell:
     def later_digest(self) -> str | None:
         """A digest of all settings that decide the rounds after the first phase, if nothing before them does."""
         if not self.ignores_previous or not (self.shares_first_round or self.pretraining):
+            return None
+        if self.changes:  # labels and inputs may depend on the round in which samples arrived
             return None
         if self.shares_first_round and self.rounds == 1:
             return None

@@ -13,6 +13,7 @@ from typing_extensions import TypeAliasType
 
 from warmstart_sim.registry import (
     ANALYSES,
+    CHANGES,
     DATASETS,
     MODELS,
     OPTION_RULES,
@@ -62,21 +63,30 @@ def choice(
         key: The key of the name: "name" or "start"; "" if the mapping does not hold the name, as for probes.
         labelled: Whether the name may be left out, as in an arm whose label is the name.
     """
-    own = {**shared.model_fields, **registry.schema(name).model_fields}
     fields: dict[str, Any] = {key: (Literal[name], name if labelled else ...)} if key else {}
-    fields |= {field: (info.annotation, info) for field, info in own.items()}
+    fields |= _shared_fields(shared)
+    fields |= {field: (info.annotation, info) for field, info in registry.schema(name).model_fields.items()}
     title = f"{shared.__name__}_{name}{'_labelled' if labelled else ''}"
     return create_model(title, __base__=Settings, __doc__=registry.summary(name), **fields)
 
 
 def choices(registry: Registry[Any], shared: type[Settings], key: str = "name") -> Any:
     """The type of a section: a registered name, `module:attribute`, or a mapping of either with its options."""
-    fields: dict[str, Any] = {key: (OwnName, ...)}
-    fields |= {field: (info.annotation, info) for field, info in shared.model_fields.items()}
+    fields: dict[str, Any] = {key: (OwnName, ...), **_shared_fields(shared)}
     anything = ConfigDict(**{**OPTION_RULES, "extra": "allow"})
     own = create_model(f"{shared.__name__}_own", __config__=anything, **fields)
     named = [choice(registry, name, shared_settings(name, shared), key) for name in registry.names()]
     return Union[(Literal[tuple(registry.names())], OwnName, *named, own)]
+
+
+def _shared_fields(shared: type[Settings]) -> dict[str, Any]:
+    """The fields of settings that all components of a kind have, with the options of each change of a stream."""
+    fields: dict[str, Any] = {field: (info.annotation, info) for field, info in shared.model_fields.items()}
+    if issubclass(shared, StreamSettings):
+        changes: dict[str, Any] = {name: _optional(CHANGES, name) for name in CHANGES.names()}
+        model: Any = create_model("Changes", __base__=Settings, **changes)
+        fields["changes"] = (model | None, shared.model_fields["changes"])
+    return fields
 
 
 def shared_settings(name: Any, shared: type[Settings]) -> type[Settings]:
@@ -120,6 +130,11 @@ def _part_fields() -> dict[str, Any]:
         options: Any = schema | list[Literal[keys]] if keys else schema  # type: ignore[valid-type]
         fields[name] = (options | None, Field(default=None, description=PARTS.summary(name)))
     return fields
+
+
+def _optional(registry: Registry[Any], name: str) -> tuple[Any, Any]:
+    """The field of a component that may be left out: its options."""
+    return registry.schema(name) | None, Field(default=None, description=registry.summary(name))
 
 
 def listed(registry: Registry[Any], shared: type[Settings]) -> Any:

@@ -39,6 +39,7 @@ class Scenario:
         data_settings: The settings that all data sets have: validation fraction, normalisation, limits.
         stream: The stream, which generates the rounds.
         rounds: Maximum number of rounds; None for all.
+        changes: Changes of the stream, such as windows and drift.
         pretraining: The pretraining before the first round; None for most streams.
         first_phase_epochs: Later rounds start from the first phase as it was after so many epochs; None for its end.
         model: The model.
@@ -53,6 +54,7 @@ class Scenario:
     data_settings: DataSettings
     stream: Component
     rounds: int | None
+    changes: tuple[Component, ...]
     pretraining: Pretraining | None
     first_phase_epochs: int | None
     model: Component
@@ -104,7 +106,11 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     stream_raw = check.mapping(present.get("stream", "static"), "stream", "name", NAME_OR_MAPPING)
     shared = cast(type[StreamSettings], shared_settings(stream_raw.get("name"), StreamSettings))
     source_raw = stream_raw.pop("source", None) if issubclass(shared, PretrainSettings) else None
+    changes = check.changes(stream_raw.pop("changes", None))
     stream, stream_settings = check.section(STREAMS, stream_raw, "stream", shared)
+    if changes and STREAMS.has_trait(stream.name, "model_chooses"):
+        text = f"in stream {stream.name} the model chooses what arrives, which no change can know before; leave it out"
+        raise scenario_error(where, "stream.changes", text)
     pretraining = None
     if isinstance(stream_settings, PretrainSettings):
         source = check.source(source_raw, data, data_settings, stream.options["fraction"], training_raw)
@@ -148,11 +154,12 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
         check.probes(header.measure.each_epoch, "measure.each_epoch", ProbeSettings),
         check.probes(header.measure.each_round, "measure.each_round", Settings),
     )
+    check.compared_rounds(measure, stream, changes)
     analyze = tuple(analysis for analysis, _ in check.listed(ANALYSES, header.analyze, "analyze", Settings))
     names = [analysis.name for analysis in analyze]
     if twice := [name for name in names if names.count(name) > 1]:
         raise scenario_error(where, "analyze", f"'{twice[0]}' is there twice; a run has one table of each analysis")
     return Scenario(
-        header, data, data_settings, stream, stream_settings.rounds, pretraining, epochs, model, training, arms,
-        measure, analyze,
+        header, data, data_settings, stream, stream_settings.rounds, changes, pretraining, epochs, model, training,
+        arms, measure, analyze,
     )  # fmt: skip

@@ -45,7 +45,8 @@ def plan(raw: Mapping[str, Any], where: str) -> tuple[Scenario, list[Cell]]:
                 cell = Cell(
                     scenario.header.name, arm, seed, _varied_values(axes, combination, arm.label), scenario.data,
                     scenario.data_settings, arm.stream(scenario.stream), scenario.rounds, arm.model or scenario.model,
-                    scenario.measure, scenario.pretraining, first_phase_epochs=scenario.first_phase_epochs,
+                    scenario.measure, scenario.changes, scenario.pretraining,
+                    first_phase_epochs=scenario.first_phase_epochs,
                 )  # fmt: skip
                 same = cells.setdefault(cell.digest, cell)
                 for name, value in cell.varied.items():  # other arms' axes repeat a cell, with None

@@ -94,7 +94,11 @@ def reduced(cells: Iterable[Cell]) -> list[Cell]:
     small = [_with_stand_ins(cell) for cell in cells]
     for path, most in LIMITS.items():
         small = _limited(small, path, most)
-    small = _limited(small, "stream.options.chunk_size", math.ceil(min(map(_pool, small)) / MAX_ROUNDS))
+    small = [_with_few_chunks(cell) for cell in small]
+    chunk = math.ceil(min(map(_pool, small)) / MAX_ROUNDS)
+    for key in ("chunk_size", "initial", "first"):
+        small = _limited(small, f"stream.options.{key}", chunk)
+    small = _limited(small, "stream.options.sizes", min(map(_pool, small)) // MAX_ROUNDS)
     return list({cell.digest: cell for cell in small}.values())
 
 
@@ -103,6 +107,16 @@ def _with_stand_ins(cell: Cell) -> Cell:
     if pretraining and (source := pretraining.source):
         pretraining = replace(pretraining, source=replace(source, data=_stand_in(source.data, source.settings)))
     return replace(cell, data=_stand_in(cell.data, cell.data_settings), pretraining=pretraining)
+
+
+def _with_few_chunks(cell: Cell) -> Cell:
+    """The cell with the first of a list of chunks, and without a list of classes, some of which have no samples now."""
+    options = dict(cell.stream.options)
+    if options.get("sizes"):
+        options["sizes"] = options["sizes"][:MAX_ROUNDS]
+    if isinstance(options.get("order"), list):
+        options["order"] = "given"
+    return replace(cell, stream=replace(cell.stream, options=options))
 
 
 def _stand_in(data: Component, settings: DataSettings) -> Component:

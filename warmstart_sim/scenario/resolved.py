@@ -35,6 +35,8 @@ def resolved_scenario(raw: Mapping[str, Any], scenario: Scenario) -> dict[str, A
 
     started = drop_none({"first_phase_epochs": scenario.first_phase_epochs})
     stream = section("stream", scenario.stream, {"rounds": scenario.rounds, **started})
+    if scenario.changes and "stream" not in varied:
+        stream["changes"] = {change.name: dict(change.options) for change in scenario.changes}
     if first := scenario.pretraining:
         # The source is kept as written, because its defaults depend on the target.
         source = mapping_or_empty(written.get("stream")).get("source")

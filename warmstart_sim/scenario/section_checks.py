@@ -9,15 +9,13 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 
 from warmstart_sim.errors import nearest, unknown
-from warmstart_sim.registry import ANALYSES, DATASETS, MODELS, PARTS, PROBES, STRATEGIES, Registry
+from warmstart_sim.registry import ANALYSES, CHANGES, DATASETS, MODELS, PARTS, PROBES, STRATEGIES, STREAMS, Registry
+from warmstart_sim.scenario.changed_data import changes_test_data
 from warmstart_sim.scenario.component import Component, from_object, model_to_dict
 from warmstart_sim.scenario.grammar import arm_settings, choice, source_settings
 from warmstart_sim.scenario.messages import scenario_error, validated
 from warmstart_sim.scenario.pretraining import Pretraining, PretrainingSource
-from warmstart_sim.scenario.sections import (
-    DataSettings,
-    MeasuredProbe,
-)
+from warmstart_sim.scenario.sections import DataSettings, Measure, MeasuredProbe
 from warmstart_sim.scenario.yaml_files import merge, quoted
 from warmstart_sim.training.settings import ScenarioTraining, Settings, Training, Until
 
@@ -214,6 +212,22 @@ class SectionChecker:
         found = self.listed(PROBES, items, key, shared)
         return tuple(MeasuredProbe(probe, getattr(settings, "every", 1)) for probe, settings in found)
 
+    def compared_rounds(self, measure: Measure, stream: Component, changes: Sequence[Component]) -> None:
+        """Checks that probes that compare rounds are measured by round, where rounds have test data of their own."""
+        own = STREAMS.has_trait(stream.name, "own_test_data") or stream.is_user_defined or changes_test_data(changes)
+        for table in ("each_epoch", "each_round"):
+            for index, each in enumerate(getattr(measure, table)):
+                place = f"measure.{table}[{index}].{each.probe.name}"
+                if not PROBES.has_trait(each.probe.name, "compares_rounds"):
+                    continue
+                if table == "each_epoch":
+                    raise scenario_error(self.where, place, "compares rounds; list it under `each_round`")
+                if not own:
+                    raise scenario_error(
+                        self.where, place, "needs a stream whose rounds have test data of their own, such as "
+                        f"class_incremental or one with drift in `changes`; it is {stream.name}",
+                    )  # fmt: skip
+
     def listed(
         self, registry: Registry[Any], items: Sequence[str | dict[str, Any]], key: str, shared: type[S]
     ) -> list[tuple[Component, S]]:
@@ -229,6 +243,20 @@ class SectionChecker:
             raw = self.mapping({} if options is None else options, f"{place}.{name}")
             found.append(self.component(registry, name, raw, f"{place}.{name}", shared))
         return found
+
+    def changes(self, value: Any) -> tuple[Component, ...]:
+        """Validates `stream.changes`; null leaves out one of a base's."""
+        found = []
+        key = "stream.changes"
+        raw = self.mapping({} if value is None else value, key, allowed="a mapping of changes to their options")
+        for name, options in raw.items():
+            if name not in CHANGES.names():
+                raise scenario_error(self.where, f"{key}.{name}", unknown(CHANGES.kind, name, CHANGES.names()))
+            if options is not None:
+                place = f"{key}.{name}"
+                checked = validated(CHANGES.schema(name), self.mapping(options, place), self.where, place)
+                found.append(Component(name, model_to_dict(checked)))
+        return tuple(found)
 
     def shared_parts(self, value: Any) -> dict[str, Any]:
         """Validates the names in `parts`, the parts of all arms; their options are validated with each arm."""

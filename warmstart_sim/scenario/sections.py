@@ -37,13 +37,16 @@ class DataSettings(Settings):
 
 
 class StreamSettings(Settings):
-    """The key of `stream:` that all streams have.
+    """The keys of `stream:` that all streams have.
 
     Attributes:
         rounds: Maximum number of rounds. Default all of the stream's rounds.
+        changes: Changes of the stream, such as windows and drift: a mapping of their names to their options. Default
+            none.
     """
 
     rounds: PositiveInt | None = None
+    changes: dict[str, Any] | None = None
 
 
 class FirstPhaseSettings(StreamSettings):

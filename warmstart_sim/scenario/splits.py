@@ -14,8 +14,16 @@ from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS
 from warmstart_sim.datasets.label_noise import LabelNoise, label_noise
 from warmstart_sim.errors import DataError, WarmstartError, error_summary
 from warmstart_sim.models.checkpoint_files import find_checkpoint
-from warmstart_sim.registry import DATASETS, MODELS, STREAMS
+from warmstart_sim.registry import CHANGES, DATASETS, MODELS, STREAMS
 from warmstart_sim.scenario.cells import Cell
+from warmstart_sim.scenario.changed_data import (
+    changed_dataset,
+    changed_rounds,
+    check_drift,
+    check_inputs,
+    of_kind,
+    with_test_classes,
+)
 from warmstart_sim.scenario.component import Component
 from warmstart_sim.scenario.planning import plan
 from warmstart_sim.scenario.pretraining import Pretraining
@@ -25,6 +33,9 @@ from warmstart_sim.streams import random_subset, split_validation
 from warmstart_sim.types import Dataset, IntArray, Round, Samples
 
 MOST_LISTED = 8  # missing classes in one line
+MAX_KEPT = 2  # data sets with changes in memory: cells of one seed share them
+
+_changed: dict[str, tuple[Dataset, list[Round]]] = {}
 
 
 @dataclass(frozen=True)
@@ -33,12 +44,14 @@ class CellSplits:
 
     Attributes:
         rounds: The rounds; they do not depend on the noise.
+        pool: Indices of the samples that may arrive in the training set.
         validation: Indices of the validation samples in the training set.
         test: Indices of the test samples in the test set.
         noise: The labels to train on.
     """
 
     rounds: list[Round]
+    pool: IntArray
     validation: IntArray
     test: IntArray
     noise: LabelNoise
@@ -139,14 +152,17 @@ def split_rounds(cell: Cell, labels: IntArray, test_count: int) -> CellSplits:
     test = random_subset(np.arange(test_count, dtype=np.int64), settings.test_samples, seed, "test_samples")
     stream, options = cell.stream.bind(STREAMS)
     try:
-        rounds = stream(labels, pool, seed, **options)[: cell.rounds]
+        rounds = changed_rounds(stream(labels, pool, seed, **options)[: cell.rounds], labels, cell.changes, seed)
+        _check_rounds(rounds, pool)
+        if not cell.is_first_phase:
+            check_drift(rounds, cell.changes)
     except WarmstartError as error:
         if cell.target is None:
             raise
         raise WarmstartError(str(error).replace("stream.", "stream.source.", 1)) from error
     if cell.pretraining:  # round 0 is the first phase
         rounds = [replace(each, index=each.index + 1) for each in rounds]
-    return CellSplits(rounds, validation, test, label_noise(labels, pool, settings.label_noise or 0, seed))
+    return CellSplits(rounds, pool, validation, test, label_noise(labels, pool, settings.label_noise or 0, seed))
 
 
 def _check_next_tokens(cell: Cell) -> None:
@@ -157,13 +173,43 @@ def _check_next_tokens(cell: Cell) -> None:
         raise WarmstartError(
             f"stream.order: balanced deals out classes, and {cell.data.name} has next tokens; choose random or given"
         )
+    if STREAMS.has_trait(cell.stream.name, "needs_classes") and cell.stream.options.get("query") != "random":
+        raise WarmstartError(f"stream.name: {cell.stream.name} is for classes, and {cell.data.name} has next tokens")
+    if changes := [each.name for each in cell.changes if CHANGES.has_trait(each.name, "needs_classes")]:
+        raise WarmstartError(f"stream.changes.{changes[0]}: is for classes, and {cell.data.name} has next tokens")
 
 
-def with_label_noise(dataset: Dataset, noise: LabelNoise) -> Dataset:
-    """The data set with the labels to train on; without noise, the data set itself."""
-    if len(noise.corrupted) == 0:
-        return dataset
-    return replace(dataset, train=Samples(dataset.train.inputs, noise.labels))
+def _check_rounds(rounds: Sequence[Round], pool: IntArray) -> None:
+    """Checks what a stream returned, which may be a user's: every round has samples, and only such as may arrive."""
+    if not rounds:
+        raise WarmstartError("stream.name: this stream has no rounds")
+    for each in rounds:
+        if len(each.train) == 0:
+            raise WarmstartError(f"stream.name: round {each.index} of this stream has no samples to train on")
+        if not np.isin(each.train, pool).all():
+            raise WarmstartError(
+                f"stream.name: round {each.index} of this stream trains on samples that are not in the pool, such as "
+                f"sample {np.setdiff1d(each.train, pool)[0]}, which may be held out"
+            )
+
+
+def prepared_data(cell: Cell, dataset: Dataset) -> tuple[Dataset, CellSplits]:
+    """The data set with the labels and the inputs that a cell trains on and is tested on, and what each sample is for.
+
+    Changed inputs of the last cells are kept in memory; without noise and changes it is the data set itself.
+    """
+    splits = split_rounds(cell, dataset.train.labels, len(dataset.test))
+    if len(splits.noise.corrupted):
+        dataset = replace(dataset, train=Samples(dataset.train.inputs, splits.noise.labels))
+    rounds = with_test_classes(splits.rounds, dataset.test.labels, splits.test)
+    if cell.changes:
+        key = repr((cell.data, cell.target, cell.data_settings, cell.stream, cell.rounds, cell.changes, cell.seed))
+        if key not in _changed:
+            if len(_changed) == MAX_KEPT:
+                del _changed[next(iter(_changed))]  # the oldest
+            _changed[key] = changed_dataset(dataset, rounds, splits.validation, splits.test, cell.changes, cell.seed)
+        dataset, rounds = _changed[key]
+    return dataset, replace(splits, rounds=rounds)
 
 
 def corrupted_labels(cells: Iterable[Cell], data_root: Path, may_lose_classes: bool = False) -> dict[str, IntArray]:
@@ -196,10 +242,25 @@ def corrupted_labels(cells: Iterable[Cell], data_root: Path, may_lose_classes: b
     return found
 
 
-def training_sizes(cell: Cell, data_root: Path) -> list[int]:
-    """The number of training samples in each round of a cell.
+@dataclass(frozen=True)
+class RoundSize:
+    """How many samples a round has.
 
-    Sizes of well-known data sets are built in; any other data set is loaded.
+    Attributes:
+        train: All samples to train on.
+        new: Those that arrived with this round.
+        again: Those that the round before trained on as well.
+    """
+
+    train: int
+    new: int
+    again: int
+
+
+def round_sizes(cell: Cell, data_root: Path) -> list[RoundSize]:
+    """The sizes of a cell's rounds.
+
+    Sizes of well-known data sets are built in, with equally many samples of each class; any other data set is loaded.
 
     Raises:
         WarmstartError: As `load_dataset` and `split_rounds`.
@@ -210,11 +271,16 @@ def training_sizes(cell: Cell, data_root: Path) -> list[int]:
         labels = load_component(cell.data, cell.seed, data_root).train.labels
     else:
         labels = np.arange(known.train_samples, dtype=np.int64) % known.classes
-    return [len(each.train) for each in split_rounds(cell, labels, 0).rounds]
+    rounds = split_rounds(cell, labels, 0).rounds
+    before = [rounds[0].train[:0], *(each.train for each in rounds)]
+    return [
+        RoundSize(len(each.train), len(each.new), int(np.isin(each.train, last).sum()))
+        for each, last in zip(rounds, before, strict=False)
+    ]
 
 
-def checked_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> list[list[int]]:
-    """`training_sizes` of each cell, computed once for equal splits, after `check_first_phase` of each.
+def checked_round_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> list[list[RoundSize]]:
+    """`round_sizes` of each cell, computed once for equal splits, after `check_first_phase` of each.
 
     Args:
         cells: The cells of a scenario.
@@ -222,15 +288,17 @@ def checked_training_sizes(cells: Sequence[Cell], data_root: Path, where: str) -
         where: What to name in errors.
 
     Raises:
-        WarmstartError: As `training_sizes` and `check_first_phase`.
+        WarmstartError: As `round_sizes` and `check_first_phase`, or the stream changes inputs of another kind.
     """
-    sizes: dict[str, list[int]] = {}
+    sizes: dict[str, list[RoundSize]] = {}
     starts = {repr((cell.pretraining, cell.data, cell.seed)): cell for cell in cells}
 
-    def found(cell: Cell) -> list[int]:
-        key = repr((cell.data, cell.data_settings, cell.stream, cell.rounds, cell.seed))
+    def found(cell: Cell) -> list[RoundSize]:
+        key = repr((cell.data, cell.data_settings, cell.stream, cell.rounds, cell.changes, cell.seed))
         if key not in sizes:
-            sizes[key] = training_sizes(cell, data_root)
+            if of_kind(cell.changes, "inputs"):
+                check_inputs(cell.changes, *_inputs(cell.data, cell.seed, data_root))
+            sizes[key] = round_sizes(cell, data_root)
         return sizes[key]
 
     try:
@@ -251,7 +319,9 @@ def data_notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
         data_root: The folder of the data sets.
     """
     found: dict[str, None] = {}
-    alike = {repr((cell.data, cell.data_settings, cell.stream, cell.seed, cell.model)): cell for cell in cells}
+    alike = {
+        repr((cell.data, cell.data_settings, cell.stream, cell.changes, cell.seed, cell.model)): cell for cell in cells
+    }
     for cell in alike.values():
         dataset = load_component(cell.data, cell.seed, data_root)
         found.update(dict.fromkeys(dataset.notes))
@@ -260,7 +330,8 @@ def data_notes(cells: Iterable[Cell], data_root: Path) -> list[str]:
         labels = dataset.train.labels
         splits = split_rounds(cell, labels, 0)
         first = splits.rounds[0].train
-        if len(lost := np.setdiff1d(labels, splits.noise.labels[first])):
+        by_class = splits.rounds[0].classes is not None
+        if len(lost := np.setdiff1d(labels, splits.noise.labels[first])) and not by_class:
             some = ", ".join(map(str, lost[:MOST_LISTED])) + (" ..." if len(lost) > MOST_LISTED else "")
             found[
                 f"{dataset.name}, seed {cell.seed}: the {len(first)} training samples of the first round lack "

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import STREAMS
-from warmstart_sim.streams.order import Order, arrival_order
+from warmstart_sim.streams.order import Order, accumulating, arrival_order
 from warmstart_sim.types import IntArray, Round
 
 
@@ -43,11 +43,7 @@ def online(
     if chunk_size > len(pool):
         raise WarmstartError(f"stream.chunk_size: {chunk_size} is more than the {len(pool)} available training samples")
     arriving = arrival_order(labels, pool, seed, order)
-    ends = [*range(chunk_size, len(pool), chunk_size), len(pool)]
-    return [
-        Round(index=index, train=arriving[:end], new=arriving[start:end])
-        for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
-    ]
+    return accumulating(arriving, [*range(chunk_size, len(pool), chunk_size), len(pool)])
 
 
 @STREAMS.register("split", "shared_first_round", first_round=("fraction",), later_rounds=("repeats",))

@@ -1,13 +1,14 @@
-"""The order in which samples arrive."""
+"""The order in which samples arrive, and rounds in which they accumulate."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from warmstart_sim.seeding import numpy_generator
-from warmstart_sim.types import IntArray
+from warmstart_sim.types import IntArray, Round
 
 Order = Literal["random", "balanced", "given"]
 
@@ -34,3 +35,15 @@ def arrival_order(labels: IntArray, pool: IntArray, seed: int, order: Order) -> 
         members = np.flatnonzero(labels[permuted] == label)
         arrival[members] = (np.arange(len(members)) + generator.random()) / len(members)
     return permuted[np.argsort(arrival, kind="stable")]
+
+
+def accumulating(arriving: IntArray, ends: Sequence[int]) -> list[Round]:
+    """Rounds on the first samples of `arriving`, up to each of `ends`; the new ones are those after the end before.
+
+    >>> [each.new.tolist() for each in accumulating(np.array([4, 2, 3]), [1, 3])]
+    [[4], [2, 3]]
+    """
+    return [
+        Round(index=index, train=arriving[:end], new=arriving[start:end])
+        for index, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
+    ]

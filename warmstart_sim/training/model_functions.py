@@ -40,14 +40,15 @@ class FunctionalModel:
     Args:
         model: The model that trains; it is copied when something is computed for the first time.
         source: The training samples.
-        evaluation_sets: For `evaluate`: returns the samples and the indices of a split.
+        evaluation_sets: For `evaluate`: returns the samples and the indices of a split, or of the test samples of a
+            round.
     """
 
     def __init__(
         self,
         model: nn.Module,
         source: SampleSource,
-        evaluation_sets: Callable[[Split], tuple[DeviceSamples, torch.Tensor]] | None = None,
+        evaluation_sets: Callable[[Split | int], tuple[DeviceSamples, torch.Tensor]] | None = None,
     ) -> None:
         self._trained = model
         self._source = source
@@ -108,8 +109,8 @@ class FunctionalModel:
         """Normalised inputs and labels of training samples."""
         return self._source.batch(self._on_device(indices))
 
-    def evaluate(self, weights: StateDict, split: Split) -> tuple[float | None, float | None]:
-        """Accuracy and mean cross-entropy of a split; None twice if it is empty."""
+    def evaluate(self, weights: StateDict, split: Split | int) -> tuple[float | None, float | None]:
+        """Accuracy and mean cross-entropy of a split, or of a round's test samples; None twice if it is empty."""
         if self._evaluation_sets is None:
             return None, None
         samples, indices = self._evaluation_sets(split)

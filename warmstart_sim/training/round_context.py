@@ -25,7 +25,8 @@ def round_context(
     fresh: StateDict,
     initial: Callable[[], StateDict],
     arrived: Iterable[IntArray] = (),
-    evaluation_sets: Callable[[Split], tuple[DeviceSamples, torch.Tensor]] | None = None,
+    evaluation_sets: Callable[[Split | int], tuple[DeviceSamples, torch.Tensor]] | None = None,
+    tested_rounds: tuple[int, ...] = (),
 ) -> RoundContext:
     """The context with which a round's strategy, parts and probes are called.
 
@@ -39,7 +40,9 @@ def round_context(
         fresh: A new random initialisation, on the device.
         initial: Returns the initialisation of round 0.
         arrived: Indices of the samples that arrived with each round up to this one; some may have left since.
-        evaluation_sets: Returns samples and indices of the training, validation or test set.
+        evaluation_sets: Returns samples and indices of the training, validation or test set, or of one of
+            `tested_rounds`.
+        tested_rounds: Indices of the rounds that have test samples of their own.
     """
     return RoundContext(
         round=round_.index,
@@ -51,5 +54,6 @@ def round_context(
         train=round_.train,
         new=round_.new,
         chunks=tuple(chunk for each in arrived if len(chunk := each[np.isin(each, round_.train)])),
+        tested_rounds=tested_rounds,
         functions=FunctionalModel(model, source, evaluation_sets),
     )
