@@ -135,6 +135,20 @@ def test_changes_that_cannot_be_made_are_refused_before_the_run(edited, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        ("class_incremental", r"f: stream.name: class_incremental is for classes, and markov_text has next tokens"),
+        ("active", r"f: stream.name: active is for classes, and markov_text has next tokens"),
+        ({"name": "online", "changes": {"permuted_labels": {}}}, r"f: stream.changes.permuted_labels: is for classes"),
+    ],
+)
+def test_next_tokens_are_no_classes(edited, tmp_path, stream, message):
+    _, cells = scenarios.plan(edited({"data": "markov_text", "model": "decoder", "stream": stream}), "f")
+    with pytest.raises(WarmstartError, match=message):
+        splits.checked_round_sizes(cells, tmp_path, "f")
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"windo": {}}, r"stream.changes.windo: unknown change of a stream 'windo'; did you mean 'window'\?"),

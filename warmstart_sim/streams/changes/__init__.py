@@ -7,8 +7,8 @@ Each is one file with a function, registered by what it `changes`; scenario/chan
 - "inputs": (inputs, arrived, generator) -> inputs, for a block of float32 inputs: pixels in [0, 1], or other values.
 
 A sample keeps the label and the inputs with which it arrived. Samples that a round is tested on are changed as if they
-had arrived with it, except by changes with the trait "training_only". "needs_classes" says that samples must have a class,
-not next tokens; "images_only", that inputs must be images.
+had arrived with it, except by changes with the trait "training_only". "needs_classes" says that samples must have a
+class, not next tokens; "images_only", that inputs must be images.
 """
 
 from __future__ import annotations
