@@ -95,8 +95,12 @@ def test_learning_curves_are_means_over_seeds_in_per_cent(online: tuple[Run, dic
     assert "Mean over 5 seeds; the band is the 95 % confidence interval" in figure.caption
 
 
-def test_rounds_on_the_same_samples_are_told_apart_by_their_number(online: tuple[Run, dict[str, ReportFigure]]):
-    run = replace(online[0], rounds=online[0].rounds.assign(train_samples=256))
+@pytest.mark.parametrize("most", [256, 3000])  # the same samples in all rounds, and a window that is full
+def test_rounds_whose_samples_do_not_grow_are_told_apart_by_their_number(
+    online: tuple[Run, dict[str, ReportFigure]], most: int
+):
+    sizes = online[0].rounds["train_samples"].clip(upper=most)
+    run = replace(online[0], rounds=online[0].rounds.assign(train_samples=sizes))
     figure = learning_curves(run)
     assert figure is not None
     means = run.rounds[run.rounds["strategy"] == "warm_start"].groupby("round")["validation_accuracy"].mean()

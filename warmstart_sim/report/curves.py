@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -125,14 +125,19 @@ def has_curve(run: Run) -> bool:
 
 
 def round_axis(run: Run) -> Literal["train_samples", "round"]:
-    """The column that tells a cell's rounds apart: its training samples, or the round where these stay the same."""
-    cells = run.rounds.groupby(["strategy", *run.axes, "seed"], observed=True)["train_samples"]
-    return "train_samples" if cells.nunique().max() > 1 else "round"
+    """The column that tells a cell's rounds apart: its training samples if they always grow, else the round."""
+    return "train_samples" if (_sizes(run).diff().dropna() > 0).all() else "round"
 
 
 def has_stages(run: Run) -> bool:
     """Whether cells have several rounds on the same training samples."""
-    return round_axis(run) == "round" and run.rounds["round"].nunique() > 1
+    return _sizes(run).nunique().max() == 1 and run.rounds["round"].nunique() > 1
+
+
+def _sizes(run: Run) -> Any:
+    """The training samples of the rounds, grouped by cell."""
+    by_round = run.rounds.sort_values("round", kind="stable")
+    return by_round.groupby(["strategy", *run.axes, "seed"], observed=True, dropna=False)["train_samples"]
 
 
 def _against(run: Run) -> str:
