@@ -10,16 +10,16 @@ from warmstart_sim.registry import PROBES
 from warmstart_sim.types import RoundContext
 
 
+COLUMNS = (
+    "present_accuracy", "past_accuracy", "future_accuracy", "backward_transfer", "forward_transfer",
+    "forward_transfer_to_next", "accuracy_on_round_{round}",
+)  # fmt: skip
+
+
 @PROBES.register(
     "transfer",
     "compares_rounds",
-    columns={
-        **{f"{name}_accuracy": "fraction" for name in ("present", "past", "future")},
-        "backward_transfer": "-1 to 1",
-        "forward_transfer": "-1 to 1",
-        "forward_transfer_to_next": "-1 to 1",
-        "accuracy_on_round_{round}": "fraction",
-    },
+    columns=dict.fromkeys(COLUMNS, "fraction"),
     cost="a forward pass over the test samples of every round",
 )
 def transfer(context: RoundContext, /, *, matrix: bool = False) -> Mapping[str, float | None]:
