@@ -9,7 +9,6 @@ import numpy as np
 from warmstart_sim.registry import PROBES
 from warmstart_sim.types import RoundContext
 
-
 COLUMNS = (
     "present_accuracy", "past_accuracy", "future_accuracy", "backward_transfer", "forward_transfer",
     "forward_transfer_to_next", "accuracy_on_round_{round}",
