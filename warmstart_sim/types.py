@@ -302,7 +302,8 @@ class Batch:
 
     Attributes:
         inputs: Inputs on the device, not normalised: pixels as float32 in [0, 1], or the data set's floats or tokens.
-        labels: int64 class indices, shape (n,).
+        labels: int64 class indices, shape (n,); or (n, length), the next token at each position, and logits are then
+            (n, classes, length).
         generator: A generator on the device, seeded by (seed, "augment", round, epoch).
         index: The samples' indices in the training set, int64 (n,); None where a part is tried by hand.
         model_inputs: `inputs` as the model gets them, normalised; for `loss_term` only, None before.

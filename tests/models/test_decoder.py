@@ -170,6 +170,9 @@ def test_a_part_that_distils_sees_all_positions(tmp_path):
     assert len(result(cell, tmp_path, ExecutionSettings(tmp_path))["rounds"]) == 2
 
 
+VIT = {"name": "vit", "patch": 2, "width": 8, "heads": 2, "depth": 1}
+
+
 def begin(cell, execution) -> None:
     trainer = CellTrainer(cell, execution)
     trainer.begin(trainer.rounds[0], None)
@@ -189,6 +192,10 @@ def begin(cell, execution) -> None:
         (
             {"strategies": {"fc": {"above": "layer7"}}},
             "strategy 'fc': above: unknown block 'layer7'.*embedding, layer1",
+        ),
+        (
+            {"data": "digits", "model": VIT, "strategies": {"layerwise": {"above": ["layer1", "layer9"]}}},
+            "strategy 'layerwise': above: unknown block 'layer9'.*patches, layer1",
         ),
         (
             {"strategies": {"layerwise": {"above": ["block1"]}}},

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart_sim.training.settings import Schedule, Until
+from warmstart_sim.training.schedules import Schedule
+from warmstart_sim.training.settings import Until
 from warmstart_sim.training.stop_rules import StopRule
 
 
