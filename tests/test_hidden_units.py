@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from warmstart_sim import models
+from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.hidden_units import hidden_layers, reset_units
+from warmstart_sim.registry import MODELS
 from warmstart_sim.seeding import scoped_torch_seed
 
 
@@ -115,3 +117,22 @@ def test_where_batchnorm_follows_a_layer_without_bias_the_running_mean_takes_the
     layer = hidden_layers(model, "it")[0]
     reset_units(model, torch.optim.Adam(model.parameters()), layer, units, fresh, torch.Generator(), means)
     torch.testing.assert_close(model.conv2[1].running_mean, before - 1.5 * weight.sum((1, 2)))
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_a_scenario_knows_which_models_have_none(name, tiny_scenario):
+    """What is registered for the check, which builds no model, is what the built model says."""
+    tokens = MODELS.has_trait(name, "tokens")
+    kinds = [{}, *([{"activation": "crelu"}] if "activation" in MODELS.schema(name).model_fields else [])]
+    for options in kinds:
+        small = {"width": 2} if "width" in MODELS.schema(name).model_fields else {}
+        model = models.build(name, options | small, (6,) if tokens else (3, 32, 32), 10, 20 if tokens else None)
+        raw = {**tiny_scenario, "model": {"name": name, **options}, "strategies": {"mine": {"start": "warm_start"}}}
+        raw["strategies"]["mine"]["redo"] = {}
+        try:
+            hidden_layers(model, "it")
+        except WarmstartError:
+            with pytest.raises(WarmstartError, match=rf"f: strategies.mine.redo: needs hidden units .* model {name}"):
+                scenarios.plan(raw, "f")
+        else:
+            scenarios.plan(raw, "f")

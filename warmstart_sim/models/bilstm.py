@@ -10,7 +10,7 @@ from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import MODELS
 
 
-@MODELS.register("bilstm", "tokens", "trains_all")
+@MODELS.register("bilstm", "tokens", "trains_all", "no_hidden_units")
 def bilstm(
     input_shape: tuple[int, ...],
     classes: int,

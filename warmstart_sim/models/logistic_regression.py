@@ -8,7 +8,7 @@ from typing import Any
 from warmstart_sim.registry import MODELS
 
 
-@MODELS.register("logistic_regression", "trains_all")
+@MODELS.register("logistic_regression", "trains_all", "no_hidden_units")
 def logistic_regression(input_shape: tuple[int, ...], classes: int) -> Any:
     """Logistic regression: one linear layer on flattened inputs.
 

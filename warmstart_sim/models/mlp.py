@@ -11,7 +11,7 @@ from warmstart_sim.models._options import Activation, Init, KeepProbability
 from warmstart_sim.registry import MODELS
 
 
-@MODELS.register("mlp", "trains_all")
+@MODELS.register("mlp", "trains_all", without_hidden_units={"activation": "crelu"})
 def mlp(
     input_shape: tuple[int, ...],
     classes: int,

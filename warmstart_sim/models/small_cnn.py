@@ -10,7 +10,7 @@ from warmstart_sim.models._options import KeepProbability
 from warmstart_sim.registry import MODELS
 
 
-@MODELS.register("small_cnn", "trains_all", "gains_by_compiling")
+@MODELS.register("small_cnn", "trains_all", "gains_by_compiling", without_hidden_units={"activation": "crelu"})
 def small_cnn(
     input_shape: tuple[int, ...],
     classes: int,

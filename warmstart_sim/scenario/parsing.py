@@ -128,6 +128,8 @@ def parse(raw: Mapping[str, Any], where: str) -> Scenario:
     parts_raw = check.shared_parts(present.get("parts", {}))
     arms = tuple(check.arm(label, value, training_raw, parts_raw, model_raw) for label, value in arms_raw.items())
 
+    for arm in arms:
+        check.hidden_units(arm, arm.model or model)
     if STREAMS.has_trait(stream.name, "shares_budget"):
         arms = tuple(
             replace(arm, training=check.stage_training(arm.training, stream.options, arm.stages)) for arm in arms

@@ -290,6 +290,18 @@ class SectionChecker:
         trained = self.own_training(own_training, training, key)
         return Arm(label, component, made, trained, own_stages, self.own_model(own_model, model, f"{key}.model"))
 
+    def hidden_units(self, arm: Arm, model: Component) -> None:
+        """Checks that parts that reset hidden units meet a model that has some, as far as is known unbuilt."""
+        lacking = MODELS.details(model.name).get("without_hidden_units", {})  # by the values of its options
+        options = [f" with {key}: {value}" for key, value in lacking.items() if model.options.get(key) == value]
+        if not options and not MODELS.has_trait(model.name, "no_hidden_units"):
+            return
+        for part in arm.parts:
+            if PARTS.details(part.name).get("changes") == "hidden units":
+                having = f"model {model.name}{options[0] if options else ''}"
+                text = f"needs hidden units that it can reset, and {having} has none; leave one of the two out"
+                raise scenario_error(self.where, f"strategies.{arm.label}.{part.name}", text)
+
     def own_model(self, value: Any, shared: Any, key: str) -> Component | None:
         """Validates `model` of an arm: another model, or options that are merged over those of the scenario's."""
         if value is None:
