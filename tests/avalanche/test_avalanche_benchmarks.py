@@ -163,6 +163,18 @@ def test_avalanches_strategies_train_on_our_benchmarks(kind):
 # Their benchmarks as our scenarios.
 
 
+@pytest.mark.parametrize("changes", [None, {"permuted_labels": {}}])
+def test_rounds_with_test_data_of_their_own_have_a_test_experience_each(changes):
+    stream = {"name": "class_incremental", "classes_per_round": 4, "changes": changes}
+    benchmark = to_benchmark(scenario(data="digits", stream=stream), seed=3)
+    trained, tested = ([set(each.dataset.targets) for each in part] for part in (
+        to_benchmark(scenario(data="digits", stream=stream), seed=3, accumulate=False).train_stream,
+        benchmark.test_stream,
+    ))  # fmt: skip
+    assert tested == trained
+    assert [len(classes) for classes in tested] == [4, 4, 2]
+
+
 def timeless(table: pd.DataFrame, *left_out: str) -> pd.DataFrame:
     return table.drop(columns=[*MEASURED, *left_out], errors="ignore").reset_index(drop=True)
 

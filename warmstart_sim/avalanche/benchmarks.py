@@ -39,8 +39,8 @@ def to_benchmark(
     """Converts a scenario's rounds to the experiences of an Avalanche benchmark, with our engine's split and order.
 
     The benchmark has the streams "train" (one experience per round), "valid" and "test" (one experience each, if there
-    are such samples). Inputs are float32 tensors, normalised as in the scenario, or int64 tokens. There are no task
-    labels. All experiences share one copy of the samples.
+    are such samples; one per round where rounds have test data of their own). Inputs are float32 tensors, normalised as
+    in the scenario, or int64 tokens. There are no task labels. All experiences share one copy of the samples.
 
     Args:
         scenario: A file, the name of a bundled scenario, or a mapping with the same keys.
@@ -82,10 +82,12 @@ def to_benchmark(
     if empty := [each.index for each, subset in zip(splits.rounds, subsets, strict=True) if len(subset) == 0]:
         raise WarmstartError(f"{where}: round {empty[0]} has no new samples; leave accumulate=True")
     streams = {"train": [train.subset(subset) for subset in subsets]}
+    validation = [each.validation for each in splits.rounds if each.validation is not None] or [splits.validation]
+    tests = [each.like_new for each in splits.rounds if each.like_new is not None] or [splits.test]
     if len(splits.validation):
-        streams["valid"] = [train.subset(splits.validation)]
+        streams["valid"] = [train.subset(indices) for indices in validation]
     if len(splits.test):
-        streams["test"] = [test.subset(splits.test)]
+        streams["test"] = [test.subset(indices) for indices in tests]
     return with_classes_timeline(benchmark_from_datasets(**streams))
 
 

@@ -182,4 +182,7 @@ def _append(parts: list[Samples], samples: Samples) -> int:
 
 
 def _joined(parts: Sequence[Samples]) -> Samples:
+    parts = [each for each in parts if len(each)] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
     return Samples(np.concatenate([each.inputs for each in parts]), np.concatenate([each.labels for each in parts]))
