@@ -125,7 +125,7 @@ def test_a_scenario_knows_which_models_have_none(name, tiny_scenario):
     tokens = MODELS.has_trait(name, "tokens")
     kinds = [{}, *([{"activation": "crelu"}] if "activation" in MODELS.schema(name).model_fields else [])]
     for options in kinds:
-        small = {"width": 2} if "width" in MODELS.schema(name).model_fields else {}
+        small = {"width": 4} if "width" in MODELS.schema(name).model_fields else {}
         model = models.build(name, options | small, (6,) if tokens else (3, 32, 32), 10, 20 if tokens else None)
         raw = {**tiny_scenario, "model": {"name": name, **options}, "strategies": {"mine": {"start": "warm_start"}}}
         raw["strategies"]["mine"]["redo"] = {}
