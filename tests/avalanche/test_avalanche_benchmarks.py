@@ -88,8 +88,8 @@ def test_streams_contain_the_engines_samples_normalised(data, accumulate, tmp_pa
     for experience, round_ in zip(benchmark.train_stream, trainer.rounds, strict=True):
         assert_holds(experience, trainer.train_samples, round_.train if accumulate else round_.new)
     for stream, samples, indices in (
-        ("valid", trainer.train_samples, trainer.validation_indices),
-        ("test", trainer.test_samples, trainer.test_indices),
+        ("valid", *trainer.samples_of("validation", trainer.rounds[0])),
+        ("test", *trainer.samples_of("test", trainer.rounds[0])),
     ):
         (experience,) = benchmark.streams[stream]
         assert_holds(experience, samples, indices)
@@ -230,7 +230,7 @@ def test_class_incremental_benchmarks_train(tens, accumulate):
             2 * number,
             2 * number + 1,
         }
-    assert len(trainer.test_indices) == 30
+    assert len(trainer.samples_of("test", trainer.rounds[0])[1]) == 30
 
 
 class Pictures:
@@ -274,7 +274,7 @@ def test_features_that_each_experience_permutes_are_read_with_its_own_eval_trans
     trainer = splits(from_benchmark(benchmark))
     flat = tens[0].reshape(120, 64)
     assert np.array_equal(trainer.dataset.train.inputs, np.concatenate([flat[:, order] for order in orders]))
-    assert len(trainer.test_indices) == 0
+    assert len(trainer.samples_of("test", trainer.rounds[0])[1]) == 0
 
 
 def test_tokens_stay_tokens():

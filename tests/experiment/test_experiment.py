@@ -67,8 +67,9 @@ def test_all_arms_of_a_seed_see_the_same_split_chunks_and_first_round(tiny_scena
 def test_validation_data_never_enter_training(tiny_scenario, execution):
     tiny_scenario["data"]["validation_fraction"] = 0.3333
     trainer = CellTrainer(cells_of(tiny_scenario)[0], execution)
-    assert len(trainer.validation_indices) == round(0.3333 * 1198)
-    assert not set(trainer.validation_indices.tolist()) & set(trainer.rounds[-1].train.tolist())
+    validation = trainer.samples_of("validation", trainer.rounds[-1])[1]
+    assert len(validation) == round(0.3333 * 1198)
+    assert not set(validation.tolist()) & set(trainer.rounds[-1].train.tolist())
 
 
 def test_seeds_differ(tiny_scenario, tmp_path, execution):
