@@ -41,7 +41,7 @@ def training_of(trainer: CellTrainer, hooks: Hooks) -> RoundTraining:
     context, _ = trainer.begin(trainer.rounds[0], None)
     trainer.model.load_state_dict(context.start)
     data = RoundData(
-        trainer.train_samples, torch.from_numpy(trainer.rounds[0].train), 
+        trainer.train_samples, torch.from_numpy(trainer.rounds[0].train),
         trainer.samples_of("validation", trainer.rounds[0])[1],
         *trainer.samples_of("test", trainer.rounds[0]),
     )  # fmt: skip
