@@ -125,7 +125,7 @@ def test_a_split_trains_its_first_half_once_and_all_arms_share_it(tiny_scenario,
     monkeypatch.setattr(
         CellTrainer,
         "begin",
-        lambda trainer, round_, previous: starts.append(round_.index) or original(trainer, round_, previous),
+        lambda trainer, round_, *rest: starts.append(round_.index) or original(trainer, round_, *rest),
     )
     results = {cell.arm.label: result(cell, tmp_path, execution) for cell in cells_of(tiny_scenario)}
     assert starts == [0, 1, 1, 1]
