@@ -136,6 +136,23 @@ def test_a_cell_without_a_usable_time_has_that_of_its_steps_in_other_seeds(tmp_p
     assert before["warm_start"]["equal_seconds"] == pytest.approx(total, rel=0.1)
 
 
+def test_an_arm_without_any_usable_time_has_the_measured_one(tmp_path):
+    folder = write_run(
+        tmp_path / "run",
+        seeds=8,
+        arms={f"arm{index}": {"start": "random_init"} for index in range(8)},
+        estimated=lambda cell: True,
+    )
+    rounds = pd.read_csv(folder / "rounds.csv")
+    mine = rounds["strategy"] == "arm3"
+    rounds["estimated_isolated_seconds"] = rounds["estimated_isolated_seconds"].mask(mine, 1e6)
+    rounds.to_csv(folder / "rounds.csv", index=False)
+    rows = {row["strategy"]: row for row in ranking(stored_run(folder), seconds=1.0)}
+    metric = load(folder).metric
+    own = [np.interp(1.0, cell["train_seconds"].cumsum(), cell[metric]) for _, cell in rounds[mine].groupby("seed")]
+    assert rows["arm3"]["accuracy"] == pytest.approx(np.mean(own))
+
+
 def test_a_table_has_the_ends_of_intervals_in_brackets():
     rows = pd.DataFrame(
         {"strategy": ["a", "b"], "gap": [0.0123, 0.2], "gap_low": [0.01, np.nan], "gap_high": [0.5, np.nan]}

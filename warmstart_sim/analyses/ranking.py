@@ -33,11 +33,12 @@ def ranking(
     """Arms by their accuracy at equal time and their time at equal accuracy, with paired tests against the reference.
 
     A cell has a point (train seconds so far, accuracy) at the end of each round; without a usable estimate of its
-    seconds, its steps count what a step of the arm takes in other seeds. Its accuracy at a time lies on the
-    line through these points, and so does the time at which it first reaches an accuracy. Over the n seeds that all k
-    arms completed, an arm's difference from the reference has a paired t-test, adjusted for all arms by Holm's method:
-    gain and loss are p_holm < 0.05, all else is noise. Within a seed the arms are ranked by accuracy at equal time;
-    arms whose mean ranks differ by no more than the critical difference share a letter (Demšar 2006, section 3.2.2):
+    seconds, its steps count what a step of the arm takes in other seeds, or else the measured seconds do. Its accuracy
+    at a time lies on the line through these points, and so does the time at which it first reaches an accuracy. Over
+    the n seeds that all k arms completed, an arm's difference from the reference has a paired t-test, adjusted for all
+    arms by Holm's method: gain and loss are p_holm < 0.05, all else is noise. Within a seed the arms are ranked by
+    accuracy at equal time; arms whose mean ranks differ by no more than the critical difference share a letter (Demšar
+    2006, section 3.2.2):
 
         CD = q(0.95; k, inf) / sqrt(2) sqrt(k (k + 1) / (6 n)).
 
@@ -73,7 +74,8 @@ def ranking(
     )
     timed = rounds.assign(steps=rounds["steps"].where(rounds["seconds"].notna()))
     of_arm = timed.groupby(keys[:-1], dropna=False, observed=True)[["seconds", "steps"]].transform("sum")
-    rounds["seconds"] = rounds["seconds"].fillna(rounds["steps"] * of_arm["seconds"] / of_arm["steps"])
+    of_steps = rounds["steps"] * of_arm["seconds"] / of_arm["steps"]  # NaN for an arm without any usable estimate
+    rounds["seconds"] = rounds["seconds"].fillna(of_steps).fillna(rounds["train_seconds"])
     settings = (
         rounds.groupby(list(tables.axes), dropna=False, observed=True, sort=False) if tables.axes else [((), rounds)]
     )
