@@ -89,13 +89,13 @@ def test_list_has_a_line_for_everything(command):
     lines = command("list").out.splitlines()
     registries = (
         registry.STRATEGIES, registry.PARTS, registry.PROBES, registry.ANALYSES, registry.DATASETS,
-        registry.STREAMS, registry.MODELS,
+        registry.STREAMS, registry.CHANGES, registry.MODELS,
     )  # fmt: skip
     named = [line.split()[0] for line in lines if line.startswith("  ")]
     assert sorted(named) == sorted([*(name for each in registries for name in each.names()), *bundled_scenarios()])
     assert [line for line in lines if line and not line.startswith(" ")] == [
         "Strategies", *(f"Parts of a strategy that change {what}" for what in cli.PARTS_CHANGE[:-1]),
-        "Probes", "Analyses", "Data sets", "Models", "Streams", "Scenario files",
+        "Probes", "Analyses", "Data sets", "Models", "Streams", "Changes of a stream", "Scenario files",
     ]  # fmt: skip
 
 
@@ -105,11 +105,17 @@ def test_schema_prints_json(command):
 
 def test_check_says_how_much_work_it_is(command, scenario):
     # At most 6 epochs of 2 and of 4 batches (of 50 and of 100 samples) for three strategies.
-    expected = "valid; 3 cells (3 strategies, 1 seed), 6 rounds, at most 108 steps\n"
+    expected = (
+        "valid; 3 cells (3 strategies, 1 seed), 6 rounds, at most 108 steps\n"
+        "rounds of 50, 100 training samples, 50, 50 of them new; each has all samples of the round before\n"
+    )
     assert command("check", scenario).out == f"{scenario}: {expected}"
     assert "1 cell (1 strategy, 1 seed), 2 rounds" in command("check", scenario, "--strategies", "warm_start").out
     assert "9 cells (3 strategies, 3 seeds)" in command("check", scenario, "--seeds", "3, 4,5").out
     assert "18 rounds" not in command("check", scenario, "--set", "stream.rounds=1").out
+    window = command("check", scenario, "--set", "stream.changes={window: {last_samples: 75}}").out
+    assert window.endswith("rounds of 50, 75 training samples, 50, 50 of them new; each has 50 % of the samples of the "
+                           "round before\n")  # fmt: skip
 
 
 def test_check_says_what_bf16_means_on_this_machine(command, scenario, monkeypatch):
@@ -138,6 +144,7 @@ def test_check_counts_a_shared_first_phase_once(command):
     )
     assert ended.out == (
         "digits_online: valid; 8 cells (2 strategies, 2 seeds), 2 first phases, 10 rounds, at most 50 steps\n"
+        "one round of 30 training samples\none round of 60 training samples\n"
     )
 
 

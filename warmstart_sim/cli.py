@@ -437,10 +437,12 @@ def check(
 def _sizes(rounds: Sequence[RoundSize]) -> str:
     """The sizes of a stream's rounds, and how many samples each has in common with the round before."""
     train, new = (_listed([getattr(each, name) for each in rounds]) for name in ("train", "new"))
+    if len(rounds) == 1:
+        return f"one round of {train} training samples"
     text = f"rounds of {train} training samples, {new} of them new"
     kept = [each.again / before.train for before, each in itertools.pairwise(rounds)]
-    if not kept or min(kept) >= 1:
-        return text + ("; each has all samples of the round before" if kept else "")
+    if min(kept) >= 1:
+        return f"{text}; each has all samples of the round before"
     least, most = (round(100 * share) for share in (min(kept), max(kept)))
     return f"{text}; each has {least}{f' to {most}' if most > least else ''} % of the samples of the round before"
 

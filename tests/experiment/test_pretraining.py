@@ -95,8 +95,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     monkeypatch.setattr(
         CellTrainer,
         "begin",
-        lambda trainer, round_, previous: (
-            seen.append((trainer.cell.data.name, round_.index)) or original(trainer, round_, previous)
+        lambda trainer, round_, *rest: (
+            seen.append((trainer.cell.data.name, round_.index)) or original(trainer, round_, *rest)
         ),
     )
     return seen
