@@ -171,8 +171,14 @@ def test_a_first_phase_and_what_follows_it(stream, tmp_path):
 
 
 def test_every_probe_measures_what_it_does_on_the_cpu(tmp_path):
-    measure = {"each_epoch": PROBES.names(), "each_round": PROBES.names()}
+    names = [name for name in PROBES.names() if name != "transfer"]
+    measure = {"each_epoch": names, "each_round": names}
     compared(scenario(measure=measure, model={"name": "small_cnn", "channels": [4]}), tmp_path, tolerance=1e-5)
+
+
+def test_transfer_between_rounds_that_drift_is_that_of_the_cpu(tmp_path):
+    stream = {"name": "online", "chunk_size": 20, "changes": {"pixel_noise": {"per_round": 0.2}}}
+    compared(scenario(stream=stream, measure={"each_round": ["transfer"]}), tmp_path)
 
 
 def test_a_grid_of_rates_and_stop_rules_reuses_steppers(tmp_path):

@@ -37,7 +37,14 @@ def test_every_bundled_scenario_can_be_checked_and_rehearsed(name):
     small, cells = rehearsed(raw)
     assert small["name"] == f"{raw['name']}-rehearsal"
     for cell in [*cells, *scenarios.first_phases(cells)]:
-        assert cell.data.name in (*INCLUDED, "signal_in_noise", "synthetic", "synthetic_text", "markov_text")
+        assert cell.data.name in (
+            *INCLUDED,
+            "signal_in_noise",
+            "synthetic",
+            "synthetic_text",
+            "markov_text",
+            "markov_text",
+        )
         assert cell.arm.training.until.cap <= 4
     axes = {axis.key: list(axis.values) for axis in axes_of(raw, where)}  # of a bundle, the labels
     kept = {key: list(values) for key, values in (small.get("vary") or {}).items()}

@@ -117,7 +117,7 @@ def to_svg(figure: ReportFigure) -> str:
     with io.StringIO() as file, warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": figure.name}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         FigureCanvasSVG(figure.figure)
-        if layout := figure.figure.get_layout_engine():
+        if figure.figure.axes and (layout := figure.figure.get_layout_engine()):
             layout.execute(figure.figure)
             with matplotlib.rc_context({"figure.constrained_layout.use": False}):
                 figure.figure.set_layout_engine(None)
