@@ -63,7 +63,7 @@ def _compiling(cells: Sequence[Cell], steps: int) -> Iterator[str]:
     pixels = max((height * width for _, height, width in filter(None, shapes)), default=0)
     if compiler and steps * pixels >= LONG_RUN:
         yield (
-            f"on a CPU, `--set training.compile=true` makes steps of {gaining[0].model.name} about 1.6 times as fast, "
+            f"on a CPU, `--set training.compile=true` makes steps of {gaining[0].model.name} about 1.2 times as fast, "
             "after half a minute of compiling in each worker"
         )
 
