@@ -47,6 +47,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, indices: IntArray) -> Samples:
+        """Some of them, in this order; copies."""
+        return Samples(self.inputs[indices], self.labels[indices])
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import weakref
-from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Hashable
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Sized
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -84,17 +84,17 @@ class DeviceCache:
         """Takes back a stepper that `borrow` lent, for the next cell."""
         if stepper.graph_capture is not None:
             self._idle.append(stepper)
-            self.keep_to_budget(self._idle)
+            self.keep_to_budget(self._idle, self._idle.popleft)
 
     def free_memory(self) -> None:
         """Drops the idle steppers, with their graphs, and returns the memory that torch keeps for later."""
         self._idle.clear()
         self._release()
 
-    def keep_to_budget(self, kept: deque[Any] | OrderedDict[Any, Any]) -> None:
+    def keep_to_budget(self, kept: Sized, drop_oldest: Callable[[], object]) -> None:
         """Drops the oldest of some things on the device, but not the last, while they hold too much of its memory."""
         while len(kept) > 1 and self._is_over_budget():
-            kept.popleft() if isinstance(kept, deque) else kept.popitem(last=False)
+            drop_oldest()
             self._release()
 
     def _is_over_budget(self) -> bool:

@@ -59,27 +59,17 @@ def ranking(
     Raises:
         WarmstartError: There is no such arm.
     """
-    from warmstart_sim.results.ranking import rank_arms
-    from warmstart_sim.results.statistics import counted_seconds
+    from warmstart_sim.results.ranking import known_seconds, rank_arms
 
     tables, arms = run.tables, list(run.tables.scenario["strategies"])
     if to is not None and to not in arms:
         raise WarmstartError(f"ranking.to: {unknown('arm', to, arms)}")
     keys = ["strategy", *tables.axes, "seed"]
     complete = tables.cells.loc[tables.cells["state"] == "complete", keys]
-    rounds = counted_seconds(tables.rounds)
-    rounds = rounds[~rounds["shared"].astype(bool)].merge(complete, on=keys)
-    rounds = rounds.assign(
-        strategy=rounds["strategy"].astype(str), accuracy=rounds[tables.metric], seconds=rounds["compared_seconds"]
+    rounds = tables.rounds.assign(
+        accuracy=tables.rounds[tables.metric], seconds=known_seconds(tables.rounds, keys[:-1])
     )
-    timed = rounds.assign(steps=rounds["steps"].where(rounds["seconds"].notna()))
-    of_arm = timed.groupby(keys[:-1], dropna=False, observed=True)[["seconds", "steps"]].transform("sum")
-    of_steps = rounds["steps"] * of_arm["seconds"] / of_arm["steps"]  # NaN for an arm without any usable estimate
-    rounds["seconds"] = rounds["seconds"].fillna(of_steps).fillna(rounds["train_seconds"])
-    settings = (
-        rounds.groupby(list(tables.axes), dropna=False, observed=True, sort=False) if tables.axes else [((), rounds)]
-    )
-    for values, rows in settings:
-        varied = dict(zip(tables.axes, values, strict=True))
+    rounds = rounds[~rounds["shared"].astype(bool)].merge(complete, on=keys).astype({"strategy": str})
+    for varied, rows in tables.by_setting(rounds):
         for row in rank_arms(rows, to or tables.reference, seconds, accuracy):
             yield {**varied, **row}

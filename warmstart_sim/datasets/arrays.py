@@ -66,14 +66,12 @@ def arrays(
     order = _order(path, found, arrival, len(train)) if arrival else np.arange(len(train))
     if "x_test" in found:
         test = _samples(path, found, "test", labels.test)
-        train = Samples(train.inputs[order], train.labels[order]) if arrival else train
+        train = train.take(order) if arrival else train
     elif arrival:
-        train, test = (
-            Samples(train.inputs[part], train.labels[part]) for part in newest_held_out(order, test_fraction)
-        )
+        train, test = (train.take(part) for part in newest_held_out(order, test_fraction))
     else:
         split = stratified_split(train.labels, test_fraction, numpy_generator(0, "held_out"))
-        train, test = (Samples(train.inputs[part], train.labels[part]) for part in split)
+        train, test = (train.take(part) for part in split)
     return Dataset("arrays", train, test, labels.classes, notes=labels.notes)
 
 

@@ -14,7 +14,7 @@ from warmstart_sim.datasets.split import stratified_split
 from warmstart_sim.errors import WarmstartError
 from warmstart_sim.registry import DATASETS
 from warmstart_sim.seeding import numpy_generator
-from warmstart_sim.types import Dataset, Samples
+from warmstart_sim.types import Dataset
 
 
 @DATASETS.register("past", "same_for_every_seed")
@@ -53,17 +53,13 @@ def past(
         arriving = numpy_generator(order, "arrival").permutation(count)[:samples]
     else:
         arriving = np.arange(count)[:samples]
-    train, test = _take(whole.train, arriving), whole.test
+    train, test = whole.train.take(arriving), whole.test
     if held_out is not None:
         if whole.label_shape:
             raise WarmstartError(f"past: held_out: {name} has next tokens, and no classes to share out")
         kept, out = stratified_split(train.labels, held_out, numpy_generator(order or 0, "held_out"))
-        train, test = _take(train, kept), _take(train, out)
+        train, test = train.take(kept), train.take(out)
     return Dataset("past", train, test, whole.classes, whole.vocabulary_size, whole.notes)
-
-
-def _take(samples: Samples, indices: Any) -> Samples:
-    return Samples(samples.inputs[indices], samples.labels[indices])
 
 
 def _component(of: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

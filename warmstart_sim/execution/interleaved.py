@@ -7,6 +7,7 @@ next step (on a CPU), or while the steps of the others are still running (on a G
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -281,9 +282,10 @@ class StackedStep:
             return False
         self._stacks[kind] = stack  # as the most recent one
         if stack is not found:
+            drop_oldest = functools.partial(self._stacks.popitem, last=False)
             if len(self._stacks) > KEPT_STACKS:
-                self._stacks.popitem(last=False)
-            self._cache.keep_to_budget(self._stacks)
+                drop_oldest()
+            self._cache.keep_to_budget(self._stacks, drop_oldest)
         return True
 
 

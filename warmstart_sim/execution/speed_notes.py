@@ -11,7 +11,7 @@ from warmstart_sim.scenario import Cell
 from warmstart_sim.training.settings import Training
 
 # Pixels in all steps' images, one for each step, above which compiling pays. It takes each worker about half a minute,
-# and saves some 20 microseconds a step and pixel; rounds end long before the cap for which steps are counted.
+# and saves some 5 microseconds a step and pixel; rounds end long before the cap for which steps are counted.
 LONG_RUN = 10**8
 
 

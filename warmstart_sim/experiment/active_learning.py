@@ -12,7 +12,6 @@ import torch
 from warmstart_sim.experiment.cell_trainer import CellTrainer
 from warmstart_sim.registry import STREAMS
 from warmstart_sim.seeding import numpy_generator
-from warmstart_sim.streams import queries
 from warmstart_sim.training.evaluation import BATCH
 from warmstart_sim.types import IntArray, Round, RoundContext, StateDict
 
@@ -61,6 +60,8 @@ def restore_choices(trainer: CellTrainer, chunks: Sequence[Sequence[int]]) -> No
 @torch.no_grad()
 def _query(trainer: CellTrainer, context: RoundContext, candidates: IntArray, count: int) -> IntArray:
     """The positions of the candidates that the model asks for."""
+    from warmstart_sim.streams import queries  # it imports scipy
+
     query = trainer.cell.stream.options["query"]
     weights = context.previous
     assert weights is not None

@@ -51,21 +51,24 @@ def transfer(context: RoundContext, /, *, matrix: bool = False) -> Mapping[str, 
     before = {row["round"]: row for row in context.rows if row["round"] < now}
     to_next = None
     if next_ in accuracy:
-        to_next = _mean([(accuracy[next_], context.evaluate(context.initial(), next_)[0])])
+        to_next = _difference(accuracy[next_], context.evaluate(context.initial(), next_)[0])
+    changes = [_difference(accuracy.get(k), row.get("present_accuracy")) for k, row in before.items()]
     return {
         "present_accuracy": accuracy.get(now),
-        "past_accuracy": _mean((a, 0) for k, a in accuracy.items() if k < now),
-        "future_accuracy": _mean((a, 0) for k, a in accuracy.items() if k > now),
-        "backward_transfer": _mean((accuracy.get(k), row.get("present_accuracy")) for k, row in before.items()),
-        "forward_transfer": _mean(
-            [*((row.get("forward_transfer_to_next"), 0) for row in before.values()), (to_next, 0)]
-        ),
+        "past_accuracy": _mean(a for k, a in accuracy.items() if k < now),
+        "future_accuracy": _mean(a for k, a in accuracy.items() if k > now),
+        "backward_transfer": _mean(changes),
+        "forward_transfer": _mean([*(row.get("forward_transfer_to_next") for row in before.values()), to_next]),
         "forward_transfer_to_next": to_next,
         **({f"accuracy_on_round_{k}": a for k, a in accuracy.items()} if matrix else {}),
     }
 
 
-def _mean(pairs: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """The mean difference of the pairs without None; None if there are none."""
-    differences = [one - other for one, other in pairs if one is not None and other is not None]
-    return float(np.mean(differences)) if differences else None
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what was measured; None if nothing was."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -61,11 +61,13 @@ def analysis_table(rows: pd.DataFrame, measured: Mapping[str, str], most_rows: i
         low, high = (text(end, row[end]).removesuffix(" %") for end in ends)
         return f"{text(column, row[column])} [{low}, {high}]"
 
-    columns = [str(column) for column in rows]
-    names = [name for name in columns if name.removesuffix("_low").removesuffix("_high") not in {*columns} - {name}]
+    names = [name for name in map(str, rows) if not _is_end(name, rows)]
     shown: list[dict[Any, Any]] = rows.head(most_rows).to_dict("records")
-    table = [[cell(name, row) for name in names] for row in shown]
-    numbers = sum(name not in measured for name in names)
-    return Table([readable(name) for name in names], table, numbers=numbers if measured else len(names)), len(
-        rows
-    ) - len(shown)
+    cells = [[cell(name, row) for name in names] for row in shown]
+    numbers = sum(name not in measured for name in names) if measured else len(names)
+    return Table([readable(name) for name in names], cells, numbers), len(rows) - len(shown)
+
+
+def _is_end(name: str, rows: pd.DataFrame) -> bool:
+    """Whether a column is an end of another column's interval."""
+    return any(name.endswith(end) and name.removesuffix(end) in rows for end in ("_low", "_high"))

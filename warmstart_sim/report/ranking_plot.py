@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,10 +33,8 @@ def ranking_figures(run: Run) -> Iterator[ReportFigure]:
     """A figure for each setting of the analysis `ranking`, if the run has its table."""
     if not (run.folder / "ranking.csv").exists():
         return
-    table = run.analysis("ranking")
-    settings = table.groupby(list(run.axes), dropna=False, observed=True, sort=False) if run.axes else [((), table)]
-    for index, (_, rows) in enumerate(settings):
-        yield _draw(run, rows.reset_index(drop=True), setting_label(rows.to_dict("records")[0], axis_names(run)), index)
+    for index, (varied, rows) in enumerate(run.by_setting(run.analysis("ranking"))):
+        yield _draw(run, rows.reset_index(drop=True), setting_label(varied, axis_names(run)), index)
 
 
 @styled
@@ -59,9 +58,7 @@ def _draw(run: Run, rows: pd.DataFrame, setting: str, index: int) -> ReportFigur
     clear = rows["time_p_holm"] < LEVEL
     shades = np.select([clear & (ratios["time_ratio"] < 1), clear], [COLORS["gain"], COLORS["loss"]], GREY)
     time.set_xscale("log", base=2)
-    _draw_intervals(time, ratios, list(shades))
-    for row in rows.index[rows["reached"] < rows["seeds"]]:
-        time.lines[2 * row + 1].set(markerfacecolor=PAPER, markeredgecolor=shades[row], markeredgewidth=1.6)
+    _draw_intervals(time, ratios, list(shades), hollow=list(rows["reached"] < rows["seeds"]))
     time.axvline(1, color=INK, linewidth=1.2)
     time.xaxis.set_major_formatter("{x:g}")
     time.xaxis.set_minor_locator(NullLocator())
@@ -97,8 +94,9 @@ def _draw(run: Run, rows: pd.DataFrame, setting: str, index: int) -> ReportFigur
     return ReportFigure(name, f"Ranking: {setting}" if setting else "Ranking", caption, figure)
 
 
-def _draw_intervals(ax: Axes, table: pd.DataFrame, colors: list[str]) -> None:
+def _draw_intervals(ax: Axes, table: pd.DataFrame, colors: list[str], hollow: Sequence[bool] = ()) -> None:
     """A point with its interval in each row; the columns are the point and the ends."""
     for row, ((middle, low, high), color) in enumerate(zip(table.to_numpy(), colors, strict=True)):
+        open_point: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": color, "markeredgewidth": 1.6}
         ax.plot([low, high], [row, row], color=color, linewidth=2)
-        ax.plot([middle], [row], "o", color=color, markersize=6)
+        ax.plot([middle], [row], "o", color=color, markersize=6, **(open_point if any(hollow[row : row + 1]) else {}))

@@ -11,7 +11,24 @@ import pandas as pd
 
 from warmstart_sim.results.columns import Row
 from warmstart_sim.results.inference import LEVEL
-from warmstart_sim.results.statistics import adjusted_differences
+from warmstart_sim.results.statistics import adjusted_differences, counted_seconds
+
+
+def known_seconds(rounds: pd.DataFrame, arm: list[str]) -> pd.Series[float]:
+    """The seconds of each round, as `counted_seconds` has them, with those that it leaves empty filled in.
+
+    A round without a usable estimate has its steps times what a step of the arm takes in other seeds; without any
+    usable estimate of the arm, its measured seconds.
+
+    Args:
+        rounds: As in rounds.csv.
+        arm: The columns that make an arm with its varied values.
+    """
+    counted = counted_seconds(rounds)
+    seconds, steps = counted["compared_seconds"], counted["steps"]
+    timed = counted.assign(seconds=seconds, steps=steps.where(seconds.notna()))
+    of_arm = timed.groupby(arm, dropna=False, observed=True)[["seconds", "steps"]].transform("sum")
+    return seconds.fillna(steps * of_arm["seconds"] / of_arm["steps"]).fillna(counted["train_seconds"])
 
 
 def accuracy_at(budget: float, seconds: np.ndarray, accuracy: np.ndarray) -> float:

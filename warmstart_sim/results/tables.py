@@ -98,6 +98,14 @@ class Run:
         """One row for each cell, with its state: see `statistics.cells`."""
         return cells(self.rounds, self.axes, self.metric)
 
+    def by_setting(self, table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+        """The rows of each combination of varied values, with these values."""
+        if not self.axes:
+            yield {}, table
+            return
+        for values, rows in table.groupby(list(self.axes), dropna=False, observed=True, sort=False):
+            yield dict(zip(self.axes, values, strict=True)), rows
+
     def summary(self) -> pd.DataFrame:
         """One row for each arm and combination of varied values: see `statistics.summary`.
 

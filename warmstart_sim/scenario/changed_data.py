@@ -122,7 +122,7 @@ def changed_dataset(
     if not changes_test_data(changes):
         return replace(dataset, train=train[0]), list(rounds)
     shared = [each for each in changes if not CHANGES.has_trait(each.name, "training_only")]
-    clean_validation, clean_test = _at(dataset.train, validation), _at(dataset.test, test)
+    clean_validation, clean_test = dataset.train.take(validation), dataset.test.take(test)
     own = []
     for each in rounds:
         now = np.full(max(len(validation), len(test)), each.index)
@@ -165,10 +165,6 @@ def _changed(
             values = change(values, arrived[start : start + BLOCK], generator, **options)
         block[:] = np.rint(values.clip(0, 1) * 255) if block.dtype == np.uint8 else values
     return Samples(inputs, labels)
-
-
-def _at(samples: Samples, indices: IntArray) -> Samples:
-    return Samples(samples.inputs[indices], samples.labels[indices])
 
 
 def _append(parts: list[Samples], samples: Samples) -> int:

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr, softmax
 
 from warmstart_sim.types import IntArray
 
 Floats = NDArray[np.float64]
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities (n, classes) of logits (n, classes)."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def margin(logits: Floats, count: int) -> IntArray:
@@ -23,7 +17,7 @@ def margin(logits: Floats, count: int) -> IntArray:
     >>> margin(np.log([[0.5, 0.4, 0.1], [0.9, 0.1, 0.0001], [0.45, 0.45, 0.1]]), 2).tolist()
     [2, 0]
     """
-    largest = np.sort(softmax(logits), axis=1)
+    largest = np.sort(softmax(logits, axis=1), axis=1)
     return np.argsort(largest[:, -1] - largest[:, -2], kind="stable")[:count]
 
 
@@ -33,9 +27,7 @@ def entropy(logits: Floats, count: int) -> IntArray:
     >>> entropy(np.log([[0.5, 0.4, 0.1], [0.9, 0.1, 0.0001], [0.45, 0.45, 0.1]]), 2).tolist()
     [2, 0]
     """
-    p = softmax(logits)
-    h = -(p * np.log(np.maximum(p, np.finfo(p.dtype).tiny))).sum(axis=1)
-    return np.argsort(-h, kind="stable")[:count]
+    return np.argsort(-entr(softmax(logits, axis=1)).sum(axis=1), kind="stable")[:count]
 
 
 def badge(logits: Floats, features: Floats, count: int, generator: np.random.Generator) -> IntArray:
@@ -55,7 +47,7 @@ def badge(logits: Floats, features: Floats, count: int, generator: np.random.Gen
     Returns:
         Their positions, in the order in which they were chosen.
     """
-    a, h = softmax(logits), features.reshape(len(features), -1).astype(np.float64)
+    a, h = softmax(logits, axis=1), features.reshape(len(features), -1).astype(np.float64)
     a[np.arange(len(a)), logits.argmax(axis=1)] -= 1
     squares = (a**2).sum(axis=1) * (h**2).sum(axis=1)
 

@@ -10,11 +10,11 @@ from warmstart_sim.registry import OPTION_RULES
 from warmstart_sim.training.schedules import Schedule
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-# "rebuild" is the same as leaving the key out, also for a cell's digest.
-OptimizerState = Annotated[
-    Literal["keep", "rebuild"], AfterValidator(lambda choice: choice if choice == "keep" else None)
-]
-Compile = Annotated[bool, AfterValidator(lambda choice: choice or None)]  # likewise, false is as without the key
+
+
+def none_if(default: object) -> AfterValidator:
+    """Makes a setting's default the same as leaving its key out, also in a cell's digest."""
+    return AfterValidator(lambda value: None if value == default else value)
 
 
 class Settings(BaseModel):
@@ -135,10 +135,10 @@ class Training(Settings):
     bucketing: PositiveInt | None = None
     until: Until = Until(train_accuracy=0.99)
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    compile: Compile | None = None
+    compile: Annotated[bool, none_if(False)] | None = None
     threads: PositiveInt = 1
     report: Literal["best_validation"] | None = None
-    optimizer_state: OptimizerState | None = None
+    optimizer_state: Annotated[Literal["keep", "rebuild"], none_if("rebuild")] | None = None
 
     @model_validator(mode="after")
     def _the_rate_decays(self) -> Training:
