@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,7 @@ from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.paths import data_root as find_data_root
 from warmstart_sim.execution.launch import choose_device, run_scenario, stored_scenario
 from warmstart_sim.execution.options import RunOptions, takes_run_options
-from warmstart_sim.execution.speed_notes import check_notes
-from warmstart_sim.registry import ANALYSES, STREAMS
+from warmstart_sim.registry import ANALYSES
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.cells import import_user_modules
 from warmstart_sim.scenario.overrides import prepare_scenario
@@ -23,11 +21,6 @@ if TYPE_CHECKING:
 
     from warmstart_sim.execution.status import Status
     from warmstart_sim.results.tables import Run
-    from warmstart_sim.scenario.splits import RoundSize
-    from warmstart_sim.training.settings import Training
-
-
-Range = tuple[int, int]  # the least and the most
 
 
 @takes_run_options(for_typer=False)
@@ -131,75 +124,6 @@ def _run_prepared(raw: Mapping[str, Any], where: str, options: RunOptions) -> Ru
     report.write(outcome.folder)
     outcome.raise_failures()
     return tables.load(outcome.folder)
-
-
-@dataclass(frozen=True)
-class Size:
-    """The size of a scenario. Rounds and steps are those that are trained: shared first phases once, copies never.
-
-    Attributes:
-        streams: The sizes of the rounds of each stream: several, where its settings are varied.
-        budgets: Where stages share a budget, the epochs and the steps of a cell of each arm. Cells of an arm differ
-            where stages do not divide the budget, arms also where their batch sizes differ.
-        notes: What the settings of its speed mean on this machine.
-    """
-
-    cells: int
-    copies: int
-    arms: int
-    seeds: int
-    first_phases: int
-    rounds: int
-    steps: int
-    streams: tuple[tuple[RoundSize, ...], ...] = ()
-    budgets: Mapping[str, tuple[Range, Range]] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-
-
-def size(raw: Mapping[str, Any], where: str, data_root: Path | None = None) -> Size:
-    """Counts cells, rounds and steps (if every round trains to its cap) of a prepared scenario, without torch.
-
-    Raises:
-        WarmstartError: Something is wrong with the scenario, or its stream does not fit its data.
-    """
-    from warmstart_sim.scenario.splits import checked_round_sizes
-
-    scenario, cells = scenarios.plan(raw, where)
-    phases = scenarios.first_phases(cells)
-    rounds = steps = 0
-    spent: dict[str, list[tuple[int, int]]] = {}
-    work = [*phases, *cells]
-    streams: dict[tuple[RoundSize, ...], None] = {}
-    for cell, sizes in zip(work, checked_round_sizes(work, find_data_root(data_root), where), strict=True):
-        if cell.seed == scenario.header.seeds[0] and not cell.is_first_phase:
-            streams[tuple(sizes)] = None
-        if cell.copy_of:
-            continue
-        first = 1 if cell.first_phase or cell.pretraining else 0
-        if cell.shares_first_round:
-            del sizes[0]
-        rounds += len(sizes)
-        of_rounds = [_most(cell.arm.training.in_round(first + n), each.train) for n, each in enumerate(sizes)]
-        total = sum(epochs for epochs, _ in of_rounds), sum(steps for _, steps in of_rounds)
-        steps += total[1]
-        shares = STREAMS.has_trait(cell.stream.name, "shares_budget")
-        if shares and any(cell.stream.options[rule] for rule in ("epochs", "steps")):
-            spent.setdefault(cell.arm.label, []).append(total)
-    copies = sum(cell.copy_of is not None for cell in cells)
-    budgets = {
-        label: ((min(epochs), max(epochs)), (min(of_steps), max(of_steps)))
-        for label, each in spent.items()
-        for epochs, of_steps in [tuple(zip(*each, strict=True))]
-    }
-    arms, seeds, notes = len(scenario.arms), len(scenario.header.seeds), check_notes(work, steps)
-    return Size(len(cells), copies, arms, seeds, len(phases), rounds, steps, tuple(streams), budgets, notes)
-
-
-def _most(training: Training, samples: int) -> tuple[int, int]:
-    """The epochs and the steps of a round that trains to its cap."""
-    in_epoch, anneal = math.ceil(samples / training.batch_size), training.schedule.anneal or 0
-    steps = min(training.until.steps or math.inf, training.until.cap * in_epoch)
-    return math.ceil(steps / in_epoch) + anneal, int(steps) + anneal * in_epoch
 
 
 def analyze(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -17,14 +16,13 @@ from typer import Argument, Option
 from warmstart_sim import __version__
 from warmstart_sim.errors import RunError, WarmstartError
 from warmstart_sim.execution.options import DataRoot, RunOptions, takes_run_options
-from warmstart_sim.output import safe_output
+from warmstart_sim.output import count_of, safe_output
 from warmstart_sim.preemption import Preempted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from warmstart_sim.execution.launch import RunOutcome
-    from warmstart_sim.scenario.splits import RoundSize
 
 # Newer versions of typer bundle click, older ones import it; both give access to its errors through this class.
 UsageError: Any = typer.BadParameter.__base__
@@ -250,8 +248,8 @@ def papers(
     for each in papers.reproductions(rows or (), runs or papers.RUN_FOLDERS):
         about = [
             "" if each.commands else "no scenario yet",
-            _count(each.numbers, "published number") if each.numbers else "",
-            f"at most {_count(each.steps, 'step')}" if cost and each.steps is not None else "",
+            count_of(each.numbers, "published number") if each.numbers else "",
+            f"at most {count_of(each.steps, 'step')}" if cost and each.steps is not None else "",
             "rehearsed" if each.rehearsed else "",
         ]
         print(f"{each.row.name:<6} {each.row.title}")
@@ -259,8 +257,8 @@ def papers(
             print(f"       {line}")
         for run in each.runs:
             if not run.rehearsal:
-                changed = f"; {_count(len(run.changes), 'setting')} changed" if run.changes else ""
-                told = f"{run.folder}: {_count(run.cells, 'cell')}, {run.hours:.2g} h{changed}. {run.agreement}"
+                changed = f"; {count_of(len(run.changes), 'setting')} changed" if run.changes else ""
+                told = f"{run.folder}: {count_of(run.cells, 'cell')}, {run.hours:.2g} h{changed}. {run.agreement}"
                 print(f"       {told.rstrip()}")
 
 
@@ -371,7 +369,7 @@ def status(run_dir: RunDir, traceback: Traceback = False) -> None:
     waiting = found.cells - found.complete - len(found.failed) - len(found.running)
     counts = f"{found.complete} complete, {len(found.failed)} failed, {len(found.running)} running, {waiting} waiting"
     left = "" if found.remaining_seconds is None else f"; about {clock(found.remaining_seconds)} left"
-    print(f"{run_dir}: {_count(found.cells, 'cell')}; {counts}{left}")
+    print(f"{run_dir}: {count_of(found.cells, 'cell')}; {counts}{left}")
     if found.process:
         print(f"running process: {found.process}")
     elif found.complete < found.cells:
@@ -403,11 +401,11 @@ def check(
 
     Shows the number of cells (a strategy with a seed and a value of each axis), rounds and, at most, steps.
     """
-    from warmstart_sim import api
+    from warmstart_sim.execution.size import scenario_size, size_lines
     from warmstart_sim.scenario.overrides import prepare_scenario
 
     raw, where = prepare_scenario(scenario, set=set_ or (), strategies=strategies, seeds=seeds, rehearse=rehearse)
-    size = api.size(raw, where, data_root)
+    found = scenario_size(raw, where, data_root)
     if resolved:
         from warmstart_sim.results.files import to_yaml
         from warmstart_sim.scenario.planning import plan
@@ -415,49 +413,10 @@ def check(
 
         print(to_yaml(resolved_scenario(raw, plan(raw, where)[0])), end="")
         return
-    cells = f"{_count(size.cells, 'cell')} ({_count(size.arms, 'strategy')}, {_count(size.seeds, 'seed')})"
-    phases = f", {_count(size.first_phases, 'first phase')}" if size.first_phases else ""
-    cells += f", {size.copies:,} of them copied" if size.copies else ""
-    print(f"{where}: valid; {cells}{phases}, {_count(size.rounds, 'round')}, at most {_count(size.steps, 'step')}")
-    for sizes in size.streams[:MAX_STREAMS_SHOWN]:
-        print(_sizes(sizes))
-    if len(size.streams) > MAX_STREAMS_SHOWN:
-        print(f"and {_count(len(size.streams) - MAX_STREAMS_SHOWN, 'more stream')}")
-    budgets = {
-        arm: f"{_span(*epochs, 'epoch')}, {_span(*steps, 'step')}" for arm, (epochs, steps) in size.budgets.items()
-    }
-    if len(set(budgets.values())) == 1:
-        budgets = {"any arm": next(iter(budgets.values()))}
-    for arm, text in budgets.items():
-        print(f"a cell of {arm}: {text}")
-    for note in size.notes:
-        print(f"note: {note}")
+    for line in size_lines(found, where):
+        print(line)
 
 
-def _sizes(rounds: Sequence[RoundSize]) -> str:
-    """The sizes of a stream's rounds, and how many samples each has in common with the round before."""
-    train, new = (_listed([getattr(each, name) for each in rounds]) for name in ("train", "new"))
-    if len(rounds) == 1:
-        return f"one round of {train} training samples"
-    text = f"rounds of {train} training samples, {new} of them new"
-    kept = [each.again / before.train for before, each in itertools.pairwise(rounds)]
-    if min(kept) >= 1:
-        return f"{text}; each has all samples of the round before"
-    least, most = (round(100 * share) for share in (min(kept), max(kept)))
-    return f"{text}; each has {least}{f' to {most}' if most > least else ''} % of the samples of the round before"
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    """Numbers with thousands separators; of many, the first four and the last."""
-    shown = [f"{number:,}" for number in numbers]
-    return ", ".join(shown if len(shown) <= 6 else [*shown[:4], f"... {shown[-1]}"])
-
-
-def _span(least: int, most: int, noun: str) -> str:
-    return _count(most, noun) if least == most else f"{least:,} to {_count(most, noun)}"
-
-
-MAX_STREAMS_SHOWN = 4  # by `check`
 PARTS_CHANGE = ("inputs", "the loss", "weights", "hidden units", "training")  # in this order in `list`
 
 
@@ -611,8 +570,3 @@ def _console() -> Console:
 
 def _aligned(lines: dict[str, str], width: int) -> list[str]:
     return [f"  {name:<{width}}  {text}".rstrip() for name, text in lines.items()]
-
-
-def _count(number: int, noun: str) -> str:
-    plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"

@@ -85,9 +85,9 @@ class Reproduction:
 
 @functools.cache
 def _most_steps(scenario: str) -> int:
-    from warmstart_sim import api
+    from warmstart_sim.execution.size import scenario_size
 
-    return api.size(load_scenario(scenario), scenario).steps
+    return scenario_size(load_scenario(scenario), scenario).steps
 
 
 def reproductions(names: Iterable[str] = (), folders: Iterable[Path] = RUN_FOLDERS) -> list[Reproduction]:

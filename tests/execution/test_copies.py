@@ -15,6 +15,7 @@ from tests.streams.test_streams import SEEDS, labels_of
 from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.execution import launch
+from warmstart_sim.execution.size import scenario_size
 from warmstart_sim.models import build, layout
 from warmstart_sim.registry import MODELS, PARTS, PROBES, STRATEGIES
 from warmstart_sim.results.store import RunFolder
@@ -102,7 +103,7 @@ def test_tables_and_weights_are_those_of_a_run_that_trains_every_cell(scenario, 
 
 
 def test_check_and_status_count_what_is_trained(scenario, tmp_path):
-    size = api.size(scenario, "file")
+    size = scenario_size(scenario, "file")
     _, cells = scenarios.plan(scenario, "file")
     own = {cell.id for cell in cells if cell.copy_of is None}
     assert size.cells - size.copies == len(own) < len(cells)

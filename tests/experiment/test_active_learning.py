@@ -9,17 +9,17 @@ import torch
 
 from tests.experiment.test_experiment import result, same, stored
 from tests.experiment.test_starts import interrupted
-from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.execution.size import scenario_size
 from warmstart_sim.experiment.active_learning import choose_next
 from warmstart_sim.experiment.cell_trainer import CellTrainer
+from warmstart_sim.experiment.queries import margin
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.experiment.stored_run import StoredRun
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario.yaml_files import set_path
-from warmstart_sim.streams.queries import margin
 
 
 @pytest.fixture
@@ -122,4 +122,4 @@ def test_mistakes_are_refused_before_the_run(tiny_scenario, changes, message):
     for key, value in changes.items():
         set_path(raw, key, value)
     with pytest.raises(WarmstartError, match=message):
-        api.size(raw, "f")
+        scenario_size(raw, "f")

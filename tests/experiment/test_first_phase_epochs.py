@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.experiment.test_experiment import cells_of, result, same
-from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.execution.size import scenario_size
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.store import RunFolder
@@ -124,7 +124,7 @@ def test_repeats_are_rounds_on_the_same_data_that_share_the_first_phase(early, t
     assert once["rounds"] == twice["rounds"][:3]
     assert result(plain, tmp_path / "run", execution)["rounds"] == twice["rounds"][:2]
     assert not torch.equal(once["weights"]["head.weight"], twice["weights"]["head.weight"])
-    assert api.size(early, "file", tmp_path).rounds == 1 + 2 + 3
+    assert scenario_size(early, "file", tmp_path).rounds == 1 + 2 + 3
 
 
 def test_the_stored_scenario_gives_the_same_cells(early):

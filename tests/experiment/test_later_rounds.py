@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.experiment.test_experiment import cells_of, result, same
-from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.execution.size import scenario_size
 from warmstart_sim.execution.throughput import step_times
 from warmstart_sim.experiment.run_cell import run_cell
 from warmstart_sim.experiment.settings import ExecutionSettings
@@ -113,9 +113,9 @@ def test_the_stored_scenario_gives_the_same_cells(two_rounds):
 def test_check_counts_the_steps_of_each_round_by_its_own_settings(two_rounds, tmp_path):
     two_rounds["data"] |= {"train_samples": 100}
     two_rounds["training"]["later_rounds"] = LATER
-    assert api.size(two_rounds, "file", tmp_path).steps == 2 * 4 + 3 * 7
+    assert scenario_size(two_rounds, "file", tmp_path).steps == 2 * 4 + 3 * 7
     two_rounds["stream"] = {"name": "split", "fraction": 0.5}
-    assert api.size(two_rounds, "file", tmp_path).steps == 2 * 2 + 3 * 7
+    assert scenario_size(two_rounds, "file", tmp_path).steps == 2 * 2 + 3 * 7
 
 
 def test_steps_of_both_kinds_of_rounds_are_timed(two_rounds, execution, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.scenario import splits
+from warmstart_sim.scenario import round_sizes, splits
 from warmstart_sim.scenario.changed_data import changed_dataset
 from warmstart_sim.scenario.component import Component
 from warmstart_sim.types import Dataset, Round, Samples
@@ -131,7 +131,7 @@ def test_floats_are_neither_rounded_nor_clipped():
 def test_changes_that_cannot_be_made_are_refused_before_the_run(edited, tmp_path, changes, message):
     _, cells = scenarios.plan(edited(changes), "f")
     with pytest.raises(WarmstartError, match=message):
-        splits.checked_round_sizes(cells, tmp_path, "f")
+        round_sizes.checked_round_sizes(cells, tmp_path, "f")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_changes_that_cannot_be_made_are_refused_before_the_run(edited, tmp_path
 def test_next_tokens_are_no_classes(edited, tmp_path, stream, message):
     _, cells = scenarios.plan(edited({"data": "markov_text", "model": "decoder", "stream": stream}), "f")
     with pytest.raises(WarmstartError, match=message):
-        splits.checked_round_sizes(cells, tmp_path, "f")
+        round_sizes.checked_round_sizes(cells, tmp_path, "f")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,9 @@ def test_options_of_changes_can_be_varied(edited, tmp_path):
         {"stream.changes": {"window": {"last_rounds": 1}}, "vary": {"stream.changes.window.last_rounds": [1, 2]}}
     )
     _, cells = scenarios.plan(raw, "f")
-    sizes = {cell.varied["stream.changes.window.last_rounds"]: splits.round_sizes(cell, tmp_path) for cell in cells}
+    sizes = {
+        cell.varied["stream.changes.window.last_rounds"]: round_sizes.round_sizes(cell, tmp_path) for cell in cells
+    }
     assert {value: [each.train for each in found] for value, found in sizes.items()} == {
         1: [300, 300, 300, 298], 2: [300, 600, 600, 598],
     }  # fmt: skip
@@ -190,4 +192,4 @@ def test_a_users_stream_must_give_samples_of_the_pool(edited, tmp_path, train):
     raw = edited({"stream": {"name": theirs}, "data.validation_fraction": 0.99})
     message = "round 1 of this stream has no samples" if not train else r"not in the pool, such as sample 3, which may"
     with pytest.raises(WarmstartError, match=message):
-        splits.checked_round_sizes(scenarios.plan(raw, "f")[1], tmp_path, "f")
+        round_sizes.checked_round_sizes(scenarios.plan(raw, "f")[1], tmp_path, "f")

@@ -13,7 +13,7 @@ import yaml
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS
 from warmstart_sim.errors import DataError, WarmstartError
-from warmstart_sim.scenario import splits
+from warmstart_sim.scenario import round_sizes, splits
 from warmstart_sim.scenario.resolved import resolved_scenario
 from warmstart_sim.scenario.yaml_files import set_path, set_values
 from warmstart_sim.types import Dataset, Samples
@@ -48,7 +48,7 @@ def checked(raw: dict[str, Any]) -> list[list[int]]:
     found = cells(raw)
     return [
         [each.train for each in sizes]
-        for sizes in splits.checked_round_sizes([*scenarios.first_phases(found), *found], NOWHERE, "f.yaml")
+        for sizes in round_sizes.checked_round_sizes([*scenarios.first_phases(found), *found], NOWHERE, "f.yaml")
     ]
 
 
@@ -144,7 +144,7 @@ def test_with_the_targets_normalisation_there_is_a_first_phase_for_each_target(p
 
 def test_fraction_same_takes_the_targets_share_of_the_source(pretrained):
     raw = pretrained({"stream.source.fraction": "same", "vary": {"stream.fraction": [0.25, 0.5]}, "seeds": [0]})
-    sizes = {cell.first_phase.id: splits.round_sizes(cell.first_phase, NOWHERE)[0].train for cell in cells(raw)}
+    sizes = {cell.first_phase.id: round_sizes.round_sizes(cell.first_phase, NOWHERE)[0].train for cell in cells(raw)}
     assert list(sizes.values()) == [round(0.25 * 1198), 599]
 
 

@@ -11,10 +11,11 @@ import yaml
 
 from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
+from warmstart_sim.execution.size import scenario_size
 from warmstart_sim.scenario.axes import axes_of
 from warmstart_sim.scenario.rehearsal import INCLUDED, MAX_CELLS, MAX_ROUNDS, rehearsal
 from warmstart_sim.scenario.resolved import resolved_scenario
-from warmstart_sim.scenario.splits import round_sizes
+from warmstart_sim.scenario.round_sizes import round_sizes
 from warmstart_sim.scenario.yaml_files import bundled_scenarios
 
 
@@ -33,7 +34,7 @@ def rehearsed(raw):
 @pytest.mark.parametrize("name", bundled_scenarios())
 def test_every_bundled_scenario_can_be_checked_and_rehearsed(name):
     raw, where = api.prepare_scenario(name)
-    assert api.size({**raw, "seeds": raw["seeds"][:1]}, where).cells > 0
+    assert scenario_size({**raw, "seeds": raw["seeds"][:1]}, where).cells > 0
     small, cells = rehearsed(raw)
     assert small["name"] == f"{raw['name']}-rehearsal"
     for cell in [*cells, *scenarios.first_phases(cells)]:

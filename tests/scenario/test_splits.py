@@ -8,7 +8,7 @@ import pytest
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.datasets.known_sizes import IMAGE_SETS
 from warmstart_sim.errors import DataError, WarmstartError
-from warmstart_sim.scenario import splits
+from warmstart_sim.scenario import round_sizes, splits
 
 
 def first_cell(raw):
@@ -16,7 +16,7 @@ def first_cell(raw):
 
 
 def training_sizes(cell, data_root):
-    return [each.train for each in splits.round_sizes(cell, data_root)]
+    return [each.train for each in round_sizes.round_sizes(cell, data_root)]
 
 
 def test_held_out_and_dealt_out_samples_are_apart_and_together_all(edited):
@@ -70,13 +70,13 @@ def test_a_stream_that_does_not_fit_the_data_is_one_line_with_the_file(edited, t
     with pytest.raises(
         WarmstartError, match=r"^f.yaml: stream.chunk_size: 5000 is more than the 1198 available training samples"
     ):
-        splits.checked_round_sizes(cells, tmp_path, "f.yaml")
+        round_sizes.checked_round_sizes(cells, tmp_path, "f.yaml")
 
 
 def test_data_that_are_not_there_keep_their_exit_code(edited, tmp_path):
     _, cells = scenarios.plan(edited({"data": {"name": "arrays", "path": str(tmp_path / "x.npz")}}), "f.yaml")
     with pytest.raises(DataError, match=r"^f.yaml: arrays: there is no file"):
-        splits.checked_round_sizes(cells, tmp_path, "f.yaml")
+        round_sizes.checked_round_sizes(cells, tmp_path, "f.yaml")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart_sim import api
 from warmstart_sim import scenario as scenarios
 from warmstart_sim.errors import WarmstartError
+from warmstart_sim.execution.size import scenario_size
 from warmstart_sim.registry import STREAMS
 from warmstart_sim.streams import random_subset, split_validation
 from warmstart_sim.streams.basic import online, pretrain, split, static
@@ -155,9 +155,9 @@ def test_the_budget_of_each_arm_is_counted(tiny_scenario):
     arms = {"one": {"start": "warm_start", "stages": 1}, "three": "random_init"}
     raw = {**tiny_scenario, "stream": {"name": "stages", "stages": 3, "epochs": 7}, "strategies": arms}
     raw["training"] = {"batch_size": 32}
-    assert api.size(raw, "file").budgets == {"one": ((7, 7), (35, 35)), "three": ((6, 6), (30, 30))}
+    assert scenario_size(raw, "file").budgets == {"one": ((7, 7), (35, 35)), "three": ((6, 6), (30, 30))}
     raw["vary"] = {"strategies.three.stages": [3, 7], "training.batch_size": [32, 150]}
-    assert api.size(raw, "file").budgets == {"one": ((7, 7), (7, 35)), "three": ((6, 7), (6, 35))}
+    assert scenario_size(raw, "file").budgets == {"one": ((7, 7), (7, 35)), "three": ((6, 7), (6, 35))}
 
 
 @pytest.mark.parametrize(

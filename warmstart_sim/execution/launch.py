@@ -204,7 +204,7 @@ def _unfinished(cells: Sequence[scenarios.Cell], run: RunFolder, fresh: bool) ->
 
 def _check(cells: Sequence[scenarios.Cell], data_root: Path, where: str, options: RunOptions) -> None:
     """Checks a user's own modules, that the stream fits the data, and that the engine can train the cells."""
-    from warmstart_sim.scenario.splits import checked_round_sizes
+    from warmstart_sim.scenario.round_sizes import checked_round_sizes
 
     import_user_modules(cells, where)
     checked_round_sizes(cells, data_root, where)

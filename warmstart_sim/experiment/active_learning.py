@@ -60,7 +60,7 @@ def restore_choices(trainer: CellTrainer, chunks: Sequence[Sequence[int]]) -> No
 @torch.no_grad()
 def _query(trainer: CellTrainer, context: RoundContext, candidates: IntArray, count: int) -> IntArray:
     """The positions of the candidates that the model asks for."""
-    from warmstart_sim.streams import queries  # it imports scipy
+    from warmstart_sim.experiment import queries  # it imports scipy
 
     query = trainer.cell.stream.options["query"]
     weights = context.previous

@@ -10,7 +10,7 @@ import numpy as np
 
 from warmstart_sim import datasets
 from warmstart_sim.datasets.adapt import adapt_images, check_adaptable
-from warmstart_sim.datasets.known_sizes import IMAGE_SETS, PHOTO_SETS, TEXT_SETS, known_shape
+from warmstart_sim.datasets.known_sizes import IMAGE_SETS, TEXT_SETS, known_shape
 from warmstart_sim.datasets.label_noise import LabelNoise, label_noise
 from warmstart_sim.errors import DataError, WarmstartError, error_summary
 from warmstart_sim.models.checkpoint_files import find_checkpoint
@@ -20,8 +20,6 @@ from warmstart_sim.scenario.changed_data import (
     changed_dataset,
     changed_rounds,
     check_drift,
-    check_inputs,
-    of_kind,
     with_test_classes,
 )
 from warmstart_sim.scenario.component import Component
@@ -85,8 +83,8 @@ def check_first_phase(cell: Cell, data_root: Path) -> None:
     phase = cell.first_phase
     if phase is None or phase.target is None:
         return
-    source, source_shape, source_dtype = _inputs(phase.data, cell.seed, data_root)
-    target, target_shape, target_dtype = _inputs(phase.target.data, cell.seed, data_root)
+    source, source_shape, source_dtype = inputs_of(phase.data, cell.seed, data_root)
+    target, target_shape, target_dtype = inputs_of(phase.target.data, cell.seed, data_root)
     if "int64" in (source_dtype, target_dtype):
         raise WarmstartError(
             f"stream.source: {source} for {target}: the words of two sets have different numbers, so that "
@@ -100,7 +98,7 @@ def check_first_phase(cell: Cell, data_root: Path) -> None:
     check_adaptable(source, source_shape, target_shape, phase.target.adapt)
 
 
-def _inputs(component: Component, seed: int, data_root: Path) -> tuple[str, tuple[int, ...], str]:
+def inputs_of(component: Component, seed: int, data_root: Path) -> tuple[str, tuple[int, ...], str]:
     """A data set's name, and the shape and dtype of its inputs."""
     if shape := known_shape(component.name, component.options):
         known = IMAGE_SETS.get(component.name)  # type: ignore[call-overload]
@@ -240,73 +238,6 @@ def corrupted_labels(cells: Iterable[Cell], data_root: Path, may_lose_classes: b
         columns = noise.corrupted, noise.labels[noise.corrupted], labels[noise.corrupted]
         found[cell.noise_id] = np.stack(columns, axis=1)
     return found
-
-
-@dataclass(frozen=True)
-class RoundSize:
-    """How many samples a round has.
-
-    Attributes:
-        train: All samples to train on.
-        new: Those that arrived with this round.
-        again: Those that the round before trained on as well.
-    """
-
-    train: int
-    new: int
-    again: int
-
-
-def round_sizes(cell: Cell, data_root: Path) -> list[RoundSize]:
-    """The sizes of a cell's rounds.
-
-    Sizes of well-known data sets are built in, with equally many samples of each class; any other data set is loaded.
-
-    Raises:
-        WarmstartError: As `load_dataset` and `split_rounds`.
-    """
-    name = cell.data.name
-    known = IMAGE_SETS.get(name) or PHOTO_SETS.get(name) or TEXT_SETS.get(name)  # type: ignore[call-overload]
-    if known is None or cell.data.options.get("test_fraction", 1 / 3) != 1 / 3:  # an option of noisy_digits
-        labels = load_component(cell.data, cell.seed, data_root).train.labels
-    else:
-        labels = np.arange(known.train_samples, dtype=np.int64) % known.classes
-    rounds = split_rounds(cell, labels, 0).rounds
-    before = [rounds[0].train[:0], *(each.train for each in rounds)]
-    return [
-        RoundSize(len(each.train), len(each.new), int(np.isin(each.train, last).sum()))
-        for each, last in zip(rounds, before, strict=False)
-    ]
-
-
-def checked_round_sizes(cells: Sequence[Cell], data_root: Path, where: str) -> list[list[RoundSize]]:
-    """`round_sizes` of each cell, computed once for equal splits, after `check_first_phase` of each.
-
-    Args:
-        cells: The cells of a scenario.
-        data_root: The folder of the data sets.
-        where: What to name in errors.
-
-    Raises:
-        WarmstartError: As `round_sizes` and `check_first_phase`, or the stream changes inputs of another kind.
-    """
-    sizes: dict[str, list[RoundSize]] = {}
-    starts = {repr((cell.pretraining, cell.data, cell.seed)): cell for cell in cells}
-
-    def found(cell: Cell) -> list[RoundSize]:
-        key = repr((cell.data, cell.data_settings, cell.stream, cell.rounds, cell.changes, cell.seed))
-        if key not in sizes:
-            if of_kind(cell.changes, "inputs"):
-                check_inputs(cell.changes, *_inputs(cell.data, cell.seed, data_root))
-            sizes[key] = round_sizes(cell, data_root)
-        return sizes[key]
-
-    try:
-        for cell in starts.values():
-            check_first_phase(cell, data_root)
-        return [list(found(cell)) for cell in cells]
-    except WarmstartError as error:
-        raise type(error)(f"{where}: {error}") from None
 
 
 def data_notes(cells: Iterable[Cell], data_root: Path) -> list[str]:

@@ -36,7 +36,7 @@ def active(
         seed: The experiment's seed.
         query: Which samples are chosen: "random"; "margin" (default): those with the smallest difference of the two
             largest probabilities; "entropy": those with the largest entropy; "badge": by k-means++ on the gradients of
-            the last layer (see `streams.queries`).
+            the last layer (see `experiment.queries`).
         chunk_size: How many are chosen for each round; the last one has what is left. Default 100.
         initial: How many samples the first round has. Default `chunk_size`.
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from warmstart_sim.errors import WarmstartError
-from warmstart_sim.streams import queries
+from warmstart_sim.experiment import queries
 from warmstart_sim.streams.active import active
 
 
