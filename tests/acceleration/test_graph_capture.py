@@ -37,7 +37,8 @@ from warmstart_sim.training.coroutine import run_to_end
 from warmstart_sim.training.evaluation import evaluate, train_accuracy, train_accuracy_coroutine
 from warmstart_sim.training.loop import EpochRow, RoundData, RoundTraining, train
 from warmstart_sim.training.settings import Training
-from warmstart_sim.training.stepper import CAPTURED_EVALUATION_BATCH, Stepper
+from warmstart_sim.training.stepper import Stepper
+from warmstart_sim.training.stepper_metrics import CAPTURED_EVALUATION_BATCH
 from warmstart_sim.types import Batch, Hooks, Samples
 
 CPU = torch.device("cpu")

@@ -24,7 +24,7 @@ from warmstart_sim.experiment.settings import ExecutionSettings
 from warmstart_sim.results.columns import MEASURED
 from warmstart_sim.results.store import RunFolder
 from warmstart_sim.scenario import Cell
-from warmstart_sim.training import evaluation, stepper
+from warmstart_sim.training import evaluation, stepper_metrics
 
 EVALUATION_BATCH = 16  # in place of 512, so that there are several and no time is lost on padding
 
@@ -115,7 +115,7 @@ def _less_work() -> Iterator[None]:
     """Small evaluation batches, on both devices, so that losses are sums in the same order; one warm-up."""
     with (
         mock.patch.dict(evaluation.BATCH, dict.fromkeys(evaluation.BATCH, EVALUATION_BATCH)),
-        mock.patch.object(stepper, "CAPTURED_EVALUATION_BATCH", EVALUATION_BATCH),
+        mock.patch.object(stepper_metrics, "CAPTURED_EVALUATION_BATCH", EVALUATION_BATCH),
         mock.patch.object(graph_capture, "WARM_UPS", 1),
     ):
         yield

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,17 +19,15 @@ from warmstart_sim.training.batch_loss import Forward, batch_loss
 from warmstart_sim.training.batches import DeviceSamples
 from warmstart_sim.training.captures import GraphCapture, Replay, capture_or_warn, cudnn_benchmark, warn_uncaptured
 from warmstart_sim.training.compiling import compiled, warn_not_compiled
-from warmstart_sim.training.evaluation import BATCH, BatchMetrics, batch_metrics, hits_and_loss
+from warmstart_sim.training.composition import Composition, Shape, Step, is_captured, same_hooks
+from warmstart_sim.training.evaluation import BatchMetrics
 from warmstart_sim.training.optimizers import make_optimizer, restore_optimizer, set_rate, set_to_zero, state_tensors
 from warmstart_sim.training.precision import usable_precision
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.starts import freeze_all_but, train_mode, trains_by_default
+from warmstart_sim.training.stepper_metrics import StepperMetrics
 from warmstart_sim.types import Hooks
 
-Step = Callable[[torch.Tensor, int | None], None]  # the batch's indices, and the length to which its texts are cut
-Shape = tuple[int, int | None, int]  # a batch's size, that length, and the number of steps on such batches in a row
-
-CAPTURED_EVALUATION_BATCH = BATCH["cuda"]  # samples of a captured evaluation batch; shorter ones are padded
 KEPT_COMPOSITIONS = 3  # of hooks: cells of several arms take turns on a stepper
 UNCAPTURABLE_STATE = "a part replaces tensors or changes numbers in its state; change tensors in place"
 RUNS = (64, 8, 1)  # steps of a small model that are captured together
@@ -56,27 +54,6 @@ class StepRequest:
     def run(self) -> None:
         """Makes the steps, without those of other models."""
         self.stepper.step(self.index, self.width, self.steps)
-
-
-@dataclass(eq=False)
-class Composition:
-    """A step composed for the hooks of a round, with the graphs that were captured of it.
-
-    Attributes:
-        hooks: The hooks.
-        eager_step: Runs the step kernel by kernel.
-        after_step: What follows each step.
-        watch: Of the state that captured steps may read.
-        capturable: Whether it can be captured, as far as is known.
-        steps: The steps by the shape of their batch, captured where that is possible.
-    """
-
-    hooks: tuple[Hooks, ...]
-    eager_step: Step
-    after_step: list[Callable[[nn.Module, torch.optim.Optimizer], None]]
-    watch: part_state.Watch
-    capturable: bool = True
-    steps: dict[Shape, Step] = field(default_factory=dict)
 
 
 class Stepper:
@@ -132,7 +109,7 @@ class Stepper:
         self.version = 0
         self.trains_by_default = trains_by_default(model)
         self._precision = usable_precision(model, settings.precision)
-        self._forward = compiled(model) if settings.compile and self.device.type == "cpu" else None
+        self.forward = compiled(model) if settings.compile and self.device.type == "cpu" else None
         self._modules = list(model.modules())
         self._training_modes: list[bool] = []  # of these modules; empty before they are known
         self._attached: list[RemovableHandle] = []  # forward hooks of the round's parts
@@ -140,7 +117,7 @@ class Stepper:
         self._free_memory = free_memory
         self._composition = Composition((), self._not_begun, [], part_state.Watch([]))
         self._compositions: deque[Composition] = deque(maxlen=KEPT_COMPOSITIONS)  # of the same samples and optimiser
-        self._metrics: dict[tuple[DeviceSamples, int | None], BatchMetrics] = {}
+        self._metrics = StepperMetrics(self)
 
     @property
     def hooks(self) -> tuple[Hooks, ...]:
@@ -180,7 +157,7 @@ class Stepper:
     def _is_valid(self, composition: Composition, hooks: Sequence[Hooks]) -> bool:
         """Whether the composed step does what these hooks say; one whose forward hooks were removed does not."""
         was_detached = composition is not self._composition and any(hook.attach for hook in hooks)
-        return _same_hooks(hooks, composition.hooks) and not was_detached
+        return same_hooks(hooks, composition.hooks) and not was_detached
 
     def _attach(self) -> None:
         """Removes the forward hooks of the last parts, and registers those of the round's."""
@@ -298,61 +275,33 @@ class Stepper:
     @property
     def compiles(self) -> bool:
         """Whether full batches are compiled. Compiled code does not see forward hooks that come later."""
-        return self._forward is not None and not self._attached
+        return self.forward is not None and not self._attached
 
     def _compiled_step(self) -> Step:
         """The step on full batches, compiled; the eager one if it cannot be compiled."""
         eager_step, index = self._composition.eager_step, torch.zeros(self.settings.batch_size, dtype=torch.int64)
-        step = self._compose_step(self.hooks, self._forward)
+        step = self._compose_step(self.hooks, self.forward)
         self.train_mode()
         with self.preserve_state():
-            return step if self._is_compiled(lambda: step(index, None)) else eager_step
+            return step if self.runs_compiled(lambda: step(index, None)) else eager_step
 
-    def _compiled_metrics(self, samples: DeviceSamples, width: int | None, plain: BatchMetrics) -> BatchMetrics:
-        """`plain`, compiled for full batches; as it is if there are none, or if it cannot be compiled."""
-        index = torch.zeros(BATCH["cpu"], dtype=torch.int64)
-        if width is not None or len(samples) < len(index) or self._forward is None:
-            return plain
-        full = self._evaluating(batch_metrics(self._forward, samples))
-        if not self._is_compiled(lambda: full(index, None)):
-            return plain
-        return lambda index, width: (full if len(index) == BATCH["cpu"] else plain)(index, width)
-
-    def _is_compiled(self, work: Callable[[], object]) -> bool:
+    def runs_compiled(self, work: Callable[[], object]) -> bool:
         """Compiles work by running it. If that fails, it warns, and nothing of this stepper is compiled any more."""
         started = time.perf_counter()
         try:
             work()
         except Exception as error:
             warn_not_compiled(error)
-            self._forward = None
+            self.forward = None
         self.capture_seconds += time.perf_counter() - started
-        return self._forward is not None
+        return self.forward is not None
 
     def batch_metrics(self, samples: DeviceSamples) -> BatchMetrics:
         """A function that counts hits and losses of a batch, replayed or compiled as steps are.
 
         It may leave the model in evaluation mode.
         """
-        plain = self._evaluating(batch_metrics(self.model, samples))
-        if self.graph_capture is None and not self.compiles:
-            return plain
-        make = self._compiled_metrics if self.graph_capture is None else self._captured_metrics
-
-        def quick(index: torch.Tensor, width: int | None) -> torch.Tensor:
-            key = samples, self.width(width)
-            if key not in self._metrics:
-                self._metrics[key] = make(*key, plain)
-            return self._metrics[key](index, width)
-
-        return quick
-
-    def _evaluating(self, metrics: BatchMetrics) -> BatchMetrics:
-        def evaluated(index: torch.Tensor, width: int | None) -> torch.Tensor:
-            self.evaluation_mode()
-            return metrics(index, width)
-
-        return evaluated
+        return self._metrics.of(samples)
 
     def load_optimizer(self, state: dict[str, object]) -> None:
         """Restores the state of an interrupted round. Its tensors are new, so captured steps are captured again."""
@@ -382,7 +331,7 @@ class Stepper:
 
     def _compose(self, hooks: tuple[Hooks, ...]) -> Composition:
         after_step = [hook.after_step for hook in hooks if hook.after_step]
-        read = [hook.state for hook in hooks if hook.state is not None and _is_captured(hook)]
+        read = [hook.state for hook in hooks if hook.state is not None and is_captured(hook)]
         if self.graph_capture is not None and read:
             after_step.append(lambda model, optimizer: self._drop_outdated_steps())
         return Composition(hooks, self._compose_step(hooks), after_step, part_state.Watch(read))
@@ -418,7 +367,7 @@ class Stepper:
                 step(batch, width)
 
         self.train_mode()
-        replay = self._replay(work, "training step", full=size == self.settings.batch_size, warm_up=first)
+        replay = self.replay_of(work, "training step", full=size == self.settings.batch_size, warm_up=first)
         if replay is None:
             return self._eager_steps(shape)
 
@@ -428,30 +377,7 @@ class Stepper:
 
         return replayed
 
-    def _captured_metrics(self, samples: DeviceSamples, width: int | None, plain: BatchMetrics) -> BatchMetrics:
-        static = torch.zeros(CAPTURED_EVALUATION_BATCH, dtype=torch.int64, device=self.device)
-        counts = torch.zeros(CAPTURED_EVALUATION_BATCH, dtype=torch.bool, device=self.device)
-        result = torch.zeros(2, dtype=torch.float64, device=self.device)
-
-        def work() -> None:
-            with torch.no_grad():
-                inputs, labels = samples.batch(static, width)
-                result.copy_(hits_and_loss(self.model(inputs), labels, counts))
-
-        self.evaluation_mode()
-        replay = self._replay(work, "evaluation", full=True)
-        if replay is None:
-            return plain
-
-        def replayed(index: torch.Tensor, width: int | None) -> torch.Tensor:
-            static[: len(index)].copy_(index)  # the rest are samples of an earlier batch, which do not count
-            counts.copy_(torch.arange(CAPTURED_EVALUATION_BATCH, device=self.device) < len(index))
-            replay()
-            return result.clone()
-
-        return replayed
-
-    def _replay(
+    def replay_of(
         self, work: Callable[[], None], what: str, *, full: bool, warm_up: Callable[[], None] | None = None
     ) -> Replay | None:
         """Captures work, or warns and returns None; `full` says whether batches of this size are most of them."""
@@ -495,13 +421,3 @@ class Stepper:
                 self.generator.set_state(drawn)
                 if was_new:
                     set_to_zero(self.optimizer)
-
-
-def _same_hooks(hooks: Sequence[Hooks], others: Sequence[Hooks]) -> bool:
-    """Whether they do the same to a step: equal functions, and the very same state."""
-    return tuple(hooks) == tuple(others) and all(a.state is b.state for a, b in zip(hooks, others, strict=True))
-
-
-def _is_captured(hook: Hooks) -> bool:
-    """Whether a captured step holds some of its functions; what follows a step is called after each replay."""
-    return any((hook.transform, hook.loss_term, hook.attach, hook.before_step))
