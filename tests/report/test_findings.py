@@ -274,6 +274,17 @@ def test_what_is_said_of_settings_is_true_of_each(some: set[tuple[str, float]]):
         }
 
 
+def test_many_arms_are_told_by_verdict_and_each_once():
+    sides = {"below": (-0.05, -0.06, -0.04), "level": (0.001, -0.02, 0.02), "above": (0.05, 0.04, 0.06)}
+    arms = {f"{side}_{index}": numbers for index in range(5) for side, numbers in sides.items()}
+    text = say(row("random_init"), *(compared(arm, *numbers) for arm, numbers in arms.items()))
+    below, level, above = text.split("; ")
+    assert below == ("In final test accuracy, below 0, below 1, below 2, below 3 and below 4 are below random init")
+    assert "level 4 are not clearly different from random init" in level
+    assert above.endswith("above 4 are above random init.")
+    assert all(text.count(arm.replace("_", " ")) == 1 for arm in arms)
+
+
 @given(st.floats(-0.5, 0.5), st.floats(0.0001, 0.3))
 def test_a_side_is_taken_only_if_the_interval_is_on_it(difference: float, half: float):
     text = say(row("random_init"), compared("warm_start", difference, difference - half, difference + half))

@@ -28,6 +28,7 @@ from warmstart_sim.results.tables import Run, missing_cells
 STATES = {"diverged": "diverged", "gave_up": "gave up", "unfinished": "not finished yet"}
 MOST_MACHINES = 4  # named in a sentence
 MOST_VALUES, MOST_LABELS = 6, 3  # of a number and of a bundle, in a sentence
+MOST_ARMS = 12  # that get a sentence each
 Row = dict[str, Any]
 
 
@@ -47,7 +48,7 @@ def describe_run(run: Run, summary: pd.DataFrame | None = None, margin: float = 
 def describe_summary(
     summary: pd.DataFrame, reference: str, names: Mapping[str, str], metric: str, margin: float = MARGIN
 ) -> str:
-    """Compares each arm of a summary with the reference, in accuracy and in training time.
+    """Compares each arm of a summary with the reference, in accuracy and in training time; many arms in accuracy only.
 
     An arm is below or above if the 95 % interval of the paired difference, adjusted for the number of comparisons, is
     on one side of zero; "at least as accurate as" the reference if the one-sided 95 % lower bound lies above -margin;
@@ -65,7 +66,12 @@ def describe_summary(
     measured = summary.dropna(subset="final_accuracy")
     compared = measured.dropna(subset="difference")
     sentences = []
-    for arm in measured["strategy"].unique():
+    arms = measured["strategy"].unique()
+    if len(compared) == compared["strategy"].nunique() > MOST_ARMS:
+        every: list[dict[Any, Any]] = compared.to_dict("records")
+        sentences.append(_describe_arms(every, readable(reference), readable(metric), margin))
+        arms = arms[:0]
+    for arm in arms:
         rows = compared[compared["strategy"] == arm].to_dict("records")
         if rows:
             describe = _describe_setting if len(rows) == 1 else _describe_settings
@@ -138,6 +144,19 @@ def _evidence(row: Row) -> str:
     if is_empty(row["difference_low"]):
         return f"the same difference in every seed, which supports no interval, {seeds}"
     return f"95 % interval {_interval(row, 'difference', '_holm')}, {seeds}"
+
+
+def _describe_arms(rows: list[Row], reference: str, metric: str, margin: float) -> str:
+    """Arms with the same verdict together, the least accurate first."""
+    by_verdict: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: row["difference"]):
+        by_verdict.setdefault(_verdict_without_size(row, margin).format(reference), []).append(
+            readable(row["strategy"])
+        )
+    groups = [
+        f"{join_words(arms)} {'is' if len(arms) == 1 else 'are'} {verdict}" for verdict, arms in by_verdict.items()
+    ]
+    return f"In final {metric}, {'; '.join(group.rstrip(',') for group in groups)}."
 
 
 def _describe_settings(rows: list[Row], reference: str, names: Mapping[str, str], metric: str, margin: float) -> str:
