@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -338,9 +339,15 @@ def planned(name: str) -> Run:
     return Run(resolved_scenario(raw, scenario), {}, table, pd.DataFrame(), axes, {})
 
 
+@functools.cache
+def compared(name: str) -> pd.DataFrame:
+    return compare_with_papers(planned(name))
+
+
+@pytest.mark.xdist_group("bundled comparisons")  # a scenario of several rows is compared once, in one process
 @pytest.mark.parametrize("row", sorted(WITH_NUMBERS))
 def test_bundled_scenarios_have_a_cell_for_every_number_of_their_rows(row: str):
-    found = pd.concat(compare_with_papers(planned(name)) for name, rows in SCENARIOS.items() if row in rows)
+    found = pd.concat(compared(name) for name, rows in SCENARIOS.items() if row in rows)
     mine = found[(found["row"] == row) & found["unit"].isin(UNITS)]
     met = mine.loc[mine["seeds"] > 0, ["condition", "metric"]].to_numpy().tolist()
     asked = {
