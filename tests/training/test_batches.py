@@ -82,15 +82,17 @@ def test_inputs_normalised_once_for_all_are_those_normalised_batch_by_batch(monk
     samples = Samples(inputs.copy(), np.arange(20) % 3)
     index = torch.tensor([7, 0, 19, 7, 3])
     batches = []
-    for most in (2**20, 0):
+    for most, most_pixels in ((2**20, 2**20), (2**20, 0), (0, 0)):
         monkeypatch.setattr("warmstart_sim.training.batches.MAX_NORMALIZED_BYTES", {"cpu": most})
+        monkeypatch.setattr("warmstart_sim.training.batches.MAX_NORMALIZED_PIXELS", {"cpu": most_pixels})
         on_device = DeviceSamples(samples, normalization("train", inputs), torch.device("cpu"), channels_last)
         batches.append(on_device.batch(index))
         assert (samples.inputs == inputs).all(), "the samples in memory stay as they are"
-    (once, labels), (each, expected) = batches
-    assert torch.equal(once, each)
-    assert once.stride() == each.stride()
-    assert torch.equal(labels, expected)
+    (once, labels), *others = batches
+    for each, expected in others:
+        assert torch.equal(once, each)
+        assert once.stride() == each.stride()
+        assert torch.equal(labels, expected)
 
 
 def test_pixels_outside_the_image_are_black_before_normalisation():

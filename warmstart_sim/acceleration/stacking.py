@@ -11,16 +11,16 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from torch.optim.adam import adam
-from torch.optim.sgd import sgd
 
 from warmstart_sim.acceleration.stacked_layers import SampleMask, StackedBatchNorm, stacked_network
 from warmstart_sim.training.captures import GraphCapture
+from warmstart_sim.training.optimizers import fused_step, new_state
 from warmstart_sim.training.stepper import Stepper, StepRequest
 from warmstart_sim.types import Batch
 
@@ -143,7 +143,7 @@ class Stack:
             assert parameter.grad is not None
             gradients[name] = parameter.grad.unbind()
         for update in self._updates:
-            update(gradients)
+            update.step(gradients)
 
     def _replay(self, index: torch.Tensor, mask: torch.Tensor | None) -> None:
         key = index.shape[1], mask is not None
@@ -198,74 +198,47 @@ def _padded_batch(stepper: Stepper, index: torch.Tensor, size: int) -> tuple[tor
     return torch.cat((inputs, inputs.new_zeros(missing, *inputs.shape[1:]))), F.pad(labels, (0, missing))
 
 
-Update = Callable[
-    [Mapping[str, Sequence[torch.Tensor]]], None
-]  # called with every parameter's gradients, one for each model
+@dataclass(frozen=True)
+class Update:
+    """The optimiser step of the parameters, in all models, that have the same options.
+
+    Attributes:
+        group: The options.
+        slices: The name and the model of each parameter.
+        parameters: The parameters, which are slices of the stacked ones.
+        states: Their states in their optimisers.
+    """
+
+    group: Mapping[str, Any]
+    slices: list[tuple[str, int]]
+    parameters: list[torch.Tensor]
+    states: list[dict[str, Any]]
+
+    def step(self, gradients: Mapping[str, Sequence[torch.Tensor]]) -> None:
+        """Makes the step with every parameter's gradients, one for each model."""
+        fused_step(self.group, self.parameters, [gradients[name][r] for name, r in self.slices], self.states)
 
 
 def _make_updates(steppers: Sequence[Stepper], names: Sequence[str]) -> Iterator[Update]:
-    """Functions that make the optimiser steps of all models by torch's fused kernels.
-
-    There is one for each learning rate, weight decay and group of parameters.
-    """
+    """The optimiser steps of all models: one for each learning rate, weight decay and group of parameters."""
     alike: defaultdict[Hashable, list[int]] = defaultdict(list)
     for r, stepper in enumerate(steppers):
         alike[tuple(_group_options(group) for group in stepper.optimizer.param_groups)].append(r)
     for members in alike.values():
         first = steppers[members[0]]
-        make = _sgd_update if isinstance(first.optimizer, torch.optim.SGD) else _adam_update
         for group in first.optimizer.param_groups:
             held = {id(parameter) for parameter in group["params"]}
             inside = [name for name in names if id(first.model.get_parameter(name)) in held]
             slices = [(name, r) for name in inside for r in members]
             parameters: list[torch.Tensor] = [steppers[r].model.get_parameter(name) for name, r in slices]
             states = [steppers[r].optimizer.state[each] for (_, r), each in zip(slices, parameters, strict=True)]
-            yield make(group, slices, parameters, states)
+            for each, state in zip(parameters, states, strict=True):
+                if not state:
+                    new_state(group, each, state)
+            yield Update(group, slices, parameters, states)
 
 
 def _group_options(group: Mapping[str, Any]) -> Hashable:
     """What may differ between the groups of parameters of models that are stacked."""
     rate = group["lr"]
     return id(rate) if isinstance(rate, torch.Tensor) else rate, group["weight_decay"], len(group["params"])
-
-
-def _adam_update(
-    group: Mapping[str, Any], slices: list[tuple[str, int]], parameters: list[torch.Tensor], states: list[Any]
-) -> Update:
-    for parameter, state in zip(parameters, states, strict=True):
-        if not state:  # as torch.optim.Adam does at its first step
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-    means, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
-    beta1, beta2 = group["betas"]
-
-    def update(gradients: Mapping[str, Sequence[torch.Tensor]]) -> None:
-        with torch.no_grad():
-            adam(
-                parameters, [gradients[name][r] for name, r in slices], means, squares, [], steps, fused=True,
-                capturable=group["capturable"], decoupled_weight_decay=group["decoupled_weight_decay"], amsgrad=False,
-                beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"],
-                maximize=False,
-            )  # fmt: skip
-
-    return update
-
-
-def _sgd_update(
-    group: Mapping[str, Any], slices: list[tuple[str, int]], parameters: list[torch.Tensor], states: list[Any]
-) -> Update:
-    momentum = group["momentum"]
-    for parameter, state in zip(parameters, states, strict=True):
-        if momentum and state.get("momentum_buffer") is None:  # from zeros, the first step makes it the gradient
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-    buffers = [state.get("momentum_buffer") for state in states]
-
-    def update(gradients: Mapping[str, Sequence[torch.Tensor]]) -> None:
-        with torch.no_grad():
-            sgd(
-                parameters, [gradients[name][r] for name, r in slices], buffers, fused=True,
-                weight_decay=group["weight_decay"], momentum=momentum, lr=group["lr"], dampening=0.0, nesterov=False,
-                maximize=False,
-            )  # fmt: skip
-
-    return update

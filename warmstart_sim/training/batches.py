@@ -26,9 +26,12 @@ CONSTANTS = {
 }
 
 
-# Data sets whose float32 inputs have at most so many bytes are normalised once rather than batch by batch, which makes
-# steps of small models twice as fast. On a CPU every worker holds a copy; on a GPU all cells share one.
+# Inputs whose float32 copy has at most so many bytes are normalised once rather than batch by batch. On a GPU all cells
+# share the copy; on a CPU every worker holds one.
 MAX_NORMALIZED_BYTES = {"cpu": 2**28, "cuda": 2**32}
+# The same for uint8 pixels. On a CPU the copy must fit its cache: from main memory, rows of a random batch take longer
+# to read as floats than to read as pixels, which are a quarter as long, and to normalise.
+MAX_NORMALIZED_PIXELS = {"cpu": 2**24, "cuda": 2**32}
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,17 @@ class Normalization:
     def apply_to_floats(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalises floats: pixels in [0, 1] that were augmented."""
         return (inputs * self.scale).add_(self.shift)
+
+    def of_rows(self, shape: Sequence[int], permuted: bool) -> Normalization:
+        """The same with a number for each element of a sample, so that whole rows of a batch are normalised.
+
+        Args:
+            shape: The shape of a sample.
+            permuted: Whether samples are stored with their channels last.
+        """
+        rows = (each.expand(1, *shape) for each in (self.scale, self.shift))
+        scale, shift = (each.permute(0, 2, 3, 1) if permuted else each for each in rows)
+        return Normalization(scale.contiguous(), shift.contiguous(), self.pixels)
 
 
 def normalization(kind: Normalize, train_inputs: NDArray[np.generic]) -> Normalization | None:
@@ -127,13 +141,19 @@ class DeviceSamples:
         self._normalize = normalize and Normalization(
             normalize.scale.to(device), normalize.shift.to(device), normalize.pixels
         )
-        # Normalised images are stored in the batches' memory format; with one channel both formats are the same.
-        self._permuted = self._format == torch.channels_last and self.inputs.shape[1] > 1
-        self._normalized: torch.Tensor | None = None
-        if self._normalize is not None and 4 * self.inputs.numel() <= MAX_NORMALIZED_BYTES.get(device.type, 0):
-            self._normalized = self._normalize.apply_to_stored(self.inputs.to(torch.float32, copy=True))
-            if self._permuted:
-                self._normalized = self._normalized.permute(0, 2, 3, 1).contiguous()
+        small = 4 * self.inputs.numel() <= MAX_NORMALIZED_BYTES.get(device.type, 0)
+        # Stored in the batches' memory format where that takes little more memory; with one channel both are the same.
+        images = self._format == torch.channels_last and self.inputs.shape[1] > 1
+        self._permuted = images and (small or self.inputs.dtype == torch.uint8)
+        self._stored = self.inputs.permute(0, 2, 3, 1).contiguous() if self._permuted else self.inputs
+        self._normalize_rows: Normalization | None = None  # what is stored; None where that is normalised
+        if self._normalize is not None:
+            rows = self._normalize.of_rows(self.inputs.shape[1:], self._permuted)
+            pixels = self._normalize.pixels
+            if small and not (pixels and 4 * self.inputs.numel() > MAX_NORMALIZED_PIXELS.get(device.type, 0)):
+                self._stored = rows.apply_to_stored(self._stored.to(torch.float32, copy=True))
+            else:
+                self._normalize_rows = rows
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -170,13 +190,10 @@ class DeviceSamples:
 
     def batch(self, index: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised inputs and labels at `index`, an int64 tensor on the device; texts are cut to `width` tokens."""
-        if self._normalized is not None:
-            inputs = self._normalized.index_select(0, index)
-            inputs = inputs.permute(0, 3, 1, 2) if self._permuted else inputs
-            return inputs, self.labels.index_select(0, index)
-        inputs = self._at(index, width)
-        if self._normalize is not None:
-            inputs = self._normalize.apply_to_stored(inputs)
+        inputs = (self._stored if width is None else self._stored[:, :width]).index_select(0, index)
+        if self._normalize_rows is not None:
+            inputs = self._normalize_rows.apply_to_stored(inputs)
+        inputs = inputs.permute(0, 3, 1, 2) if self._permuted else inputs
         return inputs.contiguous(memory_format=self._format), self.labels.index_select(0, index)
 
     def raw_batch(self, index: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:

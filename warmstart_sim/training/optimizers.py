@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from warmstart_sim.training.settings import Optimizer
 
@@ -41,6 +43,62 @@ def _decay_groups(parameters: Sequence[nn.Parameter], settings: Optimizer) -> li
         {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def quick_step(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Returns a function that does what `optimizer.step` does, with the same numbers, but without its bookkeeping.
+
+    On a CPU, that bookkeeping takes a quarter of a small model's `optimizer.step`.
+    """
+
+    def step() -> None:
+        for group in optimizer.param_groups:
+            parameters = [each for each in group["params"] if each.grad is not None]
+            states = [optimizer.state[each] or new_state(group, each, optimizer.state[each]) for each in parameters]
+            fused_step(group, parameters, [each.grad for each in parameters], states)
+
+    return step
+
+
+def new_state(group: Mapping[str, Any], parameter: torch.Tensor, state: dict[str, Any]) -> dict[str, Any]:
+    """Fills an empty state of a parameter as the first step of its optimiser does."""
+    if "betas" in group:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    elif group["momentum"]:
+        state["momentum_buffer"] = torch.zeros_like(parameter)  # the first step makes it the gradient
+    return state
+
+
+def fused_step(
+    group: Mapping[str, Any],
+    parameters: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    states: list[dict[str, Any]],
+) -> None:
+    """A step of some parameters by torch's fused kernel.
+
+    Args:
+        group: The options: one of the `param_groups` of Adam, AdamW or SGD.
+        parameters: They change in place.
+        gradients: Their gradients.
+        states: Their states in the optimiser, which change in place; see `new_state`.
+    """
+    with torch.no_grad():
+        if "betas" in group:
+            means, squares, steps = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step"))
+            beta1, beta2 = group["betas"]
+            adam(
+                parameters, gradients, means, squares, [], steps, fused=True, capturable=group["capturable"],
+                decoupled_weight_decay=group["decoupled_weight_decay"], amsgrad=False, beta1=beta1, beta2=beta2,
+                lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
+            )  # fmt: skip
+        else:
+            sgd(
+                parameters, gradients, [state.get("momentum_buffer") for state in states], fused=True,
+                weight_decay=group["weight_decay"], momentum=group["momentum"], lr=group["lr"], dampening=0.0,
+                nesterov=False, maximize=False,
+            )  # fmt: skip
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> bool:

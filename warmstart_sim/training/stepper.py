@@ -21,7 +21,14 @@ from warmstart_sim.training.captures import GraphCapture, Replay, capture_or_war
 from warmstart_sim.training.compiling import compiled, warn_not_compiled
 from warmstart_sim.training.composition import Composition, Shape, Step, is_captured, same_hooks
 from warmstart_sim.training.evaluation import BatchMetrics
-from warmstart_sim.training.optimizers import make_optimizer, restore_optimizer, set_rate, set_to_zero, state_tensors
+from warmstart_sim.training.optimizers import (
+    make_optimizer,
+    quick_step,
+    restore_optimizer,
+    set_rate,
+    set_to_zero,
+    state_tensors,
+)
 from warmstart_sim.training.precision import usable_precision
 from warmstart_sim.training.settings import Training
 from warmstart_sim.training.starts import freeze_all_but, train_mode, trains_by_default
@@ -339,16 +346,19 @@ class Stepper:
     def _compose_step(self, hooks: Sequence[Hooks], model_forward: Forward | None = None) -> Step:
         assert self.samples is not None
         model, optimizer = self.model, self.optimizer
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        step_optimizer = quick_step(optimizer) if self.graph_capture is None else optimizer.step
         before_step = [hook.before_step for hook in hooks if hook.before_step]
         loss_of = batch_loss(model, self.samples, hooks, self.generator, self._precision, model_forward)
 
         def step(index: torch.Tensor, width: int | None) -> None:
             loss, logits, labels = loss_of(index, width)
-            optimizer.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             loss.backward()
             for call in before_step:
                 call(model)
-            optimizer.step()
+            step_optimizer()
             self.loss_sum.add_(loss.detach(), alpha=labels.numel())
             self.correct.add_((logits.detach().argmax(1) == labels).sum())
 
