@@ -198,8 +198,10 @@ def _hidden_layer(node: fx.Node, modules: Mapping[str, nn.Module]) -> HiddenLaye
                 norm = norm or str(at.target)
             elif any(True for _ in module.parameters()):
                 return None
+            elif isinstance(module, NO_ACTIVATIONS):
+                pass
             elif getattr(module, "elementwise", type(module).__module__.startswith("torch.nn.")):
-                active = active or not isinstance(module, NO_ACTIVATIONS)
+                active = True
             else:
                 return None
         elif at.op == "call_function" and at.target in FUNCTIONS:

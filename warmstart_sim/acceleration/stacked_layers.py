@@ -15,10 +15,16 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from warmstart_sim.models._interface import ReadLogits
-from warmstart_sim.models._layers import InsertedNormalization, apply_inserted_normalization
+from warmstart_sim.models._layers import (
+    Flatten,
+    GlobalAveragePool,
+    InsertedNormalization,
+    apply_inserted_normalization,
+)
 
 ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Identity)
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+LEAVES = (InsertedNormalization, Flatten, GlobalAveragePool)  # beside torch's own layers
 FUNCTIONS = (F.relu, F.gelu, F.silu, torch.relu, torch.tanh, torch.sigmoid, torch.add, operator.add, operator.iadd)
 
 
@@ -176,7 +182,7 @@ class _Tracer(fx.Tracer):
         return super().create_node(*args, **kwargs)
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, InsertedNormalization) or super().is_leaf_module(module, name)
+        return isinstance(module, LEAVES) or super().is_leaf_module(module, name)
 
     def call_module(self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Calls a module; of layers that are not traced inside, the inserted normalisation would be lost."""

@@ -57,7 +57,7 @@ def mobilenet(
     """
     from torch import nn
 
-    from warmstart_sim.models._layers import Network, image_shape, initialize, norm_layer
+    from warmstart_sim.models._layers import GlobalAveragePool, Network, image_shape, initialize, norm_layer
 
     def convolution(channels_in: int, channels: int, **options: Any) -> nn.Module:
         conv = nn.Conv2d(channels_in, channels, bias=False, **options)
@@ -76,7 +76,7 @@ def mobilenet(
         blocks[f"block{k}"] = separable(below, filters, stride=2 if k > 2 and filters > below else 1)
     network = Network(
         **blocks,
-        pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *([nn.Dropout(dropout)] if dropout else [])),
+        pool=nn.Sequential(GlobalAveragePool(), nn.Flatten(), *([nn.Dropout(dropout)] if dropout else [])),
         head=nn.Linear(widths[-1], classes),
     )
     return initialize(network, init)

@@ -56,7 +56,7 @@ def mobilenet_v2(
     from torch import nn
     from torchvision.models.mobilenetv2 import MobileNetV2
 
-    from warmstart_sim.models._layers import Network, image_shape, initialize
+    from warmstart_sim.models._layers import GlobalAveragePool, Network, image_shape, initialize
 
     channels, height, _ = image_shape(input_shape, "mobilenet_v2")
     large = stem_for(height, stem) == "imagenet"
@@ -70,7 +70,7 @@ def mobilenet_v2(
         stem=nn.Sequential(first, *rest),
         **{f"block{k}": block for k, block in enumerate(blocks, start=1)},
         conv=top,
-        pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *([nn.Dropout(dropout)] if dropout else [])),
+        pool=nn.Sequential(GlobalAveragePool(), nn.Flatten(), *([nn.Dropout(dropout)] if dropout else [])),
         head=theirs.classifier[1],
     )
     return initialize(network, init)

@@ -43,7 +43,7 @@ def preact_resnet18(
     """
     from torch import nn
 
-    from warmstart_sim.models._layers import Network, PreActBlock, image_shape, initialize
+    from warmstart_sim.models._layers import GlobalAveragePool, Network, PreActBlock, image_shape, initialize
 
     def layer(channels_in: int, channels: int, stride: int, *, first: bool = False) -> nn.Sequential:
         lower = PreActBlock(channels_in, channels, stride, activated=first)
@@ -62,7 +62,7 @@ def preact_resnet18(
         layer2=layer(width, 2 * width, 2),
         layer3=layer(2 * width, 4 * width, 2),
         layer4=layer(4 * width, 8 * width, 2).extend([nn.BatchNorm2d(8 * width), nn.ReLU()]),
-        pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        pool=nn.Sequential(GlobalAveragePool(), nn.Flatten()),
         head=nn.Linear(8 * width, classes),
     )
     return initialize(network, init)

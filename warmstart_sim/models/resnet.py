@@ -45,7 +45,7 @@ def resnet18(
     """
     from torch import nn
 
-    from warmstart_sim.models._layers import BasicBlock, Network, image_shape
+    from warmstart_sim.models._layers import BasicBlock, GlobalAveragePool, Network, image_shape
 
     def layer(channels_in: int, channels: int, stride: int) -> nn.Module:
         return nn.Sequential(BasicBlock(channels_in, channels, stride), BasicBlock(channels, channels, 1))
@@ -65,7 +65,7 @@ def resnet18(
         layer2=layer(width, 2 * width, 2),
         layer3=layer(2 * width, 4 * width, 2),
         layer4=layer(4 * width, 8 * width, 2),
-        pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        pool=nn.Sequential(GlobalAveragePool(), nn.Flatten()),
         head=nn.Linear(8 * width, classes),
     )
     if stem != "cifar":

@@ -50,7 +50,7 @@ def resnet50(
     from torch import nn
     from torchvision.models.resnet import Bottleneck, ResNet
 
-    from warmstart_sim.models._layers import Network, image_shape, initialize, norm_layer
+    from warmstart_sim.models._layers import GlobalAveragePool, Network, image_shape, initialize, norm_layer
 
     channels, height, _ = image_shape(input_shape, "resnet50")
     theirs = ResNet(
@@ -65,7 +65,7 @@ def resnet50(
     network = Network(
         block1=nn.Sequential(first, theirs.bn1, theirs.relu, *([theirs.maxpool] if large else []), lowest),
         **{f"block{k}": block for k, block in enumerate(others, start=2)},
-        pool=nn.Sequential(theirs.avgpool, nn.Flatten(), *([nn.Dropout(dropout)] if dropout else [])),
+        pool=nn.Sequential(GlobalAveragePool(), nn.Flatten(), *([nn.Dropout(dropout)] if dropout else [])),
         head=theirs.fc,
     )
     return initialize(network, init)

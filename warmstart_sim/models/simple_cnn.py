@@ -40,7 +40,15 @@ def simple_cnn(
     """
     from torch import nn
 
-    from warmstart_sim.models._layers import Network, convolution_block, image_shape, initialize, norm_layer, pooled
+    from warmstart_sim.models._layers import (
+        Flatten,
+        Network,
+        convolution_block,
+        image_shape,
+        initialize,
+        norm_layer,
+        pooled,
+    )
 
     channels, *size = image_shape(input_shape, "simple_cnn")
     rows, columns = (pooled(pooled(side)) for side in size)
@@ -50,7 +58,7 @@ def simple_cnn(
         block2=convolution_block(width, width, norm, pool=True),
         block3=convolution_block(width, 2 * width, norm),
         block4=convolution_block(2 * width, 2 * width, norm, pool=True),
-        flatten=nn.Flatten(),
+        flatten=Flatten(),
         dense=nn.Sequential(
             nn.Linear(2 * width * rows * columns, 16 * width),
             norm_layer(norm, 16 * width, flat=True),

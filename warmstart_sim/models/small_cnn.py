@@ -38,7 +38,7 @@ def small_cnn(
     """
     from torch import nn
 
-    from warmstart_sim.models._layers import Network, activation_layer, image_shape
+    from warmstart_sim.models._layers import Flatten, Network, activation_layer, image_shape
 
     def convolution(channels_in: int, channels_out: int, stride: int) -> nn.Module:
         norm = [nn.BatchNorm2d(channels_out)] if batch_norm else []
@@ -52,4 +52,4 @@ def small_cnn(
         blocks[f"conv{k + 1}"] = convolution(channels_in, channels_out, stride)
         channels_in = activation_layer(activation or "relu", p)[1] * channels_out
         height, width = -(-height // stride), -(-width // stride)
-    return Network(**blocks, flatten=nn.Flatten(), head=nn.Linear(channels_in * height * width, classes))
+    return Network(**blocks, flatten=Flatten(), head=nn.Linear(channels_in * height * width, classes))

@@ -44,7 +44,7 @@ def vgg16(
     """
     from torch import nn
 
-    from warmstart_sim.models._layers import Network, convolution_block, image_shape, initialize, pooled
+    from warmstart_sim.models._layers import Flatten, Network, convolution_block, image_shape, initialize, pooled
 
     def dense(units_in: int) -> nn.Module:
         drop = [nn.Dropout(dropout)] if dropout else []
@@ -61,7 +61,7 @@ def vgg16(
     network = Network(
         ("dense1", "dense2"),
         **blocks,
-        flatten=nn.Flatten(),
+        flatten=Flatten(),
         dense1=dense(channels * rows * columns),
         dense2=dense(DENSE * width),
         head=nn.Linear(DENSE * width, classes),
