@@ -55,8 +55,8 @@ def test_images_and_their_gradients_have_one_format(name, monkeypatch):
         gradients.append([parameter.grad for parameter in model.parameters()])
         assert bool(seen.mixed) == (mixed and name not in UNMIXED)
         monkeypatch.setattr(_layers, "keep_format", lambda images: images)  # the second time as torch does it
-    for mine, torchs in zip(*gradients, strict=True):
-        if name == "mobilenet_v2":  # BatchNorm's backward pass had two formats, and summed in another order
-            assert (mine - torchs).norm() <= 1e-4 * torchs.norm() + 1e-6
-        else:
-            assert torch.equal(mine, torchs)
+    mine, torchs = (torch.cat([each.flatten() for each in every]) for every in gradients)
+    if name == "mobilenet_v2":  # BatchNorm's backward pass had two formats, and summed in another order
+        assert (mine - torchs).norm() <= 1e-5 * torchs.norm()
+    else:
+        assert torch.equal(mine, torchs)
