@@ -17,11 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("untimed", deadline=None)  # a test on a busy machine takes as long as it takes
 settings.load_profile("untimed")
 
-# What takes a process that trains several seconds to import; torch._dynamo comes with the first step of an optimiser.
-IMPORTS = [
-    "torch._dynamo", "warmstart_sim.execution.launch", "warmstart_sim.execution.interleaved",
-    "warmstart_sim.avalanche.engine",
-]  # fmt: skip
+# What takes a process that trains several seconds to import.
+IMPORTS = ["warmstart_sim.execution.launch", "warmstart_sim.execution.interleaved", "warmstart_sim.avalanche.engine"]
 
 
 @pytest.fixture(autouse=True)

@@ -347,6 +347,17 @@ def test_what_needs_no_torch_does_not_import_it(arguments, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_compiles_nothing_does_not_import_the_compiler(tiny_scenario, tmp_path):
+    scenario = tmp_path / "tiny.yaml"
+    scenario.write_text(yaml.safe_dump(tiny_scenario | {"seeds": [0]}, sort_keys=False))
+    code = "import sys, atexit; from warmstart_sim.cli import main\n" + (
+        "atexit.register(lambda: print('torch' in sys.modules, 'torch._dynamo' in sys.modules))\nmain()"
+    )
+    command = [sys.executable, "-c", code, "run", str(scenario), "--workers", "1", "--device", "cpu", "--quiet"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "True False"
+
+
 def test_help_imports_nothing_but_the_command_line():
     code = "import sys, atexit; from warmstart_sim.cli import main\n" + (
         "atexit.register(lambda: print(*sorted({m.partition('.')[0] for m in sys.modules})))\nmain()"

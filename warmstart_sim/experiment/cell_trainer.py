@@ -22,6 +22,7 @@ from warmstart_sim.scenario import Cell
 from warmstart_sim.scenario.splits import load_component, load_dataset, prepared_data
 from warmstart_sim.seeding import scoped_torch_seed
 from warmstart_sim.training.batches import DeviceSamples, Normalization
+from warmstart_sim.training.compiling import leave_compiler_out
 from warmstart_sim.training.coroutine import TrainingCoroutine
 from warmstart_sim.training.evaluation import evaluation_coroutine
 from warmstart_sim.training.loop import Carried, RoundData, RoundTraining
@@ -249,6 +250,8 @@ def _libraries() -> tuple[Any, ...]:
 def set_up_torch(device: torch.device, settings: Training, deterministic: bool = False) -> None:
     """Sets this process's thread count and, on CUDA, the precision of its matrix products and convolutions."""
     torch.set_num_threads(settings.threads)
+    if not settings.compile:
+        leave_compiler_out()
     if device.type == "cuda":
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts

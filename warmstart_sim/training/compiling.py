@@ -7,16 +7,34 @@ state dict, copies of it and its hooks do not know of the compiled pass.
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import torch
 from torch import nn
+from torch.utils import flop_counter
 
 from warmstart_sim.processor import cpp_compiler
 from warmstart_sim.training.batch_loss import Forward
 
 # By default torch compiles a function for 8 kinds of inputs. Models of many kinds share one, such as `Network.forward`.
 MOST_KINDS = 4096
+
+
+def leave_compiler_out() -> None:
+    """Keeps torch from importing its compiler, which takes 1.5 seconds, in a process that compiles nothing.
+
+    torch imports it when some functions of its own are first called, to learn what is called in their place in compiled
+    code, and keeps the answer with each. Here the answer is the function itself. Where a version of torch keeps it
+    elsewhere, this changes nothing.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    counter = getattr(flop_counter, "_FlopCounterMode", None)
+    for function in (torch.optim.Optimizer.add_param_group, getattr(counter, "__torch_dispatch__", None)):
+        original = getattr(function, "__wrapped__", None)
+        if original is not None:
+            setattr(original, "__dynamo_disable", original)
 
 
 def compiled(model: nn.Module) -> Forward | None:
