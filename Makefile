@@ -10,6 +10,7 @@ BIN = $(VENV)/bin
 demo: $(VENV)/.runtime
 	$(BIN)/warmstart-sim run digits_online
 
+# Bytecode is written even where the environment forbids it: tests start many processes.
 test: $(VENV)/.dev
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 

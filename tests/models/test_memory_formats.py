@@ -10,12 +10,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.models.test_models_contract import make
-from warmstart_sim import models
 from warmstart_sim.models import _layers
 from warmstart_sim.registry import MODELS
 
 NAMES = [name for name in MODELS.names() if not MODELS.has_trait(name, "tokens")]
-UNMIXED = ("vgg16", "vit")  # in torch too
+UNMIXED = ("logistic_regression", "mlp", "vgg16", "vit")  # in torch too
 
 
 def formats(tensors: Any) -> set[bool]:
@@ -42,8 +41,6 @@ class FormatsOfOperators(TorchDispatchMode):
 def test_images_and_their_gradients_have_one_format(name, monkeypatch):
     torch.manual_seed(0)
     model = make(name, (3, 32, 32))
-    if not models.takes_channels_last(model):
-        pytest.skip("has no convolutions")
     model = model.to(memory_format=torch.channels_last).train()
     inputs = torch.randn(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     gradients = []

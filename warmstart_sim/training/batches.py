@@ -116,7 +116,7 @@ class DeviceSamples:
     """Inputs and labels on the device, read in normalised or unnormalised batches.
 
     Args:
-        samples: The samples in memory. Nothing is copied on the CPU.
+        samples: The samples in memory, which stay as they are. On the CPU, at most a copy for batches is added.
         normalize: From `normalization`, or None.
         device: Where the copies are.
         channels_last: Whether image batches have that memory format.
@@ -141,16 +141,16 @@ class DeviceSamples:
         self._normalize = normalize and Normalization(
             normalize.scale.to(device), normalize.shift.to(device), normalize.pixels
         )
-        small = 4 * self.inputs.numel() <= MAX_NORMALIZED_BYTES.get(device.type, 0)
+        pixels, float_bytes = self.inputs.dtype == torch.uint8, 4 * self.inputs.numel()
         # Stored in the batches' memory format where that takes little more memory; with one channel both are the same.
         images = self._format == torch.channels_last and self.inputs.shape[1] > 1
-        self._permuted = images and (small or self.inputs.dtype == torch.uint8)
+        self._permuted = images and (pixels or float_bytes <= MAX_NORMALIZED_BYTES.get(device.type, 0))
         self._stored = self.inputs.permute(0, 2, 3, 1).contiguous() if self._permuted else self.inputs
-        self._normalize_rows: Normalization | None = None  # what is stored; None where that is normalised
+        self._normalize_rows: Normalization | None = None  # of what is stored; None where that needs none
         if self._normalize is not None:
             rows = self._normalize.of_rows(self.inputs.shape[1:], self._permuted)
-            pixels = self._normalize.pixels
-            if small and not (pixels and 4 * self.inputs.numel() > MAX_NORMALIZED_PIXELS.get(device.type, 0)):
+            most = MAX_NORMALIZED_PIXELS if pixels else MAX_NORMALIZED_BYTES
+            if float_bytes <= most.get(device.type, 0):
                 self._stored = rows.apply_to_stored(self._stored.to(torch.float32, copy=True))
             else:
                 self._normalize_rows = rows
@@ -190,7 +190,7 @@ class DeviceSamples:
 
     def batch(self, index: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised inputs and labels at `index`, an int64 tensor on the device; texts are cut to `width` tokens."""
-        inputs = (self._stored if width is None else self._stored[:, :width]).index_select(0, index)
+        inputs = _take(self._stored, index, width)
         if self._normalize_rows is not None:
             inputs = self._normalize_rows.apply_to_stored(inputs)
         inputs = inputs.permute(0, 3, 1, 2) if self._permuted else inputs
@@ -198,7 +198,7 @@ class DeviceSamples:
 
     def raw_batch(self, index: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Unnormalised inputs (pixels as float32 in [0, 1]) and labels at `index`, for augmentation."""
-        inputs = self._at(index, width)
+        inputs = _take(self.inputs, index, width)
         if inputs.dtype == torch.uint8:
             inputs = inputs.float().div_(255)
         return inputs, self.labels.index_select(0, index)
@@ -209,8 +209,9 @@ class DeviceSamples:
             inputs = self._normalize.apply_to_floats(inputs)
         return inputs.contiguous(memory_format=self._format)
 
-    def _at(self, index: torch.Tensor, width: int | None) -> torch.Tensor:
-        return (self.inputs if width is None else self.inputs[:, :width]).index_select(0, index)
+
+def _take(inputs: torch.Tensor, index: torch.Tensor, width: int | None) -> torch.Tensor:
+    return (inputs if width is None else inputs[:, :width]).index_select(0, index)
 
 
 def _as_tensor(array: NDArray[np.generic]) -> torch.Tensor:
