@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -45,7 +44,7 @@ def _draw(run: Run, rows: pd.DataFrame, setting: str, index: int) -> ReportFigur
     verdicts, reference = rows["verdict"].fillna(""), readable(run.reference)
     colors = [COLORS.get(verdict, GREY) for verdict in verdicts]
     differences = rows[["difference", "difference_low", "difference_high"]]
-    _draw_intervals(gain, 100 * differences, colors)
+    _draw_intervals(gain, 100 * differences, colors, colors)
     gain.axvline(0, color=INK, linewidth=1.2)
     gain.set_xlabel(f"accuracy at equal time\n(points from {reference})")
     texts = [
@@ -58,7 +57,7 @@ def _draw(run: Run, rows: pd.DataFrame, setting: str, index: int) -> ReportFigur
     clear = rows["time_p_holm"] < LEVEL
     shades = np.select([clear & (ratios["time_ratio"] < 1), clear], [COLORS["gain"], COLORS["loss"]], GREY)
     time.set_xscale("log", base=2)
-    _draw_intervals(time, ratios, list(shades), hollow=list(rows["reached"] < rows["seeds"]))
+    _draw_intervals(time, ratios, shades, np.where(rows["reached"] < rows["seeds"], PAPER, shades))
     time.axvline(1, color=INK, linewidth=1.2)
     time.xaxis.set_major_formatter("{x:g}")
     time.xaxis.set_minor_locator(NullLocator())
@@ -94,9 +93,11 @@ def _draw(run: Run, rows: pd.DataFrame, setting: str, index: int) -> ReportFigur
     return ReportFigure(name, f"Ranking: {setting}" if setting else "Ranking", caption, figure)
 
 
-def _draw_intervals(ax: Axes, table: pd.DataFrame, colors: list[str], hollow: Sequence[bool] = ()) -> None:
+def _draw_intervals(ax: Axes, table: pd.DataFrame, colors: Iterable[str], fills: Iterable[str]) -> None:
     """A point with its interval in each row; the columns are the point and the ends."""
-    for row, ((middle, low, high), color) in enumerate(zip(table.to_numpy(), colors, strict=True)):
-        open_point: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": color, "markeredgewidth": 1.6}
+    for row, ((middle, low, high), color, fill) in enumerate(zip(table.to_numpy(), colors, fills, strict=True)):
         ax.plot([low, high], [row, row], color=color, linewidth=2)
-        ax.plot([middle], [row], "o", color=color, markersize=6, **(open_point if any(hollow[row : row + 1]) else {}))
+        ax.plot(
+            [middle], [row], "o", color=color, markersize=6,
+            markerfacecolor=fill, markeredgecolor=color, markeredgewidth=1.6,
+        )  # fmt: skip
